@@ -1,0 +1,85 @@
+"""Errors that end a task or a command, with the exit code that says who must act (docs/contracts.md 10)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class GapoError(Exception):
+    """An error whose message is meant for the user: what is wrong, where, and what to do.
+
+    `code` is the process's exit code; `reason` is the CamelCase word that reports and conditions show.
+    """
+
+    code: ClassVar[int] = 70
+    reason: ClassVar[str] = "Internal"
+
+    @property
+    def permanent(self) -> bool:
+        """True where trying again with the same inputs must fail in the same way."""
+        return 64 <= self.code <= 73
+
+
+class SpecError(GapoError):
+    """The run's specification cannot be honoured (unknown field, impossible combination)."""
+
+    code = 64
+    reason = "InvalidSpec"
+
+
+class DataError(GapoError):
+    """The user's data is missing or malformed."""
+
+    code = 65
+    reason = "InvalidData"
+
+
+class InputArtifactError(GapoError):
+    """A committed artifact that this task reads is absent, torn or has another digest than its manifest says."""
+
+    code = 66
+    reason = "InputCorrupt"
+
+    def __init__(self, message: str, *, manifest: str) -> None:
+        super().__init__(message)
+        self.manifest = manifest
+
+
+class InvariantError(GapoError):
+    """A number that cannot be (NaN, a broken invariant): going on would spoil the run."""
+
+    code = 70
+    reason = "InvariantBroken"
+
+
+class GateError(GapoError):
+    """A gate that the user set was not passed, such as the reward model's accuracy."""
+
+    code = 73
+    reason = "GateFailed"
+
+
+class RetryableError(GapoError):
+    """Something outside the run failed (store, disk, device memory); the same work may succeed later."""
+
+    code = 75
+    reason = "Retryable"
+
+
+class StoreError(RetryableError):
+    """Object storage or the disk beneath it is unavailable or full."""
+
+    reason = "StoreUnavailable"
+
+
+class FencedError(RetryableError):
+    """Another executor has claimed the run; this one must not write any more."""
+
+    reason = "Fenced"
+
+
+class UnsafeLocationError(GapoError):
+    """The location ignores conditional creates, so that two writers could both win (docs/contracts.md 8)."""
+
+    code = 64
+    reason = "LocationUnsafe"
