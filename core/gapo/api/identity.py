@@ -1,0 +1,90 @@
+"""A run's identity: the hash of the identity fields that its user wrote (docs/contracts.md 1, 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from gapo.api.base import ApiModel, FieldClass
+from gapo.api.run import GapoRunSpec
+from gapo.digest import digest
+
+HASH_VERSION = 1
+"""Raised only when the meaning of the hash changes; a run then keeps its folder through `spec.runID`."""
+
+
+def class_of(field: FieldInfo, inherited: FieldClass | None) -> FieldClass | None:
+    extra = field.json_schema_extra
+    named = extra.get("x-gapo-class") if isinstance(extra, dict) else None
+    return FieldClass(str(named)) if named is not None else inherited
+
+
+def model_in(field: FieldInfo) -> type[ApiModel] | None:
+    """The nested model of a field, seen through Optional and list."""
+    candidates = [field.annotation, *get_args(field.annotation)]
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, ApiModel):
+            return candidate
+    return None
+
+
+def leaf_classes(
+    model: type[ApiModel] = GapoRunSpec, path: str = "", inherited: FieldClass | None = None
+) -> Iterator[tuple[str, FieldClass | None]]:
+    """Every leaf field's dotted name with its class."""
+    for name, field in model.model_fields.items():
+        dotted = f"{path}.{field.alias or name}" if path else (field.alias or name)
+        own = class_of(field, inherited)
+        nested = model_in(field)
+        if nested is None:
+            yield dotted, own
+        else:
+            yield from leaf_classes(nested, dotted, own)
+
+
+def select(
+    written: Mapping[str, Any],
+    kinds: set[FieldClass],
+    model: type[ApiModel] = GapoRunSpec,
+    inherited: FieldClass | None = None,
+) -> dict[str, Any]:
+    """The part of a written spec whose fields are of these classes; empty sections vanish."""
+    chosen: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if key not in written or written[key] is None:
+            continue
+        own, nested, value = class_of(field, inherited), model_in(field), written[key]
+        if nested is None:
+            if own in kinds:
+                chosen[key] = value
+        elif isinstance(value, Mapping):
+            inner = select(value, kinds, nested, own)
+            if inner or (own in kinds and not value):
+                chosen[key] = inner
+        elif own in kinds:
+            chosen[key] = value
+    return chosen
+
+
+def identity_fields(written: Mapping[str, Any]) -> dict[str, Any]:
+    """What the hash is over: explicitly written identity fields, data by content and not by place."""
+    chosen = select(written, {FieldClass.IDENTITY})
+    data = chosen.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("sources"), list):
+        sources = [{k: v for k, v in source.items() if k != "uri"} for source in data["sources"]]
+        chosen["data"] = {**data, "sources": sources}
+    return chosen
+
+
+def identity_hash(written: Mapping[str, Any]) -> str:
+    """sha256 over canonical JSON. Sources must carry their sha256 (see `gapo.api.load.pin_sources`)."""
+    return digest({"hashVersion": HASH_VERSION, "spec": identity_fields(written)})
+
+
+def run_id(written: Mapping[str, Any]) -> str:
+    """`spec.runID`, or the first 12 hex digits of the identity hash."""
+    named = written.get("runID")
+    return str(named) if named else identity_hash(written)[:12]

@@ -1,0 +1,133 @@
+"""The models of a run: the generator, the reward model, the critic and the KL reference."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from gapo.api.base import ApiModel
+
+ModelUri = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+UnitInterval = Annotated[float, Field(ge=0, le=1)]
+
+
+class FromScratch(ApiModel):
+    """A small model that is initialised, not downloaded. Its vocabulary is the data task's tokenizer."""
+
+    arch: Literal["decoder", "encoder", "longformer"] = "decoder"
+    """`decoder` is a Llama-style causal model, `encoder` a bidirectional one, `longformer` a windowed encoder."""
+    layers: int = Field(2, ge=1, le=64)
+    hidden: int = Field(96, ge=16, le=8192)
+    heads: int = Field(4, ge=1, le=128)
+    intermediate: int | None = Field(None, ge=16)
+    """Width of the feed-forward layer; 4 x hidden where unset."""
+    max_positions: int = Field(64, ge=8, le=32768)
+    """Longest sequence in tokens, prompt and response together."""
+    init_std: float = Field(0.1, gt=0, le=1)
+    """Standard deviation of the initial weights. 0.02, the usual default, leaves a small model at ln 2."""
+
+    @model_validator(mode="after")
+    def _heads_divide_hidden(self) -> FromScratch:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class Lora(ApiModel):
+    """Low-rank adapters instead of full weights."""
+
+    r: int = Field(16, ge=1)
+    alpha: float = Field(32, gt=0)
+    targets: list[str] = Field(default_factory=list, max_length=32)
+    modules_to_save: list[str] = Field(default_factory=list, max_length=16)
+
+
+class Generator(ApiModel):
+    """The language model that is trained to obey constraints."""
+
+    model: ModelUri | None = None
+    """`hf://org/name[@revision]`, a path, or `pvc://claim/path`. Weights must be safetensors."""
+    from_scratch: FromScratch | None = None
+    lora: Lora | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Generator:
+        if (self.model is None) == (self.from_scratch is None):
+            raise ValueError("give exactly one of model and fromScratch")
+        return self
+
+
+class Gate(ApiModel):
+    """No PPO against a reward model at chance: what the warm-up must reach on held-out pairs."""
+
+    min_pair_accuracy: UnitInterval = 0.75
+    min_family_accuracy: UnitInterval = 0.6
+    on_fail: Literal["stop", "warn"] = "stop"
+
+
+class Warmup(ApiModel):
+    """Stage 0 of the reward model: binary cross-entropy on augmented pairs."""
+
+    steps: int = Field(600, ge=1)
+    gate: Gate = Gate()
+    mismatched_share: UnitInterval = 0.0
+    """Share of easy negatives (another prompt's response) at the first step, annealed to 0 over the first half."""
+    warm_start: Literal["none", "mlm", "generator"] = "none"
+    max_seconds: float | None = Field(None, gt=0)
+    """Stop the warm-up after this many seconds of training. Makes the result depend on the machine."""
+
+
+class RewardModel(ApiModel):
+    """The encoder that scores (constraints in the prompt, response): Q(c, t) = sigmoid(f(c, t))."""
+
+    source: Literal["rewardModel", "verifier"] = "rewardModel"
+    """`verifier` uses the program's verdict as the reward: an upper bound and a positive control."""
+    model: ModelUri | None = None
+    from_scratch: FromScratch | None = None
+    warmup: Warmup = Warmup()
+    lr: float = Field(1e-5, gt=0)
+    batch: int = Field(32, ge=4, multiple_of=4)
+    """Rows a step; half are positives (docs/method.md 2), hence a multiple of 4."""
+    steps: int | None = Field(None, ge=1)
+    """Steps of the reward model in each adversarial stage; give this or `epochs`."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over a stage's generated samples; 2 where neither is given, as in the paper."""
+    restart: Literal["last", "warmup"] = "last"
+    label_smoothing: UnitInterval = 0.0
+    dropout: UnitInterval = 0.0
+    weight_decay: float = Field(0.01, ge=0)
+    freeze_layers: int = Field(0, ge=0)
+    max_tokens: int = Field(4096, ge=8)
+    global_attention: Literal["cls", "prompt"] = "prompt"
+    """Which tokens attend globally in a windowed encoder such as Longformer."""
+    pooling: Literal["cls", "mean"] = "cls"
+    truncation: Literal["error", "middle"] = "error"
+    """`middle` cuts the prompt's middle, never the response's end; above 1 % truncated the run fails."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RewardModel:
+        if self.source == "rewardModel" and (self.model is None) == (self.from_scratch is None):
+            raise ValueError("give exactly one of model and fromScratch, or source: verifier")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give steps or epochs, not both")
+        if self.from_scratch is not None and self.from_scratch.arch == "decoder":
+            raise ValueError("fromScratch.arch must be encoder or longformer: the reward model reads both ways")
+        return self
+
+
+class Critic(ApiModel):
+    """The value model V(c): the SFT weights with a zero head, unless it has a model of its own."""
+
+    model: ModelUri | None = None
+    lora: Lora | None = None
+    on_stage_change: Literal["warm", "keep", "reset"] = "warm"
+    """`warm`: re-score the last rollouts with the new reward model and train only the critic on them."""
+    warmup_passes: int = Field(4, ge=0, le=64)
+
+
+class Reference(ApiModel):
+    """What the KL penalty is measured against."""
+
+    mode: Literal["sft", "lastStage"] = "sft"
+    offload: bool = False

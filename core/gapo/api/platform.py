@@ -1,0 +1,80 @@
+"""Where a run lives and how its tasks are placed."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gapo.api.base import FIXED, LIVE, NEXT_ATTEMPT, ApiModel
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(value: Any) -> Any:
+    """Seconds of `90s`, `5m`, `1h30m`, or a number of seconds."""
+    if not isinstance(value, str):
+        return value
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
+    if not parts or "".join(n + u for n, u in parts) != value:
+        raise ValueError(f"{value!r} is not a duration; write 30s, 5m or 1h30m")
+    return sum(float(n) * _UNITS[u] for n, u in parts)
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+
+
+class Storage(ApiModel):
+    """Which of the administrator's storage locations holds the run; `gapo run` maps the name to a folder."""
+
+    location: str = Field(default="local", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", json_schema_extra=FIXED)
+    path: str | None = Field(None, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", json_schema_extra=FIXED)
+    """Folder beneath the location."""
+
+
+class Checkpoint(ApiModel):
+    interval: Duration = 300.0
+    """Time between resume points, honoured at the next iteration's end."""
+
+
+class Retention(ApiModel):
+    """What is kept of a run's weights; metrics, samples, decisions and reward models always are."""
+
+    last_stages: int = Field(2, ge=1)
+    enabled: bool = True
+
+
+class Rollout(ApiModel):
+    """Where the generator's samples are drawn."""
+
+    engine: Literal["transformers", "vllm"] = "transformers"
+    replicas: int = Field(1, ge=1, le=64)
+
+
+class Scheduling(ApiModel):
+    """Queueing and limits. On one machine only `maxFailures` is used."""
+
+    max_failures: int = Field(3, ge=0, le=20, json_schema_extra=LIVE)
+    """Charged failures a task may have before the run fails. Raise it to try a failed run again."""
+    queue_name: str | None = Field(None, max_length=63)
+    pending_timeout: Duration = 900.0
+
+
+class Role(ApiModel):
+    """The pods of one role. On one machine only `threads` is used."""
+
+    image: str | None = Field(None, max_length=512)
+    resources: dict[str, Any] = Field(default_factory=dict)
+    threads: int | None = Field(None, ge=1, le=512)
+    """CPU threads a process; all cores of the machine where unset."""
+
+
+class Roles(ApiModel):
+    data: Role = Role()
+    generator: Role = Role()
+    reward_model: Role = Role()
+    evaluation: Role = Role()
+
+
+__all__ = ["NEXT_ATTEMPT", "Checkpoint", "Duration", "Retention", "Role", "Roles", "Rollout", "Scheduling", "Storage"]

@@ -1,0 +1,50 @@
+"""Tested defaults. A profile fills in what the user did not write, nothing else (docs/method.md, sizes and profiles)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+TINY: dict[str, Any] = {
+    "sft": {"lr": 1e-3},
+    "rewardModel": {"lr": 1e-3},
+    "ppo": {
+        "actorLr": 3e-4,
+        "criticLr": 1e-3,
+        "miniBatch": 64,
+        "kl": {"coef": 0.02},
+    },
+    "stages": {"rolloutsPerIteration": 128},
+    "generation": {"maxNewTokens": 24},
+    "checkpoint": {"interval": "20s"},
+}
+"""Models of about 0.3 M parameters on a CPU."""
+
+SEVEN_B: dict[str, Any] = {}
+"""The paper's values are the models' own defaults."""
+
+PROFILES: dict[str, dict[str, Any]] = {"tiny": TINY, "7b": SEVEN_B}
+
+
+def profile_of(spec: Mapping[str, Any]) -> str:
+    """The profile that a written spec asks for, or the one that its generator implies."""
+    named = spec.get("profile")
+    if isinstance(named, str):
+        return named
+    generator = spec.get("generator")
+    return "tiny" if isinstance(generator, Mapping) and generator.get("fromScratch") is not None else "7b"
+
+
+def with_profile(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """`spec` as written, over its profile's values. Sections that the user left out altogether are filled in too,
+    except optional models (a reward model is never invented)."""
+    return _overlay(PROFILES.get(profile_of(spec), {}), spec)
+
+
+def _overlay(defaults: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    merged = {key: value for key, value in defaults.items() if key not in written and key != "rewardModel"}
+    for key, value in written.items():
+        below = defaults.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]
+    return merged

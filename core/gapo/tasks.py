@@ -1,0 +1,132 @@
+"""Tasks: the unit of work that reads committed artifacts and commits one new artifact.
+
+A task is complete and serialisable: the same bytes run as a local process and in a pod
+(`python -m gapo_trainer --task KEY --sha256 D`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from pydantic import Field
+
+from gapo.api.base import ApiModel
+from gapo.api.run import GapoRunSpec
+from gapo.digest import digest
+
+
+class Kind(StrEnum):
+    """What a task does. The values are folder names in storage."""
+
+    DATA = "data"
+    """Rows, prompts, splits and from-scratch tokenizers."""
+    IMPORT = "import"
+    """Another run's stage, copied and verified."""
+    SFT = "sft"
+    """Supervised training of the generator."""
+    RM_WARMUP = "rm-warmup"
+    """The first reward model, and its gate."""
+    PPO = "ppo"
+    """The generator against the frozen reward model; ends with fresh samples."""
+    EVALUATE = "evaluate"
+    """Verified satisfaction, fidelity, guards' inputs and cross-play."""
+    RM = "rm"
+    """The reward model on fresh samples."""
+    EXPORT = "export"
+    """The best stage's generator with its model card and figures on the test split."""
+
+
+class TaskKey(NamedTuple):
+    """Which task of a run: at most one manifest is ever valid for a key."""
+
+    stage: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.kind.value}"
+
+
+class InputRef(ApiModel):
+    """A committed artifact that a task reads, by its manifest."""
+
+    key: str
+    """Key of the manifest, relative to the run."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Task(ApiModel):
+    """One attempt of one task."""
+
+    schema_version: int = 1
+    run_id: str = Field(alias="runID")
+    stage: int = Field(ge=0)
+    kind: Kind
+    generation: int = Field(0, ge=0)
+    """Which manifest it commits: above 0 only after a revocation."""
+    inputs: dict[str, InputRef] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict)
+    """The resolved spec's sections that this kind reads, and a rollback's change."""
+    seed: int = Field(ge=0)
+
+    attempt: int = Field(ge=0)
+    threads: int | None = None
+    checkpoint_interval: float = 300.0
+    """Seconds between resume points."""
+
+    @property
+    def key(self) -> TaskKey:
+        return TaskKey(self.stage, self.kind)
+
+    @property
+    def digest(self) -> str:
+        """What the task computes. Attempt, threads and checkpoint interval are not part of it."""
+        return digest(
+            {
+                "runID": self.run_id,
+                "stage": self.stage,
+                "kind": self.kind.value,
+                "inputs": {name: ref.sha256 for name, ref in self.inputs.items()},
+                "params": self.params,
+                "seed": self.seed,
+            }
+        )
+
+
+SECTIONS: dict[Kind, tuple[str, ...]] = {
+    Kind.DATA: ("data", "generator", "rewardModel"),
+    Kind.IMPORT: ("resumeFrom",),
+    Kind.SFT: ("data", "generator", "sft", "generation", "stages", "ppo"),
+    Kind.RM_WARMUP: ("data", "rewardModel", "generator"),
+    Kind.PPO: (
+        "data",
+        "generator",
+        "rewardModel",
+        "stages",
+        "ppo",
+        "critic",
+        "reference",
+        "adversarial",
+        "generation",
+        "evaluation",
+    ),
+    Kind.EVALUATE: ("data", "generator", "rewardModel", "generation", "evaluation"),
+    Kind.RM: ("data", "rewardModel", "adversarial", "guards"),
+    Kind.EXPORT: ("data", "generator", "generation", "evaluation"),
+}
+"""Which sections of the spec each kind of task reads: the rest may differ without changing the task."""
+
+_IRRELEVANT = {("stages", "max"), ("stages", "min")}
+
+
+def task_params(spec: GapoRunSpec, kind: Kind) -> dict[str, Any]:
+    """The resolved sections for a kind, without what is live or of no effect on the task's result."""
+    whole = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    params = {}
+    for section in SECTIONS[kind]:
+        if section in whole:
+            value = whole[section]
+            if isinstance(value, dict):
+                value = {k: v for k, v in value.items() if (section, k) not in _IRRELEVANT}
+            params[section] = value
+    return params
