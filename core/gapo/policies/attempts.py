@@ -1,0 +1,76 @@
+"""How attempts of a task end: the causes, and what each costs (docs/contracts.md 3 and 10)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class Cause(StrEnum):
+    """Why an attempt ended; the values are those of `ended.json`."""
+
+    COMMITTED = "committed"
+    STOPPED = "stopped"
+    """The user suspended or interrupted the run."""
+    FENCED = "fenced"
+    """Another executor has claimed the run."""
+    EXECUTOR_LOST = "executorLost"
+    """The attempt ended with its executor, which left no record; the next executor writes this one."""
+    PREEMPTED = "preempted"
+    """Exit 143: a signal from outside, with time to finish."""
+    KILLED = "killed"
+    """A signal without warning, 128 + n or −n, that was no lack of memory."""
+    OUT_OF_MEMORY = "outOfMemory"
+    """The host's (OOMKilled) or the device's memory ran out."""
+    NO_COMMIT = "noCommit"
+    """Exit 0, yet there is no manifest."""
+    RETRYABLE = "retryable"
+    """Exit 75: store, disk or another service was unavailable."""
+    PERMANENT = "permanent"
+    """Exit 64–73: the same inputs would fail in the same way."""
+    FAILED = "failed"
+    """Any other exit."""
+
+
+NEVER_COUNTED = frozenset({Cause.COMMITTED, Cause.STOPPED, Cause.FENCED})
+"""Ends that say nothing about the task."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """What an executor saw of an attempt's end."""
+
+    code: int | None = None
+    """The process's exit code as a shell gives it (128 + n for signal n) or as Python does (−n); None where no
+    process was seen to end."""
+    reason: str | None = None
+    """`reason` of the termination message: OutOfMemory and Fenced are told apart from other exits 75."""
+    stopped: bool = False
+    """The executor ended it because the user suspended or interrupted the run."""
+    oom_killed: bool = False
+    """The kernel's out-of-memory killer ended it (Kubernetes: OOMKilled)."""
+    executor_lost: bool = False
+    """A predecessor's attempt without a record of its end."""
+    committed: bool = False
+    """The task's manifest is there: it outweighs every status."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One `ended.json`: how an attempt of a task ended. Times are timezone-aware, from one clock."""
+
+    attempt: int
+    cause: Cause
+    charged: bool
+    started_at: datetime
+    ended_at: datetime
+    code: int | None = None
+    message: str = ""
+    resume: int | None = None
+    """Number of the last resume point that was there at the end; None where there is none."""
+    step: int | None = None
+    """Step of the task, counted through all its attempts, at which it ended; None where unknown."""
+    gpus: float = 0.0
+    device_memory: bool = False
+    """With `outOfMemory`: the device's memory ran out, not the host's."""

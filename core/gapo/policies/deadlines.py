@@ -1,0 +1,126 @@
+"""When a run has used up its budget: counted from commits and ended attempts, so a restart forgets nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gapo.policies.attempts import Ended
+
+ROLLOUTS = "budget/rollouts"
+"""Completions that a task sampled for training; ppo commits it."""
+TOKENS = "budget/tokens"
+"""Tokens that a task trained on, each pass counted; every training task commits it."""
+
+FIELDS = ("rollouts", "tokens", "gpuHours", "wallClock")
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """`budget` of the spec; None is no limit."""
+
+    rollouts: int | None = None
+    tokens: int | None = None
+    gpu_hours: float | None = None
+    wall_clock: float | None = None
+    """Seconds during which at least one task ran; waiting and suspension are not counted."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """An attempt that has not ended."""
+
+    started_at: datetime
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Spent:
+    rollouts: int
+    tokens: int
+    gpu_hours: float
+    wall_clock: float
+
+
+@dataclass(frozen=True)
+class BudgetVerdict:
+    """`exceeded` names the spec's field that is used up, None where there is something left.
+
+    `wake_after`: seconds until a running attempt reaches a limit; None where none will by running on.
+    """
+
+    exceeded: str | None
+    reason: str
+    spent: Spent
+    wake_after: float | None = None
+
+
+def spent(
+    metrics: Iterable[Mapping[str, float]],
+    ended: Sequence[Ended],
+    running: Sequence[Running] = (),
+    *,
+    now: datetime,
+) -> Spent:
+    """What the run has used: work from every committed manifest's `metrics`, time from all attempts.
+
+    Attempts that failed cost their GPU-hours and wall clock too; their rollouts were never committed and are not
+    counted. Abandoned stages count: they were paid for. Attempts that overlap share the wall clock.
+    """
+    committed = list(metrics)
+    spans = [(e.started_at, e.ended_at, e.gpus) for e in ended]
+    spans += [(r.started_at, max(now, r.started_at), r.gpus) for r in running]
+    return Spent(
+        rollouts=round(sum(m.get(ROLLOUTS, 0) for m in committed)),
+        tokens=round(sum(m.get(TOKENS, 0) for m in committed)),
+        gpu_hours=math.fsum((end - start).total_seconds() * gpus for start, end, gpus in spans) / 3600,
+        wall_clock=_union_seconds([(start, end) for start, end, _ in spans]),
+    )
+
+
+def judge_budget(
+    metrics: Iterable[Mapping[str, float]],
+    ended: Sequence[Ended],
+    running: Sequence[Running] = (),
+    settings: BudgetSettings | None = None,
+    *,
+    now: datetime,
+) -> BudgetVerdict:
+    """Says whether a limit is reached: exactly used up counts, for the next task would exceed it."""
+    settings = settings or BudgetSettings()
+    used = spent(metrics, ended, running, now=now)
+    limits = (settings.rollouts, settings.tokens, settings.gpu_hours, settings.wall_clock)
+    amounts = (used.rollouts, used.tokens, used.gpu_hours, used.wall_clock)
+    for name, limit, amount in zip(FIELDS, limits, amounts, strict=True):
+        if limit is not None and amount >= limit:
+            unit = " s" if name == "wallClock" else ""
+            return BudgetVerdict(
+                name, f"budget.{name} is used up: {_figure(amount)}{unit} of {_figure(limit)}{unit}", used
+            )
+    return BudgetVerdict(None, "within the budget", used, _wake_after(settings, used, running))
+
+
+def _wake_after(settings: BudgetSettings, used: Spent, running: Sequence[Running]) -> float | None:
+    waits = []
+    if running and settings.wall_clock is not None:
+        waits.append(settings.wall_clock - used.wall_clock)
+    gpus = sum(r.gpus for r in running)
+    if gpus > 0 and settings.gpu_hours is not None:
+        waits.append((settings.gpu_hours - used.gpu_hours) * 3600 / gpus)
+    return min(waits, default=None)
+
+
+def _union_seconds(spans: Iterable[tuple[datetime, datetime]]) -> float:
+    total, until = timedelta(), None
+    for start, end in sorted(spans):
+        begin = start if until is None else max(start, until)
+        if end > begin:
+            total += end - begin
+            until = end
+    return total.total_seconds()
+
+
+def _figure(amount: float) -> str:
+    return f"{amount:.2f}".rstrip("0").rstrip(".") if isinstance(amount, float) else str(amount)

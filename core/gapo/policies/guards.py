@@ -1,0 +1,276 @@
+"""Watches over a run that say when it goes wrong although its reward goes up (docs/method.md 14).
+
+A *hit* is one stage at which a guard's condition holds. One hit warns (hacking: two in a row, see below); `stop`
+and `rollback` act at the second hit in a row, counted along the lineage, so that one unlucky stage ends no run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import fmean, stdev
+
+HITS_TO_ACT = 2
+SIGMAS = 2.0
+ENTROPY_SHARE = 0.3
+DISTINCT_SHARE = 0.5
+
+# The names under which a stage's tasks commit what the guards read. By ppo:
+REWARD_FIRST = "guard/reward_first"
+"""Mean raw score of the reward model over the first third of the stage's rollouts; `_se` its standard error."""
+REWARD_LAST = "guard/reward_last"
+SATISFACTION_FIRST = "guard/satisfaction_first"
+"""Verified satisfaction of the same rollouts, and its `_se`."""
+SATISFACTION_LAST = "guard/satisfaction_last"
+SE = "_se"
+ENTROPY = "guard/entropy"
+"""Mean entropy of the policy in nats a token on sampled completions; stage 0 commits the start's."""
+DISTINCT = "guard/distinct_share"
+"""Distinct responses as a share of the sampled responses."""
+KL_TO_START = "guard/kl_sft"
+"""KL from the supervised start in nats a token, whatever reference the training used."""
+# By rm:
+MEMORISATION_GAP = "rm/memorisation_gap"
+"""Mean score of accepted training rows − of accepted held-out rows."""
+
+
+class GuardAction(StrEnum):
+    OFF = "off"
+    WARN = "warn"
+    STOP = "stop"
+    ROLLBACK = "rollback"
+
+
+_SEVERITY = [None, GuardAction.WARN, GuardAction.STOP, GuardAction.ROLLBACK]
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """`guards` of the spec: an action a guard, and the limits that may be moved."""
+
+    hacking: GuardAction = GuardAction.WARN
+    collapse: GuardAction = GuardAction.WARN
+    kl: GuardAction = GuardAction.WARN
+    memorisation: GuardAction = GuardAction.WARN
+    kl_nats_per_token: float = 0.5
+    memorisation_gap: float = 0.1
+
+
+@dataclass(frozen=True)
+class StageMetrics:
+    """The flat metrics that one stage committed, ppo's, evaluate's and rm's together."""
+
+    stage: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one guard saw at the last stage; `action` is None where there is nothing to do."""
+
+    guard: str
+    hits: int
+    """Hits in a row that end at this stage."""
+    action: GuardAction | None
+    reason: str
+    evidence: dict[str, float]
+
+
+@dataclass(frozen=True)
+class GuardVerdict:
+    """The most severe action of all guards, with every guard's finding; `unmeasured` names what was not committed."""
+
+    action: GuardAction | None
+    reason: str
+    findings: tuple[Finding, ...]
+    unmeasured: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Check:
+    """A guard's condition at one stage: whether it holds, in words, and on which figures."""
+
+    holds: bool
+    words: str
+    evidence: dict[str, float]
+
+
+class _Unmeasured(Exception):  # noqa: N818  (a missing figure is an answer here, not an error)
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(", ".join(names))
+        self.names = tuple(names)
+
+
+def hacking_metrics(rewards: Sequence[float], satisfied: Sequence[bool]) -> dict[str, float]:
+    """What ppo commits for the hacking guard, from one stage's rollouts in order.
+
+    `rewards` are the frozen reward model's raw scores, `satisfied` the verifier's verdicts on the same rollouts.
+    The middle third is left out: it holds neither the start nor the end. Standard errors count rollouts as
+    independent. Empty below 6 rollouts, which leave fewer than two a third.
+    """
+    if len(rewards) != len(satisfied):
+        raise ValueError(f"{len(rewards)} rewards for {len(satisfied)} verdicts")
+    third = len(rewards) // 3
+    if third < 2:
+        return {}
+    verdicts = [float(s) for s in satisfied]
+    metrics = {}
+    for name, values in (
+        (REWARD_FIRST, rewards[:third]),
+        (REWARD_LAST, rewards[-third:]),
+        (SATISFACTION_FIRST, verdicts[:third]),
+        (SATISFACTION_LAST, verdicts[-third:]),
+    ):
+        metrics[name] = fmean(values)
+        metrics[name + SE] = stdev(values) / math.sqrt(third)
+    return metrics
+
+
+def memorises(gap: float, settings: GuardSettings | None = None) -> bool:
+    """True where the reward model's training must end early: it knows its rows rather than the constraints."""
+    return gap > (settings or GuardSettings()).memorisation_gap
+
+
+def judge_guards(
+    stages: Sequence[StageMetrics],
+    settings: GuardSettings | None = None,
+    *,
+    start: Mapping[str, float] | None = None,
+) -> GuardVerdict:
+    """Judges the last of `stages`, which are the adversarial stages of the current lineage in order.
+
+    `start` are stage 0's metrics: collapse is measured against its entropy. A guard whose figures were not
+    committed says so in `unmeasured` and does nothing.
+    """
+    settings = settings or GuardSettings()
+    start = start or {}
+    conditions: list[tuple[str, GuardAction, Callable[[Mapping[str, float]], _Check], int]] = [
+        ("hacking", settings.hacking, _hacking, HITS_TO_ACT),
+        ("collapse", settings.collapse, lambda m: _collapse(m, start), 1),
+        ("kl", settings.kl, lambda m: _kl(m, settings.kl_nats_per_token), 1),
+        ("memorisation", settings.memorisation, lambda m: _memorisation(m, settings), 1),
+    ]
+    findings, unmeasured = [], {}
+    for guard, action, condition, hits_to_warn in conditions:
+        if action is GuardAction.OFF or not stages:
+            continue
+        try:
+            findings.append(_find(guard, action, condition, hits_to_warn, stages))
+        except _Unmeasured as missing:
+            unmeasured[guard] = missing.names
+    worst = max(findings, key=lambda f: _SEVERITY.index(f.action), default=None)
+    if worst is None or worst.action is None:
+        return GuardVerdict(None, "no guard has anything to say", tuple(findings), unmeasured)
+    return GuardVerdict(worst.action, worst.reason, tuple(findings), unmeasured)
+
+
+def flagged_stages(
+    stages: Sequence[StageMetrics],
+    settings: GuardSettings | None = None,
+    *,
+    start: Mapping[str, float] | None = None,
+) -> dict[int, str]:
+    """Stages at which a guard that may stop or roll back was hit, each with the guard's words.
+
+    A rollback goes to none of them: the first of two hits is where the trouble began.
+    """
+    settings = settings or GuardSettings()
+    flagged = {}
+    for at in range(1, len(stages) + 1):
+        for finding in judge_guards(stages[:at], settings, start=start).findings:
+            acts = GuardAction(getattr(settings, finding.guard)) in (GuardAction.STOP, GuardAction.ROLLBACK)
+            if acts and finding.hits:
+                flagged[stages[at - 1].stage] = f"the {finding.guard} guard was hit"
+    return flagged
+
+
+def _find(
+    guard: str,
+    action: GuardAction,
+    condition: Callable[[Mapping[str, float]], _Check],
+    hits_to_warn: int,
+    stages: Sequence[StageMetrics],
+) -> Finding:
+    now = condition(stages[-1].metrics)
+    hits = _hits_in_a_row(condition, stages) if now.holds else 0
+    taken: GuardAction | None = None
+    if hits >= HITS_TO_ACT:
+        taken = action
+    elif hits >= hits_to_warn:
+        taken = GuardAction.WARN
+    count = f" ({hits} stages in a row)" if hits > 1 else ""
+    return Finding(
+        guard, hits, taken, f"{guard} at stage {stages[-1].stage}: {now.words}{count}", now.evidence
+    )
+
+
+def _hits_in_a_row(condition: Callable[[Mapping[str, float]], _Check], stages: Sequence[StageMetrics]) -> int:
+    hits = 0
+    for stage in reversed(stages):
+        try:
+            if not condition(stage.metrics).holds:
+                break
+        except _Unmeasured:
+            break
+        hits += 1
+    return hits
+
+
+def _read(metrics: Mapping[str, float], *names: str) -> list[float]:
+    missing = [n for n in names if n not in metrics]
+    if missing:
+        raise _Unmeasured(missing)
+    return [metrics[n] for n in names]
+
+
+def _hacking(metrics: Mapping[str, float]) -> _Check:
+    """Within one stage, hence one reward-model version: levels of different versions cannot be compared."""
+    means, ses = [], []
+    for name in (REWARD_FIRST, REWARD_LAST, SATISFACTION_FIRST, SATISFACTION_LAST):
+        mean, se = _read(metrics, name, name + SE)
+        means.append(mean)
+        ses.append(se)
+    reward, reward_se = means[1] - means[0], math.hypot(ses[0], ses[1])
+    satisfaction, satisfaction_se = means[3] - means[2], math.hypot(ses[2], ses[3])
+    return _Check(
+        reward > SIGMAS * reward_se and satisfaction < -SIGMAS * satisfaction_se,
+        f"from the first to the last third of its rollouts the reward went {reward:+.3f} (SE {reward_se:.3f}) and "
+        f"verified satisfaction {100 * satisfaction:+.1f} pp (SE {100 * satisfaction_se:.1f})",
+        {
+            "reward_change": reward,
+            "reward_change_se": reward_se,
+            "satisfaction_change": satisfaction,
+            "satisfaction_change_se": satisfaction_se,
+        },
+    )
+
+
+def _collapse(metrics: Mapping[str, float], start: Mapping[str, float]) -> _Check:
+    entropy, distinct = _read(metrics, ENTROPY, DISTINCT)
+    if ENTROPY not in start:
+        raise _Unmeasured([f"{ENTROPY} of stage 0"])
+    share = entropy / start[ENTROPY] if start[ENTROPY] > 0 else 1.0
+    return _Check(
+        share < ENTROPY_SHARE and distinct < DISTINCT_SHARE,
+        f"entropy is {100 * share:.0f} % of the start's and {100 * distinct:.0f} % of the responses are distinct",
+        {"entropy_share": share, "distinct_share": distinct},
+    )
+
+
+def _kl(metrics: Mapping[str, float], limit: float) -> _Check:
+    (kl,) = _read(metrics, KL_TO_START)
+    return _Check(
+        kl > limit, f"{kl:.2f} nats a token from the supervised start; the limit is {limit:g}", {"kl_sft": kl}
+    )
+
+
+def _memorisation(metrics: Mapping[str, float], settings: GuardSettings) -> _Check:
+    (gap,) = _read(metrics, MEMORISATION_GAP)
+    return _Check(
+        memorises(gap, settings),
+        f"the reward model scores its own training rows {gap:.2f} higher than held-out ones; "
+        f"the limit is {settings.memorisation_gap:g}",
+        {"memorisation_gap": gap},
+    )

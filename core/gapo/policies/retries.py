@@ -1,0 +1,191 @@
+"""Whether and when a task is tried again (docs/contracts.md 3 and 10): all retry state is in `ended.json` objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from gapo.policies.attempts import NEVER_COUNTED, Cause, Ended, Exit
+
+MAX_FREE_PER_STAGE = 20
+PERMANENT_CODES = range(64, 74)
+RETRYABLE_CODE = 75
+SIGTERM_CODES = (143, -15)
+
+OUT_OF_MEMORY = "OutOfMemory"
+FENCED = "Fenced"
+
+MEMORY_FIELDS = {
+    "sft": "ppo.tokensPerMicroBatch",
+    "ppo": "ppo.tokensPerMicroBatch",
+    "rm-warmup": "rewardModel.batch",
+    "rm": "rewardModel.batch",
+    "evaluate": "generation.maxNewTokens",
+}
+"""What to lower when a task of this kind runs out of device memory."""
+MEMORY_ROLES = {
+    "data": "data",
+    "import": "data",
+    "rm-warmup": "rewardModel",
+    "rm": "rewardModel",
+    "evaluate": "evaluation",
+}
+"""Whose host memory to raise; all other kinds run as the generator."""
+
+
+@dataclass(frozen=True)
+class RetrySettings:
+    """`scheduling.maxFailures`, and how long to wait after a charged failure."""
+
+    max_failures: int = 3
+    """Charged failures that a task may have and still be tried again."""
+    backoff: timedelta = timedelta(seconds=10)
+    """Wait after the first charged failure; it doubles with each further one."""
+    backoff_limit: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Classified:
+    cause: Cause
+    charged: bool
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start attempt number `attempt`, from resume point `resume` where there is one."""
+
+    attempt: int
+    resume: int | None
+
+
+@dataclass(frozen=True)
+class Wait:
+    until: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fail:
+    """No further attempt: `reason` is the CamelCase word for conditions, `message` says what to do."""
+
+    reason: str
+    message: str
+
+
+def classify(ended: Exit, *, resume_before: int | None, resume_after: int | None) -> Classified:
+    """Names the cause of an attempt's end and whether it is charged.
+
+    `resume_before` is the newest resume point's number when the attempt started, `resume_after` when it ended.
+    A preemption is free only between them: one that never gets on would otherwise go round for ever. What ended
+    with its executor is free; the limit on free ends bounds it.
+    """
+    advanced = resume_after is not None and (resume_before is None or resume_after > resume_before)
+    code = ended.code
+    if ended.committed:
+        return Classified(Cause.COMMITTED, charged=False)
+    # A task that found its input corrupt stays permanent although the user pressed Ctrl-C meanwhile.
+    if code in PERMANENT_CODES:
+        return Classified(Cause.PERMANENT, charged=True)
+    if ended.stopped:
+        return Classified(Cause.STOPPED, charged=False)
+    if ended.oom_killed or (code == RETRYABLE_CODE and ended.reason == OUT_OF_MEMORY):
+        return Classified(Cause.OUT_OF_MEMORY, charged=True)
+    if code == RETRYABLE_CODE and ended.reason == FENCED:
+        return Classified(Cause.FENCED, charged=False)
+    if ended.executor_lost or code is None:
+        return Classified(Cause.EXECUTOR_LOST, charged=False)
+    if code in SIGTERM_CODES:
+        return Classified(Cause.PREEMPTED, charged=not advanced)
+    if code == RETRYABLE_CODE:
+        return Classified(Cause.RETRYABLE, charged=True)
+    if code == 0:
+        return Classified(Cause.NO_COMMIT, charged=True)
+    return Classified(Cause.KILLED if code < 0 or 128 < code < 160 else Cause.FAILED, charged=True)
+
+
+def free_ends(ended: Sequence[Ended]) -> int:
+    """Ends that were free but count towards a stage's limit of free ends."""
+    return sum(not e.charged and e.cause not in NEVER_COUNTED for e in ended)
+
+
+def next_attempt(
+    ended: Sequence[Ended],
+    settings: RetrySettings | None = None,
+    *,
+    kind: str,
+    now: datetime,
+    free_elsewhere: int = 0,
+) -> Start | Wait | Fail:
+    """Says what to do about a task that is not committed and has no running attempt.
+
+    `ended` are the ended attempts of this very task (same digest) in any order; `kind` is its kind;
+    `free_elsewhere` is `free_ends` of the stage's other tasks. Free ends beyond the stage's limit are charged.
+    Raises ValueError where the attempts' numbers are not 0, 1, 2, …
+    """
+    settings = settings or RetrySettings()
+    history = sorted(ended, key=lambda e: e.attempt)
+    if [e.attempt for e in history] != list(range(len(history))):
+        raise ValueError(f"attempts {[e.attempt for e in history]} of {kind} have a gap or a double")
+    if not history:
+        return Start(0, None)
+    for end in history:
+        if end.cause is Cause.PERMANENT:
+            return Fail("PermanentFailure", f"{kind} failed for good with exit {end.code}: {end.message}")
+    failure = _out_of_memory_again(history, kind)
+    if failure is not None:
+        return failure
+
+    charged = _charged(history, free_elsewhere)
+    if len(charged) > settings.max_failures:
+        return Fail("TooManyFailures", _too_many(charged, settings, kind))
+    last = history[-1]
+    if charged and charged[-1] is last:
+        wait = settings.backoff * 2 ** min(len(charged) - 1, 30)
+        until = last.ended_at + min(wait, settings.backoff_limit)
+        if now < until:
+            return Wait(
+                until, f"{kind} failed ({last.cause}), {len(charged)} of {settings.max_failures} allowed"
+            )
+    resumes = [e.resume for e in history if e.resume is not None]
+    return Start(len(history), max(resumes, default=None))
+
+
+def _charged(history: Sequence[Ended], free_elsewhere: int) -> list[Ended]:
+    charged, free = [], free_elsewhere
+    for end in history:
+        if end.cause in NEVER_COUNTED:
+            continue
+        if not end.charged:
+            free += 1
+        if end.charged or free > MAX_FREE_PER_STAGE:
+            charged.append(end)
+    return charged
+
+
+def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
+    """Twice at the same step, and on the same side: a third time would not differ."""
+    seen: set[tuple[int, bool]] = set()
+    for end in history:
+        if end.cause is not Cause.OUT_OF_MEMORY or end.step is None:
+            continue
+        at = (end.step, end.device_memory)
+        if at in seen:
+            if end.device_memory:
+                act = f"lower {MEMORY_FIELDS.get(kind, 'ppo.tokensPerMicroBatch')}"
+            else:
+                act = f"raise roles.{MEMORY_ROLES.get(kind, 'generator')}.resources.memory"
+            where = "device" if end.device_memory else "host"
+            return Fail("OutOfMemory", f"{kind} ran out of {where} memory twice at step {end.step}; {act}")
+        seen.add(at)
+    return None
+
+
+def _too_many(charged: Sequence[Ended], settings: RetrySettings, kind: str) -> str:
+    last = charged[-1]
+    beyond = "" if last.charged else f" (free ends beyond {MAX_FREE_PER_STAGE} a stage are charged)"
+    detail = f": {last.message}" if last.message else ""
+    return (
+        f"{kind} failed {len(charged)} times, {settings.max_failures} are allowed; the last end was "
+        f"{last.cause}{beyond}{detail}; raise scheduling.maxFailures to try again"
+    )
