@@ -1,0 +1,189 @@
+"""What a constraint family is: one small object that can state, check, violate and satisfy its own kind of rule.
+
+Every label in the project comes from `check`; no model decides whether a rule is met.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, ClassVar, Generic, TypeVar, cast
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from gapo.errors import DataError
+
+Rng = random.Random
+Context = Mapping[str, Any]
+Params = dict[str, Any]
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+"""Pydantic configuration of every spec: unknown parameters are refused, missing ones too (no spec has defaults)."""
+
+ATTEMPTS = 24
+"""How often a random draw is repeated before a family answers None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outcome of one check: `measured` is what was counted or found, `feedback` says it to a reader."""
+
+    ok: bool
+    measured: float | str
+    feedback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A Result with the family it belongs to; `gapo_trainer.constraints.verify` returns one a constraint."""
+
+    family: str
+    ok: bool
+    measured: float | str
+    feedback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A spec in words, with the number of the phrasing that was used."""
+
+    text: str
+    phrasing: int
+
+
+S = TypeVar("S")
+
+
+@cache
+def _adapter(spec_type: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(spec_type)
+
+
+@cache
+def _fields(spec_type: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(spec_type))
+
+
+class Family(ABC, Generic[S]):
+    """One kind of constraint.
+
+    Responses are plain strings; `ctx` is the row's context, `{category, attributes}` where a family reads the
+    product record. Methods that can fail to find an answer return None. All randomness comes from `rng`.
+    """
+
+    id: ClassVar[str]
+    ifeval_id: ClassVar[str | None] = None
+    conflicts: ClassVar[frozenset[str]] = frozenset()
+    """Families that one prompt should not combine with this one, itself included where two specs clash."""
+    exclusive: ClassVar[bool] = True
+    """True where no response can satisfy both a spec and its `modify`."""
+    spec_type: type[S]
+    phrasings: ClassVar[tuple[str, ...]]
+    """At least four format strings over the names that `words` returns."""
+
+    def parse(self, params: Mapping[str, Any]) -> S:
+        """Params to a spec. Raises DataError that names the family and the parameter."""
+        try:
+            spec: S = _adapter(cast(Any, self.spec_type)).validate_python(dict(params))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "params"
+            raise DataError(
+                f"constraint {self.id}: parameter {where}: {first['msg']} (given: {json.dumps(dict(params), default=str)})"
+            ) from None
+        return spec
+
+    def params(self, spec: S) -> Params:
+        """A spec to JSON-serialisable params; `parse(params(spec)) == spec`."""
+        values = ((name, getattr(spec, name)) for name in _fields(cast(Any, self.spec_type)))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+
+    def words(self, spec: S) -> dict[str, object]:
+        """Names that `phrasings` may use."""
+        return dict(self.params(spec))
+
+    def templates(self, spec: S) -> tuple[str, ...]:
+        """The phrasings that fit this spec; families whose meaning turns on a parameter override it."""
+        return self.phrasings
+
+    def render(self, spec: S, rng: Rng) -> Rendering:
+        templates = self.templates(spec)
+        phrasing = rng.randrange(len(templates))
+        return Rendering(templates[phrasing].format(**self.words(spec)), phrasing)
+
+    @abstractmethod
+    def sample(self, rng: Rng, ctx: Context) -> S | None:
+        """A random spec that some response can satisfy; None when `ctx` offers nothing to constrain."""
+
+    @abstractmethod
+    def check(self, spec: S, response: str, ctx: Context) -> Result:
+        """Whether `response` meets `spec`. Pure and exact."""
+
+    @abstractmethod
+    def modify(self, spec: S, response: str, ctx: Context, rng: Rng) -> S | None:
+        """Another spec of this family that `response` violates, by the smallest edit; satisfied by some other text."""
+
+    @abstractmethod
+    def repair(self, spec: S, response: str, ctx: Context, rng: Rng) -> str | None:
+        """`response` edited until `check` passes."""
+
+    @abstractmethod
+    def witness(self, rng: Rng, response: str, ctx: Context) -> S | None:
+        """A spec that `response` already satisfies, derived from the text."""
+
+    def contradict(self, specs: Sequence[S], response: str, ctx: Context, rng: Rng) -> S | None:
+        """A new spec, not among `specs`, that `response` violates: what an insertion adds."""
+        for _ in range(ATTEMPTS):
+            seen = self.witness(rng, response, ctx)
+            new = None if seen is None else self.modify(seen, response, ctx, rng)
+            if new is not None and new not in specs and not self.check(new, response, ctx).ok:
+                return new
+        return None
+
+    def corrupt(self, spec: S, response: str, ctx: Context, rng: Rng) -> str | None:
+        """`response` edited until `spec` fails: repaired towards a spec that `response` violates."""
+        for _ in range(ATTEMPTS):
+            other = self.modify(spec, response, ctx, rng)
+            text = None if other is None else self.repair(other, response, ctx, rng)
+            if text is not None and not self.check(spec, text, ctx).ok:
+                return text
+        return None
+
+
+WORD = re.compile(r"\w+")
+
+
+@lru_cache(maxsize=8192)
+def words_of(text: str) -> tuple[str, ...]:
+    """Lower-case words as IFEval counts them: maximal runs of letters, digits and underscore."""
+    return tuple(WORD.findall(text.lower()))
+
+
+@lru_cache(maxsize=8192)
+def _padded(text: str) -> str:
+    return f" {' '.join(words_of(text))} "
+
+
+def contains(text: str, phrase: str) -> bool:
+    """Whether `phrase` occurs in `text` as whole words, letter case and punctuation aside."""
+    return _padded(phrase) in _padded(text)
+
+
+def occurrences(text: str, phrase: str) -> int:
+    """How often `phrase` occurs in `text` as whole words, without overlap."""
+    needle = words_of(phrase)
+    if not needle:
+        return 0
+    hay, size, found, i = words_of(text), len(needle), 0, 0
+    while i + size <= len(hay):
+        if hay[i : i + size] == needle:
+            found, i = found + 1, i + size
+        else:
+            i += 1
+    return found

@@ -1,0 +1,1 @@
+"""Training data: grammars, constraint-aware pairs, splits, leakage probes, exports."""

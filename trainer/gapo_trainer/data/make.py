@@ -1,0 +1,159 @@
+"""Build a data set from a grammar: rows, prompts, splits and from-scratch tokenizers. Same arguments, same bytes."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gapo.errors import SpecError
+from gapo_trainer.data import tokenizers
+from gapo_trainer.data.micro import Micro, vocabulary
+from gapo_trainer.data.pairs import Contrast, Edit, Grammar, Mode, Row, Side, pair_rows
+
+DEFAULT_MODES: Mapping[str, float] = {"pp_modify": 0.7, "pp_insert": 0.3}
+"""The paper's data: preferential prompts by modification and insertion."""
+TEST_MODES: Mapping[str, float] = {"pp_modify": 0.4, "pp_insert": 0.2, "pr_corrupt": 0.4}
+"""Validation and test hold every mode, whatever training holds."""
+
+TRIES = 200
+
+
+def make_dataset(
+    *,
+    grammar: str,
+    size: int,
+    seed: int,
+    out: Path,
+    modes: Mapping[str, float] = DEFAULT_MODES,
+    conflict_share: float = 0.0,
+) -> dict[str, object]:
+    """Write rows-*.jsonl, prompts-*.jsonl, rm-tokenizer/ and generator-tokenizer/ into `out`.
+
+    `size` counts training pairs; validation and test do not depend on it, so results of different sizes compare.
+    `modes` gives the training pairs' shares by mode, `conflict_share` the part of insertions that contradict
+    another constraint. Returns counts, flat name to number. Raises SpecError for an unknown grammar or mode.
+    """
+    chosen = _grammar(grammar)
+    if size < 1:
+        raise SpecError(f"size: {size} pairs asked for; give at least 1")
+    _check_modes(modes, conflict_share)
+    out.mkdir(parents=True, exist_ok=True)
+    metrics: dict[str, object] = {}
+    taken: set[Any] = set()
+    for split, pairs in (("test", 2500), ("val", 500), ("train", size)):
+        shares = modes if split == "train" else TEST_MODES
+        rng = random.Random(f"{seed}/{grammar}/{split}")
+        rows, prompts = _split(
+            chosen, split, pairs, shares, conflict_share if split == "train" else 0.0, rng, taken
+        )
+        write_jsonl(out / f"rows-{split}.jsonl", rows)
+        write_jsonl(out / f"prompts-{split}.jsonl", prompts)
+        metrics |= _counts(split, rows, prompts)
+    words = vocabulary()
+    tokenizers.save(tokenizers.word_level(words, "generator"), "generator", out / "generator-tokenizer")
+    tokenizers.save(tokenizers.word_level(words, "rm"), "rm", out / "rm-tokenizer")
+    return metrics
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """One compact JSON object a line, in the given order."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def _grammar(name: str) -> Grammar:
+    if name == "micro":
+        return Micro()
+    raise SpecError(f"grammar: {name!r} is unknown; choose micro")
+
+
+def _check_modes(modes: Mapping[str, float], conflict_share: float) -> None:
+    known = ("pp_modify", "pp_insert", "pr_corrupt", "pp_equivalent")
+    for mode, share in modes.items():
+        if mode not in known:
+            raise SpecError(f"modes: {mode!r} is unknown; choose from {', '.join(known)}")
+        if share < 0:
+            raise SpecError(f"modes: {mode} has share {share}; give a number of at least 0")
+    if sum(modes.values()) <= 0:
+        raise SpecError("modes: every share is 0; give at least one mode a positive share")
+    if not 0 <= conflict_share <= 1:
+        raise SpecError(f"conflict_share: {conflict_share} is outside 0 to 1")
+
+
+def _mode_plan(
+    grammar: Grammar, shares: Mapping[str, float], conflict_share: float, pairs: int, rng: random.Random
+) -> Iterator[tuple[Mode, Edit, str]]:
+    """Mode, edit and family of each pair: shares as asked, families as even as each edit's list allows."""
+    modes = [mode for mode, share in shares.items() if share > 0]
+    weights = [shares[mode] for mode in modes]
+    used: Counter[str] = Counter()
+    for _ in range(pairs):
+        mode: Any = rng.choices(modes, weights)[0]
+        edit: Edit = "modify"
+        if mode == "pp_insert":
+            edit = "insert_conflict" if rng.random() < conflict_share else "insert_violated"
+        names = list(grammar.families(edit))
+        rng.shuffle(names)
+        family = min(names, key=lambda name: used[name])
+        used[family] += 1
+        yield mode, edit, family
+
+
+def _split(
+    grammar: Grammar,
+    split: str,
+    pairs: int,
+    shares: Mapping[str, float],
+    conflict_share: float,
+    rng: random.Random,
+    taken: set[Any],
+) -> tuple[list[Row], list[Row]]:
+    rows: list[Row] = []
+    prompts: list[Row] = []
+    for number, (mode, edit, family) in enumerate(_mode_plan(grammar, shares, conflict_share, pairs, rng)):
+        contrast = _fresh(grammar, edit, family, rng, taken)
+        taken.update((contrast.left.key, contrast.right.key))
+        pair_id = f"{grammar.name}-{split}-{number:06d}"
+        made = pair_rows(contrast, mode, pair_id=pair_id, split=split, grammar=grammar, rng=rng)
+        rows += made
+        prompts.append(_prompt(contrast, made, pair_id))
+    return rows, prompts
+
+
+def _fresh(grammar: Grammar, edit: Edit, family: str, rng: random.Random, taken: set[Any]) -> Contrast:
+    for _ in range(TRIES):
+        contrast = grammar.contrast(rng, edit, family)
+        if contrast is not None and taken.isdisjoint((contrast.left.key, contrast.right.key)):
+            return contrast
+    raise SpecError(
+        f"size: the grammar {grammar.name} has no more new prompts for {edit} {family}; ask for fewer pairs"
+    )
+
+
+def _prompt(contrast: Contrast, made: list[Row], pair_id: str) -> Row:
+    """The pair's accepted prompt with its witness: what PPO and supervised training see."""
+    side: Side = next(s for s in (contrast.left, contrast.right) if s.prompt == made[0]["prompt"])
+    return {
+        "promptId": f"{pair_id}-p",
+        "base": pair_id,
+        "prompt": side.prompt,
+        "constraints": [c.as_dict() for c in side.constraints],
+        "context": dict(side.context),
+        "witness": side.response,
+        "category": side.context["category"],
+    }
+
+
+def _counts(split: str, rows: list[Row], prompts: list[Row]) -> dict[str, object]:
+    heads = rows[::2]
+    counts: dict[str, object] = {f"{split}/pairs": len(heads), f"{split}/prompts": len(prompts)}
+    for column in ("mode", "editedFamily"):
+        counts |= {
+            f"{split}/{column}/{name}": n for name, n in sorted(Counter(row[column] for row in heads).items())
+        }
+    return counts

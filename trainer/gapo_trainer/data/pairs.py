@@ -1,0 +1,181 @@
+"""Constraint-aware pairs: four modes and a control, all cut from one symmetric shape.
+
+A *contrast* is two sides that differ in one constraint, c on the left and c' on the right. Each side's response
+meets its own side's constraints and violates the other side's differing one. A fair coin then decides which side is
+accepted, so a prompt (or a response) is equally likely to appear with label 1 and with label 0 whatever the kernel
+that proposed c': neither the prompt alone nor the response alone tells the label (docs/method.md 17).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from gapo.errors import InvariantError
+from gapo_trainer.constraints import FAMILIES
+
+Mode = Literal["pp_modify", "pp_insert", "pr_corrupt", "pr_sampled", "pp_equivalent"]
+Edit = Literal["modify", "insert_violated", "insert_conflict"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A spec, the family it belongs to, and the words in which the prompt states it."""
+
+    family: str
+    spec: Any
+    text: str
+    phrasing: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"family": self.family, "params": FAMILIES[self.family].params(self.spec), "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One prompt with a response that meets its constraints; `edited` is the index of the differing constraint."""
+
+    prompt: str
+    constraints: tuple[Constraint, ...]
+    context: Mapping[str, Any]
+    response: str
+    edited: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Base task and specs, order aside: no key occurs in two splits."""
+        return (self.context["category"], frozenset((c.family, c.spec) for c in self.constraints))
+
+    def accepts(self, response: str) -> list[bool]:
+        return [FAMILIES[c.family].check(c.spec, response, self.context).ok for c in self.constraints]
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Two sides around one differing constraint (module docstring)."""
+
+    edit: Edit
+    left: Side
+    right: Side
+
+    def mirrored(self) -> Contrast:
+        return Contrast(self.edit, self.right, self.left)
+
+    def problem(self) -> str | None:
+        """What breaks the contract, or None. A conflict needs only its left side to be satisfiable."""
+        sides = [(self.left, self.right), (self.right, self.left)]
+        for mine, other in sides[: 1 if self.edit == "insert_conflict" else 2]:
+            if not all(mine.accepts(mine.response)):
+                return f"response {mine.response!r} does not meet its own prompt {mine.prompt!r}"
+            if other.accepts(mine.response)[other.edited]:
+                return f"response {mine.response!r} also meets the other prompt {other.prompt!r}"
+        return None
+
+
+class Grammar(Protocol):
+    """What a grammar gives: contrasts of a wanted edit and family, and another wording of a side's prompt."""
+
+    name: str
+
+    def families(self, edit: Edit) -> tuple[str, ...]: ...
+
+    def contrast(self, rng: random.Random, edit: Edit, family: str) -> Contrast | None: ...
+
+    def reworded(self, rng: random.Random, side: Side) -> Side: ...
+
+
+def pair_rows(
+    contrast: Contrast, mode: Mode, *, pair_id: str, split: str, grammar: Grammar, rng: random.Random
+) -> list[Row]:
+    """The two rows of one pair. Raises InvariantError when the contrast breaks its contract."""
+    problem = contrast.problem()
+    if problem is not None:
+        raise InvariantError(f"pair {pair_id}: {problem}")
+    if contrast.edit != "insert_conflict" and rng.random() < 0.5:
+        contrast = contrast.mirrored()
+    good, bad = contrast.left, contrast.right
+    if mode == "pr_corrupt":
+        members = [(good, good.response, 1), (good, bad.response, 0)]
+        marked = good
+    elif mode == "pp_equivalent":
+        label = int(rng.random() < 0.5)
+        response = good.response if label else bad.response
+        members = [(good, response, label), (grammar.reworded(rng, good), response, label)]
+        marked = good
+    else:
+        members = [(good, good.response, 1), (bad, good.response, 0)]
+        marked = bad
+    edited = marked.constraints[marked.edited]
+    edit = {"pr_corrupt": "corrupt", "pp_equivalent": "equivalent"}.get(mode, contrast.edit)
+    return [
+        {
+            "id": f"{pair_id}-{member}",
+            "base": pair_id,
+            "pairId": pair_id,
+            "mode": mode,
+            "edit": edit,
+            "editedFamily": edited.family,
+            "phrasing": edited.phrasing,
+            "split": split,
+            "category": side.context["category"],
+            "prompt": side.prompt,
+            "response": response,
+            "label": label,
+            "constraints": [c.as_dict() for c in side.constraints],
+            "context": dict(side.context),
+        }
+        for member, (side, response, label) in zip("ab", members, strict=True)
+    ]
+
+
+def sampled_pairs(
+    prompt: Row, responses: Iterable[tuple[str, bool]], *, split: str, rng: random.Random
+) -> list[Row]:
+    """`pr_sampled`: passing and failing sampled responses of one prompt row, matched one to one.
+
+    `prompt` is a row of prompts-*.jsonl, `responses` are (text, met every constraint by the verifier). As many pairs
+    as the rarer outcome allows; the family of a pair is that of the first constraint that the failing one violates.
+    """
+    from gapo_trainer.constraints import verify
+
+    given = list(dict.fromkeys(responses))
+    passing = [text for text, ok in given if ok]
+    failing = [text for text, ok in given if not ok]
+    rng.shuffle(passing)
+    rng.shuffle(failing)
+    rows: list[Row] = []
+    for number, (good, bad) in enumerate(zip(passing, failing, strict=False)):
+        failed = [v.family for v in verify(prompt["constraints"], bad, prompt["context"]) if not v.ok]
+        if not failed or not all(v.ok for v in verify(prompt["constraints"], good, prompt["context"])):
+            raise InvariantError(
+                f"prompt {prompt['promptId']}: the given verdicts differ from the verifier's"
+            )
+        pair_id = f"{prompt['promptId']}-s{number}"
+        shared = {k: prompt[k] for k in ("base", "category", "prompt", "constraints", "context")}
+        head = {
+            "pairId": pair_id,
+            "mode": "pr_sampled",
+            "edit": "sampled",
+            "editedFamily": failed[0],
+            "phrasing": 0,
+        }
+        for member, text, label in (("a", good, 1), ("b", bad, 0)):
+            rows.append(
+                {
+                    "id": f"{pair_id}-{member}",
+                    **head,
+                    "split": split,
+                    **shared,
+                    "response": text,
+                    "label": label,
+                }
+            )
+    return rows
+
+
+def with_edited(side: Side, edited: int) -> Side:
+    """The same side with another constraint marked as the differing one."""
+    return replace(side, edited=edited)
