@@ -1,0 +1,240 @@
+"""Generators and critics: built from scratch, or loaded from a folder or the Hub. Weights are safetensors, always."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hf_logging
+
+from gapo.api.models import FromScratch
+from gapo.errors import DataError, RetryableError, SpecError
+
+cast(Any, hf_logging).disable_progress_bar()  # a task's standard error is its log
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+HEAD = "head.safetensors"
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+
+
+def initialise(model: nn.Module, std: float, rng: torch.Generator) -> None:
+    """Draws every weight matrix from N(0, std²), in the order of `named_parameters`; vectors become what they
+    mean: norm weights 1, biases 0. The order and `rng` alone decide the result."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim >= 2:
+                draw = torch.empty(parameter.shape, dtype=torch.float32).normal_(0.0, std, generator=rng)
+                parameter.copy_(draw)
+            else:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+
+def build_generator(
+    scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, rng: torch.Generator
+) -> PreTrainedModel:
+    """A Llama-style decoder with tied embeddings over `tokenizer`'s vocabulary, float32, in eval mode."""
+    if scratch.arch != "decoder":
+        raise SpecError(f"generator.fromScratch.arch is {scratch.arch!r}; a generator must be 'decoder'")
+    config = LlamaConfig(
+        vocab_size=len(cast(Any, tokenizer)),
+        hidden_size=scratch.hidden,
+        intermediate_size=scratch.intermediate or 4 * scratch.hidden,
+        num_hidden_layers=scratch.layers,
+        num_attention_heads=scratch.heads,
+        num_key_value_heads=scratch.heads,
+        max_position_embeddings=scratch.max_positions,
+        initializer_range=scratch.init_std,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=eos_ids(tokenizer)[0],
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    auto: Any = AutoModelForCausalLM
+    model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
+    initialise(model, scratch.init_std, rng)
+    model.train(False)
+    return model
+
+
+def locate(source: str | Path, *, what: str = "generator.model") -> Path:
+    """The local folder of a model: a path as it is, `hf://org/name[@revision]` after download.
+
+    Only safetensors, tokenizer and configuration files are downloaded. Raises DataError for a source that does
+    not exist or cannot be read this way, RetryableError when the Hub cannot be reached.
+    """
+    text = str(source)
+    if text.startswith("pvc://"):
+        raise DataError(f"{what}: {text} names a volume, which exists only in a pod; give a path or hf://…")
+    if not text.startswith("hf://"):
+        folder = Path(text)
+        if not folder.is_dir():
+            raise DataError(f"{what}: {text} is not a folder; give a folder or hf://org/name[@revision]")
+        return folder
+    repo, _, revision = text.removeprefix("hf://").partition("@")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=_HUB_FILES))
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise DataError(f"{what}: {text} cannot be found: {str(error).splitlines()[0]}") from error
+    except (OSError, RuntimeError) as error:
+        raise RetryableError(f"{what}: {text} cannot be downloaded now: {error}") from error
+
+
+def load_tokenizer(folder: Path, *, what: str = "generator.model") -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder. Raises DataError where there is none, or it has no end-of-sequence token.
+
+    A tokenizer without a pad token pads with EOS; no mask is ever derived from the pad token.
+    """
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise DataError(
+            f"{what}: {folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)}); save one beside the weights"
+        )
+    try:
+        tokenizer = cast(
+            PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        )
+    except (ValueError, OSError, KeyError) as error:
+        raise DataError(f"{what}: the tokenizer in {folder} cannot be read: {error}") from error
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"{what}: the tokenizer in {folder} has no eos_token; a response could never end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:
+    if not any(folder.glob("*.safetensors")):
+        pickles = [
+            p.name for p in sorted(folder.iterdir()) if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+        ]
+        found = f"only {', '.join(pickles)}, which may run code when read" if pickles else "no weights"
+        raise DataError(
+            f"{what}: {folder} holds {found}; save the weights as safetensors (save_pretrained does)"
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = auto.from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+        )
+    except (ValueError, OSError, KeyError, RuntimeError) as error:
+        raise DataError(f"{what}: {folder} cannot be loaded: {error}") from error
+    model.train(False)
+    return cast(PreTrainedModel, model)
+
+
+def load_generator(
+    source: str | Path, *, what: str = "generator.model"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal model in float32 and eval mode, with its tokenizer, from a folder or `hf://org/name[@revision]`.
+
+    Raises DataError for pickled weights, a missing tokenizer, remote code, or an unreadable folder.
+    """
+    folder = locate(source, what=what)
+    tokenizer = load_tokenizer(folder, what=what)
+    return _loaded(AutoModelForCausalLM, folder, what), tokenizer
+
+
+def save_generator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes a folder that `AutoModelForCausalLM.from_pretrained` reads: config, safetensors, tokenizer."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+
+
+class Critic(nn.Module):
+    """V(c, t₁…tᵢ): a decoder's body with a scalar head that starts at zero."""
+
+    def __init__(self, body: PreTrainedModel) -> None:
+        super().__init__()
+        self.body = body
+        self.head = nn.Linear(body.config.hidden_size, 1, bias=True)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor) -> Tensor:
+        """[b, t] token ids, mask and positions -> [b, t] values, float32."""
+        hidden = self.body(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        return cast(Tensor, self.head(hidden)).squeeze(-1).float()
+
+
+def build_critic(source: str | Path, *, what: str = "critic.model") -> Critic:
+    """A new critic on a decoder's weights (the generator's, unless the spec names another), head zero."""
+    return Critic(_loaded(AutoModel, locate(source, what=what), what))
+
+
+def save_critic(critic: Critic, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    critic.body.save_pretrained(folder, safe_serialization=True)
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in critic.head.state_dict().items()},
+        folder / HEAD,
+    )
+
+
+def load_critic(folder: Path, *, what: str = "critic") -> Critic:
+    """A critic as `save_critic` wrote it. Raises DataError where the head is missing."""
+    if not (folder / HEAD).is_file():
+        raise DataError(f"{what}: {folder} has no {HEAD}; it is not a critic's folder")
+    # The head lies beside the body; from_pretrained reads model*.safetensors only.
+    critic = Critic(_loaded(AutoModel, folder, what))
+    critic.head.load_state_dict(load_file(folder / HEAD))
+    return critic
+
+
+def eos_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> list[int]:
+    """Tokens that end a response, the tokenizer's first: chat models often name further ones in their config."""
+    ids = [cast(int, tokenizer.eos_token_id)]
+    config = None if model is None else getattr(model, "generation_config", None)
+    more = getattr(config, "eos_token_id", None)
+    for token in more if isinstance(more, list) else [more]:
+        if isinstance(token, int) and token not in ids:
+            ids.append(token)
+    return ids
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """What a generator reads for a user's prompt.
+
+    With a chat template, one user turn and the opening of the answer. Without, the plain text between BOS (where
+    the tokenizer has one) and its SEP token, or a newline where it has none.
+    """
+    if getattr(tokenizer, "chat_template", None):
+        turns = [{"role": "user", "content": prompt}]
+        ids = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return list(cast(Sequence[int], ids))
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    body = tokenizer.encode(prompt, add_special_tokens=False)
+    if tokenizer.sep_token_id is not None:
+        end = [tokenizer.sep_token_id]
+    else:
+        end = tokenizer.encode("\n", add_special_tokens=False)
+    return [*start, *body, *end]
+
+
+def response_ids(tokenizer: PreTrainedTokenizerBase, response: str) -> list[int]:
+    """A response to learn from: its tokens and EOS, which is an action like any other."""
+    return [*tokenizer.encode(response, add_special_tokens=False), cast(int, tokenizer.eos_token_id)]
+
+
+def response_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, ended: bool) -> str:
+    """The text of a sampled response, without the EOS that ended it; other special tokens stay visible."""
+    return cast(str, tokenizer.decode(list(ids[:-1] if ended else ids), skip_special_tokens=False))
