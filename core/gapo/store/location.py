@@ -1,0 +1,111 @@
+"""Opening a storage location by its address. Credentials are ambient: environment, pod identity, instance role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore, ClientConfig, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
+
+from gapo.errors import SpecError
+from gapo.store.objects import plain_message
+
+SCHEMES = "s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX], az://CONTAINER[/PREFIX], file:///FOLDER, memory://, or a folder"
+
+
+@dataclass(frozen=True)
+class Location:
+    """A named place for runs, as an administrator lists it or `--location NAME=URI` gives it."""
+
+    name: str
+    uri: str
+    endpoint: str | None = None
+    region: str | None = None
+
+    def open(self) -> ObjectStore:
+        return open_location(self.uri, endpoint=self.endpoint, region=self.region)
+
+
+def open_location(
+    uri: str,
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    ca_file: Path | None = None,
+    read_timeout: timedelta = timedelta(minutes=2),
+    retry_for: timedelta = timedelta(minutes=1),
+    options: Mapping[str, str] | None = None,
+) -> ObjectStore:
+    """The store at `uri`; a folder is created where it does not exist. No network request is made.
+
+    `endpoint` is the URL of an S3-compatible or Azure service; plain http is allowed only by writing it there.
+    `read_timeout` bounds one read or one uploaded part of at most some 16 MiB, not a whole transfer.
+    `retry_for` bounds all retries of one request. `options` are further settings of obstore's store by name, such
+    as `virtual_hosted_style_request`. Raises SpecError where the address cannot be understood.
+    """
+    scheme, bucket, path = _split(uri)
+    if scheme == "memory":
+        return MemoryStore()
+    if scheme == "file":
+        try:
+            return LocalStore(Path(path), mkdir=True)
+        except (BaseError, OSError, ValueError) as error:
+            raise SpecError(
+                f"storage location {uri!r}: cannot use the folder {path}: {plain_message(error)}"
+            ) from error
+    client: ClientConfig = {
+        "connect_timeout": timedelta(seconds=5),
+        "read_timeout": read_timeout,
+        "timeout": timedelta(days=1),
+        "allow_http": endpoint is not None and endpoint.startswith("http://"),
+    }
+    if ca_file is not None:
+        client["root_certificate"] = ca_file.read_bytes()
+    settings: dict[str, Any] = {"client_options": client, "retry_config": {"retry_timeout": retry_for}}
+    settings |= {"prefix": path or None, **(options or {})}
+    if endpoint is not None:
+        settings["endpoint"] = endpoint
+    if region is not None:
+        settings["region"] = region
+    try:
+        if scheme == "s3":
+            return S3Store(bucket, **settings)
+        if scheme == "gs":
+            return GCSStore(bucket, **settings)
+        return AzureStore(bucket, **settings)
+    except (BaseError, ValueError) as error:
+        raise SpecError(f"storage location {uri!r}: {plain_message(error)}") from error
+
+
+def _split(uri: str) -> tuple[str, str, str]:
+    """(scheme, bucket, path); for folders the path is absolute."""
+    if "://" not in uri:
+        if not uri.strip() or uri.startswith(("s3:", "gs:", "az:", "file:", "memory:")):
+            raise SpecError(f"storage location {uri!r}: expected {SCHEMES}")
+        return "file", "", str(Path(uri).expanduser().absolute())
+    parts = urlsplit(uri)
+    if parts.query or parts.fragment or "@" in parts.netloc:
+        raise SpecError(
+            f"storage location {uri.split('?')[0].split('@')[-1]!r}: credentials and options do not belong in the"
+            " address; give credentials in the environment"
+        )
+    if parts.scheme == "file":
+        host = "" if parts.netloc == "localhost" else parts.netloc
+        folder = unquote(host + parts.path)
+        if not folder:
+            raise SpecError(
+                f"storage location {uri!r} names no folder; write file:///absolute/path or a folder"
+            )
+        return "file", "", str(Path(folder).absolute())
+    if parts.scheme == "memory":
+        return "memory", "", ""
+    if parts.scheme not in {"s3", "gs", "az"}:
+        raise SpecError(f"storage location {uri!r}: unknown scheme {parts.scheme!r}; expected {SCHEMES}")
+    if not parts.netloc:
+        raise SpecError(f"storage location {uri!r} names no bucket; expected {SCHEMES}")
+    return parts.scheme, parts.netloc, parts.path.strip("/")

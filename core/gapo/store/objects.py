@@ -1,0 +1,249 @@
+"""Objects under one prefix of a location: bounded reads, conditional creates, hashed transfers.
+
+Every failure of the backend becomes a StoreError with one line that names the key and the location.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, ObjectStore
+
+from gapo.errors import InputArtifactError, InvariantError, StoreError
+from gapo.store.layout import check_key
+from gapo.store.records import ObjectRef
+
+RECORD_LIMIT = 256 * 1024
+"""Bytes that a record may have, for writers and readers alike."""
+
+_CHUNK = 8 * 1024 * 1024
+_PARTS = 9_000
+"""S3 allows 10,000 parts of one upload."""
+_CREATE_ATTEMPTS = 8
+
+
+def plain_message(error: BaseException) -> str:
+    """One line of an obstore or OS error, without its debug dump; S3's own code and message where it sent some."""
+    text = str(error).split("Debug source:")[0]
+    sent = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
+    if sent:
+        text = ": ".join(part for part in sent.groups() if part)
+    elif "169.254.169.254" in text:
+        text = (
+            "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use the pod's identity"
+        )
+    return " ".join(text.split())[:400] or type(error).__name__
+
+
+class Objects:
+    """The objects of `store` under `prefix`; keys are relative to it. Safe to share between threads."""
+
+    def __init__(self, store: ObjectStore, prefix: str = "", *, where: str | None = None) -> None:
+        self.store = store
+        self.prefix = check_key(prefix) if prefix else ""
+        self.where = where or str(store)
+
+    def under(self, prefix: str) -> Objects:
+        """The objects under a further prefix."""
+        return Objects(self.store, f"{self.prefix}/{prefix}" if self.prefix else prefix, where=self.where)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Creates the object if there is none. False: the store says that there is one.
+
+        S3 may say so although nothing landed, and a retried request may find its own first try;
+        `create_or_read` settles both.
+        """
+        with self._failing("create", key):
+            try:
+                obstore.put(self.store, self._path(key), data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
+            self._flush(key)
+        return True
+
+    def create_or_read(self, key: str, data: bytes, *, sleep: Callable[[float], None] = time.sleep) -> bytes:
+        """Creates the object unless there is one; returns the bytes that are now there, ours or another's."""
+        for attempt in range(_CREATE_ATTEMPTS):
+            if self.create(key, data):
+                return data
+            stored = self.get(key)
+            if stored is not None:
+                return stored
+            sleep(min(0.1 * 2**attempt, 5.0))
+        raise StoreError(
+            f"cannot create {key} in {self.where}: after {_CREATE_ATTEMPTS} tries the store says both that it exists"
+            " and that it does not"
+        )
+
+    def put(self, key: str, data: bytes) -> None:
+        """Writes the object, over another if there is one. Only for progress.json."""
+        with self._failing("write", key):
+            obstore.put(self.store, self._path(key), data, use_multipart=False)
+
+    def get(self, key: str, limit: int = RECORD_LIMIT) -> bytes | None:
+        """The whole object, or None where there is none. Raises InputArtifactError beyond `limit` bytes."""
+        with self._failing("read", key):
+            try:
+                result = obstore.get(self.store, self._path(key))
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                return None
+            size = result.meta["size"]
+            if size > limit:
+                raise InputArtifactError(
+                    f"{key} in {self.where} has {size} bytes; at most {limit} are read", manifest=key
+                )
+            return bytes(result.bytes())
+
+    def head(self, key: str) -> int | None:
+        """Size in bytes, or None where there is no such object."""
+        with self._failing("look up", key):
+            try:
+                return obstore.head(self.store, self._path(key))["size"]
+            except FileNotFoundError as error:
+                _require_bucket(error)
+                return None
+
+    def exists(self, key: str) -> bool:
+        return self.head(key) is not None
+
+    def delete(self, key: str) -> None:
+        """Deletes the object; one that is not there is no error."""
+        with self._failing("delete", key):
+            try:
+                obstore.delete(self.store, self._path(key))
+            except FileNotFoundError as error:
+                _require_bucket(error)
+
+    def upload_file(self, path: Path, key: str) -> ObjectRef:
+        """Streams a local file into the object; size and sha256 are those of the bytes that were sent."""
+        with self._failing("upload", key):
+            reader = _HashingReader(path)
+            size = path.stat().st_size
+            chunk = max(_CHUNK, -(-size // _PARTS))
+            if size <= chunk:
+                data = b"".join(reader.chunks(chunk))
+                obstore.put(self.store, self._path(key), data, use_multipart=False)
+            else:
+                obstore.put(
+                    self.store, self._path(key), reader.chunks(chunk), chunk_size=chunk, max_concurrency=4
+                )
+            self._flush(key)
+        return ObjectRef(key=key, size=reader.size, sha256=reader.sha256.hexdigest())
+
+    def upload_folder(self, folder: Path, prefix: str) -> dict[str, ObjectRef]:
+        """Uploads every file below `folder` to `prefix`; returns relative name → object, as a manifest lists them."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in files]
+        return {
+            name: self.upload_file(path, f"{prefix}/{name}") for name, path in zip(names, files, strict=True)
+        }
+
+    def download_file(self, ref: ObjectRef, path: Path, *, manifest: str) -> None:
+        """Streams the object to `path`, which appears only once size and sha256 agree with `ref`.
+
+        Raises InputArtifactError, naming `manifest`, for an object that is absent, cut short or changed.
+        """
+        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with self._failing("download", ref.key, to=path):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with partial.open("wb") as file:
+                    self._copy_verified(ref, file, manifest)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def _copy_verified(self, ref: ObjectRef, file: BinaryIO, manifest: str) -> None:
+        def bad(what: str) -> InputArtifactError:
+            return InputArtifactError(f"{ref.key}, which {manifest} names, {what}", manifest=manifest)
+
+        try:
+            result = obstore.get(self.store, self._path(ref.key))
+        except FileNotFoundError as error:
+            _require_bucket(error)
+            raise bad("is absent") from error
+        if result.meta["size"] != ref.size:
+            raise bad(f"has {result.meta['size']} bytes instead of {ref.size}")
+        sha256 = hashlib.sha256()
+        for chunk in result.stream(min_chunk_size=_CHUNK):
+            sha256.update(chunk)
+            file.write(chunk)
+        if sha256.hexdigest() != ref.sha256:
+            raise bad(f"has sha256 {sha256.hexdigest()} instead of {ref.sha256}")
+
+    def _path(self, key: str) -> str:
+        try:
+            check_key(key)
+        except ValueError as error:
+            raise InvariantError(str(error)) from error
+        return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _flush(self, key: str) -> None:
+        """On a local disk: survive a power cut. Objects reach the disk before the manifest that names them does."""
+        if not isinstance(self.store, LocalStore):
+            return
+        path = Path(str(self.store.prefix or "/")) / self._path(key)
+        for target in (path, path.parent):
+            descriptor = os.open(target, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def _failing(self, verb: str, key: str, *, to: Path | None = None) -> Iterator[None]:
+        """Turns what the backend or the local disk raises into a StoreError."""
+        _refuse_after_fork()
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            target = f" to {to}" if to else ""
+            raise StoreError(
+                f"cannot {verb} {key} in {self.where}{target}: {plain_message(error)}"
+            ) from error
+
+
+_used_by: int | None = None
+
+
+def _refuse_after_fork() -> None:
+    """obstore's threads are not there in a forked child, where every call would wait for ever."""
+    global _used_by
+    if _used_by is None:
+        _used_by = os.getpid()
+    elif _used_by != os.getpid():
+        raise InvariantError(
+            "object storage was used in this process before it forked; fork first, then open stores in the child"
+        )
+
+
+class _HashingReader:
+    """Reads a file in chunks and hashes what it hands out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        with self.path.open("rb") as file:
+            while chunk := file.read(size):
+                self.sha256.update(chunk)
+                self.size += len(chunk)
+                yield chunk
+
+
+def _require_bucket(error: BaseException) -> None:
+    """An absent bucket is a fault of the location, never an absent object: a run must not start afresh for it."""
+    if "NoSuchBucket" in str(error):
+        raise error
