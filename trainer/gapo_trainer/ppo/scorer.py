@@ -1,0 +1,25 @@
+"""What PPO asks of a reward: a score a response, and a name that changes whenever the scores may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Scorer(Protocol):
+    """A reward model, or the verifier in its place."""
+
+    @property
+    def digest(self) -> str:
+        """Names the version: the critic's warm-up and the reward's std start anew when it changes."""
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[str], contexts: Sequence[Mapping[str, Any]]
+    ) -> Tensor:
+        """[n] float32 logits f(c, t) on the CPU, in the order given; sigmoid makes them Q(c, t).
+
+        `contexts` are the prompts' rows of the data set (`constraints`, `context`, …); a reward model needs none
+        of them. A verifier answers +inf for a pass and -inf for a failure, which are 1 and 0 as probabilities.
+        """
