@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from gapo.errors import SpecError
 from gapo_trainer.data import tokenizers
@@ -47,23 +47,13 @@ def make_dataset(
     for split, pairs in (("test", 2500), ("val", 500), ("train", size)):
         shares = modes if split == "train" else TEST_MODES
         rng = random.Random(f"{seed}/{grammar}/{split}")
-        rows, prompts = _split(
-            chosen, split, pairs, shares, conflict_share if split == "train" else 0.0, rng, taken
-        )
-        write_jsonl(out / f"rows-{split}.jsonl", rows)
-        write_jsonl(out / f"prompts-{split}.jsonl", prompts)
-        metrics |= _counts(split, rows, prompts)
+        conflicts = conflict_share if split == "train" else 0.0
+        plan = _mode_plan(chosen, shares, conflicts, pairs, rng)
+        metrics |= _write_split(chosen, split, plan, rng, taken, out)
     words = vocabulary()
     tokenizers.save(tokenizers.word_level(words, "generator"), "generator", out / "generator-tokenizer")
     tokenizers.save(tokenizers.word_level(words, "rm"), "rm", out / "rm-tokenizer")
     return metrics
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """One compact JSON object a line, in the given order."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def _grammar(name: str) -> Grammar:
@@ -104,25 +94,37 @@ def _mode_plan(
         yield mode, edit, family
 
 
-def _split(
+def _write_split(
     grammar: Grammar,
     split: str,
-    pairs: int,
-    shares: Mapping[str, float],
-    conflict_share: float,
+    plan: Iterable[tuple[Mode, Edit, str]],
     rng: random.Random,
     taken: set[Any],
-) -> tuple[list[Row], list[Row]]:
-    rows: list[Row] = []
-    prompts: list[Row] = []
-    for number, (mode, edit, family) in enumerate(_mode_plan(grammar, shares, conflict_share, pairs, rng)):
-        contrast = _fresh(grammar, edit, family, rng, taken)
-        taken.update((contrast.left.key, contrast.right.key))
-        pair_id = f"{grammar.name}-{split}-{number:06d}"
-        made = pair_rows(contrast, mode, pair_id=pair_id, split=split, grammar=grammar, rng=rng)
-        rows += made
-        prompts.append(_prompt(contrast, made, pair_id))
-    return rows, prompts
+    out: Path,
+) -> dict[str, object]:
+    """Rows go to disk as they are made: a data set need not fit in memory."""
+    counts: Counter[str] = Counter()
+    with _writer(out / f"rows-{split}.jsonl") as rows, _writer(out / f"prompts-{split}.jsonl") as prompts:
+        for number, (mode, edit, family) in enumerate(plan):
+            contrast = _fresh(grammar, edit, family, rng, taken)
+            taken.update((contrast.left.key, contrast.right.key))
+            pair_id = f"{grammar.name}-{split}-{number:06d}"
+            made = pair_rows(contrast, mode, pair_id=pair_id, split=split, grammar=grammar, rng=rng)
+            rows.writelines(map(_line, made))
+            prompts.write(_line(_prompt(contrast, made, pair_id)))
+            head = made[0]
+            counts.update(
+                ("pairs", "prompts", f"mode/{head['mode']}", f"editedFamily/{head['editedFamily']}")
+            )
+    return {f"{split}/{name}": n for name, n in sorted(counts.items())}
+
+
+def _writer(path: Path) -> TextIO:
+    return path.open("w", encoding="utf-8", newline="\n")
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def _fresh(grammar: Grammar, edit: Edit, family: str, rng: random.Random, taken: set[Any]) -> Contrast:
@@ -147,13 +149,3 @@ def _prompt(contrast: Contrast, made: list[Row], pair_id: str) -> Row:
         "witness": side.response,
         "category": side.context["category"],
     }
-
-
-def _counts(split: str, rows: list[Row], prompts: list[Row]) -> dict[str, object]:
-    heads = rows[::2]
-    counts: dict[str, object] = {f"{split}/pairs": len(heads), f"{split}/prompts": len(prompts)}
-    for column in ("mode", "editedFamily"):
-        counts |= {
-            f"{split}/{column}/{name}": n for name, n in sorted(Counter(row[column] for row in heads).items())
-        }
-    return counts
