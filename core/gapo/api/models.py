@@ -112,7 +112,9 @@ class RewardModel(ApiModel):
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give steps or epochs, not both")
         if self.from_scratch is not None and self.from_scratch.arch == "decoder":
-            raise ValueError("fromScratch.arch must be encoder or longformer: the reward model reads both ways")
+            raise ValueError(
+                "fromScratch.arch must be encoder or longformer: the reward model reads both ways"
+            )
         return self
 
 

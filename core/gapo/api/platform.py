@@ -28,8 +28,12 @@ Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 class Storage(ApiModel):
     """Which of the administrator's storage locations holds the run; `gapo run` maps the name to a folder."""
 
-    location: str = Field(default="local", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", json_schema_extra=FIXED)
-    path: str | None = Field(None, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", json_schema_extra=FIXED)
+    location: str = Field(
+        default="local", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", json_schema_extra=FIXED
+    )
+    path: str | None = Field(
+        None, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", json_schema_extra=FIXED
+    )
     """Folder beneath the location."""
 
 
@@ -77,4 +81,14 @@ class Roles(ApiModel):
     evaluation: Role = Role()
 
 
-__all__ = ["NEXT_ATTEMPT", "Checkpoint", "Duration", "Retention", "Role", "Roles", "Rollout", "Scheduling", "Storage"]
+__all__ = [
+    "NEXT_ATTEMPT",
+    "Checkpoint",
+    "Duration",
+    "Retention",
+    "Role",
+    "Roles",
+    "Rollout",
+    "Scheduling",
+    "Storage",
+]

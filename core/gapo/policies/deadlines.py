@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 
 from gapo.policies.attempts import Ended
 
-ROLLOUTS = "budget/rollouts"
+ROLLOUTS = "ppo/rollouts"
 """Completions that a task sampled for training; ppo commits it."""
-TOKENS = "budget/tokens"
-"""Tokens that a task trained on, each pass counted; every training task commits it."""
+TOKENS = "/trained_tokens"
+"""Ends the names of the metrics that count the tokens a task trained on, each pass counted."""
 
 FIELDS = ("rollouts", "tokens", "gpuHours", "wallClock")
 
@@ -74,7 +74,7 @@ def spent(
     spans += [(r.started_at, max(now, r.started_at), r.gpus) for r in running]
     return Spent(
         rollouts=round(sum(m.get(ROLLOUTS, 0) for m in committed)),
-        tokens=round(sum(m.get(TOKENS, 0) for m in committed)),
+        tokens=round(sum(v for m in committed for name, v in m.items() if name.endswith(TOKENS))),
         gpu_hours=math.fsum((end - start).total_seconds() * gpus for start, end, gpus in spans) / 3600,
         wall_clock=_union_seconds([(start, end) for start, end, _ in spans]),
     )

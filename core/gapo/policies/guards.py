@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from statistics import fmean, stdev
+from itertools import chain
+from statistics import fmean, linear_regression
 
 HITS_TO_ACT = 2
 SIGMAS = 2.0
@@ -18,20 +19,20 @@ ENTROPY_SHARE = 0.3
 DISTINCT_SHARE = 0.5
 
 # The names under which a stage's tasks commit what the guards read. By ppo:
-REWARD_FIRST = "guard/reward_first"
+REWARD_FIRST = "guard/score_first"
 """Mean raw score of the reward model over the first third of the stage's rollouts; `_se` its standard error."""
-REWARD_LAST = "guard/reward_last"
+REWARD_LAST = "guard/score_last"
 SATISFACTION_FIRST = "guard/satisfaction_first"
 """Verified satisfaction of the same rollouts, and its `_se`."""
 SATISFACTION_LAST = "guard/satisfaction_last"
 SE = "_se"
-ENTROPY = "guard/entropy"
+ENTROPY = "eval/entropy"
 """Mean entropy of the policy in nats a token on sampled completions; stage 0 commits the start's."""
-DISTINCT = "guard/distinct_share"
+DISTINCT = "eval/distinct_responses"
 """Distinct responses as a share of the sampled responses."""
-KL_TO_START = "guard/kl_sft"
+KL_TO_START = "eval/kl_sft"
 """KL from the supervised start in nats a token, whatever reference the training used."""
-# By rm:
+# By rm, from stage 1 on:
 MEMORISATION_GAP = "rm/memorisation_gap"
 """Mean score of accepted training rows − of accepted held-out rows."""
 
@@ -103,29 +104,45 @@ class _Unmeasured(Exception):  # noqa: N818  (a missing figure is an answer here
         self.names = tuple(names)
 
 
-def hacking_metrics(rewards: Sequence[float], satisfied: Sequence[bool]) -> dict[str, float]:
-    """What ppo commits for the hacking guard, from one stage's rollouts in order.
+def hacking_metrics(
+    rewards: Sequence[Sequence[float]], satisfied: Sequence[Sequence[bool]]
+) -> dict[str, float]:
+    """What ppo commits for the hacking guard: one inner sequence of rollouts for each PPO iteration, in order.
 
     `rewards` are the frozen reward model's raw scores, `satisfied` the verifier's verdicts on the same rollouts.
-    The middle third is left out: it holds neither the start nor the end. Standard errors count rollouts as
-    independent. Empty below 6 rollouts, which leave fewer than two a third.
+    The middle third is left out: it holds neither the start nor the end. A standard error is the larger of what
+    the rollouts allow were they independent, and what the scatter of the iterations' means about their line
+    says; the latter needs 4 iterations. Empty below 6 rollouts, which leave fewer than two a third. Raises
+    ValueError where the two differ in shape.
     """
-    if len(rewards) != len(satisfied):
-        raise ValueError(f"{len(rewards)} rewards for {len(satisfied)} verdicts")
-    third = len(rewards) // 3
+    if [len(r) for r in rewards] != [len(s) for s in satisfied]:
+        raise ValueError("rewards and verdicts are not of the same rollouts")
+    verdicts = [[float(v) for v in iteration] for iteration in satisfied]
+    third = sum(len(r) for r in rewards) // 3
     if third < 2:
         return {}
-    verdicts = [float(s) for s in satisfied]
     metrics = {}
-    for name, values in (
-        (REWARD_FIRST, rewards[:third]),
-        (REWARD_LAST, rewards[-third:]),
-        (SATISFACTION_FIRST, verdicts[:third]),
-        (SATISFACTION_LAST, verdicts[-third:]),
+    for first, last, iterations in (
+        (REWARD_FIRST, REWARD_LAST, rewards),
+        (SATISFACTION_FIRST, SATISFACTION_LAST, verdicts),
     ):
-        metrics[name] = fmean(values)
-        metrics[name + SE] = stdev(values) / math.sqrt(third)
+        values = list(chain.from_iterable(iterations))
+        scatter = _scatter([fmean(i) for i in iterations if i]) / math.sqrt(len(iterations) / 3)
+        for name, part in ((first, values[:third]), (last, values[-third:])):
+            mean = fmean(part)
+            independent = math.sqrt(sum((v - mean) ** 2 for v in part) / (third - 1) / third)
+            metrics[name], metrics[name + SE] = mean, max(independent, scatter)
     return metrics
+
+
+def _scatter(means: Sequence[float]) -> float:
+    """Standard deviation about the least-squares line; 0 below 4 points, where it says nothing."""
+    count = len(means)
+    if count < 4:
+        return 0.0
+    line = linear_regression(range(count), means)
+    squares = sum((m - line.intercept - line.slope * i) ** 2 for i, m in enumerate(means))
+    return math.sqrt(squares / (count - 2))
 
 
 def memorises(gap: float, settings: GuardSettings | None = None) -> bool:

@@ -1,0 +1,29 @@
+"""SFT, and SFT continued: stage k trains on for as many rows as a PPO stage of the same settings would see."""
+
+from __future__ import annotations
+
+from gapo.api.run import GapoRunSpec
+from gapo.recipes.base import DATA, Line, Recipe, Step, is_evaluated, nothing
+from gapo.tasks import Kind, TaskKey
+
+
+def start(spec: GapoRunSpec) -> tuple[Step, ...]:
+    kind = Kind.SFT if spec.resume_from is None else Kind.IMPORT
+    generator = TaskKey(0, kind)
+    steps = [Step(DATA), Step(generator, {"data": DATA})]
+    if is_evaluated(spec, 0):
+        steps.append(Step(TaskKey(0, Kind.EVALUATE), {"data": DATA, "generator": generator}))
+    return tuple(steps)
+
+
+def learn(spec: GapoRunSpec, line: Line) -> tuple[Step, ...]:
+    generator = TaskKey(line.stage, Kind.SFT)
+    before = line.start if line.parent == 0 else TaskKey(line.parent, Kind.SFT)
+    steps = [Step(generator, {"data": DATA, "generator": before})]
+    if is_evaluated(spec, line.stage):
+        inputs = {"data": DATA, "generator": generator, "reference": line.start}
+        steps.append(Step(TaskKey(line.stage, Kind.EVALUATE), inputs))
+    return tuple(steps)
+
+
+SFT = Recipe(generator_kind=Kind.SFT, start=start, learn=learn, retrain=nothing)

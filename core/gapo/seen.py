@@ -1,0 +1,56 @@
+"""What the planner is told: facts read from storage and from the executor's own processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from gapo.policies.attempts import Ended
+from gapo.store.records import Decision
+from gapo.tasks import InputRef, TaskKey
+
+
+class AttemptKey(NamedTuple):
+    """One attempt of one task."""
+
+    task: TaskKey
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Committed:
+    """A verified manifest: the newest generation that is not revoked."""
+
+    ref: InputRef
+    generation: int
+    task_digest: str
+    inputs: Mapping[str, InputRef]
+    metrics: Mapping[str, float]
+    objects: frozenset[str] = frozenset()
+    """Relative names of its files."""
+
+
+@dataclass(frozen=True)
+class AttemptSeen:
+    """An attempt whose hand-over exists. Neither ended nor running: its executor is gone."""
+
+    number: int
+    running: bool = False
+    ended: Ended | None = None
+    bad_input: str | None = None
+    """Key of the manifest that the attempt found corrupt (exit 66)."""
+    started_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything that the planner knows about a run. It may be stale; it is never ahead of storage."""
+
+    committed: Mapping[TaskKey, Committed] = field(default_factory=dict)
+    revoked: Mapping[TaskKey, int] = field(default_factory=dict)
+    """How many generations of a task are revoked."""
+    attempts: Mapping[TaskKey, tuple[AttemptSeen, ...]] = field(default_factory=dict)
+    decisions: Mapping[int, Decision] = field(default_factory=dict)
+    problems: Mapping[TaskKey, str] = field(default_factory=dict)
+    """Why a task's manifest, though present, is not to be trusted (torn, foreign, oversized)."""
