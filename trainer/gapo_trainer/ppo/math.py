@@ -38,8 +38,8 @@ def action_mask(lengths: Tensor, width: int | None = None) -> Tensor:
 
 def masked_mean(x: Tensor, mask: Tensor, all_reduce: AllReduce = local) -> Tensor:
     """Mean of x [b, t] where mask [b, t]; 0 where the mask is empty."""
-    total, count = all_reduce(torch.stack([_zeroed(x, mask).sum(), mask.sum().to(x.dtype)]))
-    return total / count.clamp(min=1)
+    both = all_reduce(torch.stack([_zeroed(x, mask).sum(), mask.sum().to(x.dtype)]))
+    return both[0] / both[1].clamp(min=1)
 
 
 def masked_var(x: Tensor, mask: Tensor, all_reduce: AllReduce = local) -> Tensor:
@@ -177,10 +177,17 @@ def value_loss(x: ValueInputs, value_clip: float) -> tuple[Tensor, dict[str, Ten
     return loss, {"ppo/value_loss": loss.detach()}
 
 
-def entropy_of(logits: Tensor) -> Tensor:
-    """[..., v] logits -> [...] entropy of their softmax in nats."""
-    logprobs = torch.log_softmax(logits, dim=-1)
-    return -(logprobs.exp() * logprobs).sum(dim=-1)
+def logprobs_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """logits [..., v], actions [...] -> log-probability of each action and entropy of the softmax, both [...].
+
+    Computed in float32 and without a second copy of the logits: log p = logit - logsumexp, and
+    H = logsumexp - sum p * logit. The entropy carries a gradient; detach it where it is only measured.
+    """
+    logits = logits.float()
+    normaliser = logits.logsumexp(dim=-1)
+    logprobs = logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - normaliser
+    probs = (logits - normaliser.unsqueeze(-1)).exp()
+    return logprobs, normaliser - (probs * logits).sum(dim=-1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, all_reduce: AllReduce = local) -> float:
