@@ -1,0 +1,170 @@
+"""Failures of a real wire: a proxy stands before the S3 server and answers, drops or changes requests."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.unit.store.s3_servers import CONFLICT, Answer, FaultProxy
+from tests.unit.store.support import NOW, s3_objects
+
+from gapo.errors import StoreError, UnsafeLocationError
+from gapo.store.claims import take_claim
+from gapo.store.commit import commit_manifest
+from gapo.store.objects import Objects
+from gapo.store.probe import probe_location
+from gapo.store.records import Manifest
+
+Make = Callable[..., Manifest]
+KEY = "stages/2/ppo/manifest-0.json"
+
+
+def times(count: int, answer: Answer, method: str = "PUT") -> Callable[[str, str], Answer | None]:
+    """Gives the answer to the first `count` requests of that method."""
+    left = [count]
+
+    def hook(got: str, path: str) -> Answer | None:
+        if got != method or left[0] == 0:
+            return None
+        left[0] -= 1
+        return answer
+
+    return hook
+
+
+def test_a_409_although_nothing_landed_is_tried_again_and_the_commit_wins(
+    behind: Objects, proxy: FaultProxy, make_manifest: Make
+) -> None:
+    proxy.instead = times(2, CONFLICT)
+    slept: list[float] = []
+    result = commit_manifest(behind, make_manifest(), sleep=slept.append)
+    assert result.won
+    assert Manifest.from_bytes(behind.get(KEY) or b"", KEY) == make_manifest()
+    assert len([m for m, _ in proxy.seen if m == "PUT"]) == 3
+    assert len(slept) == 2
+    assert slept[0] < slept[1]
+
+
+def test_a_409_for_ever_ends_in_a_store_error_after_a_bounded_number_of_tries(
+    behind: Objects, proxy: FaultProxy, make_manifest: Make
+) -> None:
+    proxy.instead = times(1000, CONFLICT)
+    with pytest.raises(StoreError, match=r"manifest-0\.json"):
+        commit_manifest(behind, make_manifest(), sleep=lambda seconds: None)
+    assert 3 <= len([m for m, _ in proxy.seen if m == "PUT"]) <= 20
+
+
+def test_a_409_because_another_commit_is_in_flight_ends_in_a_loss(
+    behind: Objects, proxy: FaultProxy, make_manifest: Make, moto_endpoint: str
+) -> None:
+    beside = s3_objects(moto_endpoint, behind.prefix)
+
+    def rival_lands_while_we_wait(seconds: float) -> None:
+        beside.create(KEY, make_manifest(writer="rival").to_bytes())
+
+    proxy.instead = times(1, CONFLICT)
+    result = commit_manifest(behind, make_manifest(), sleep=rival_lands_while_we_wait)
+    assert not result.won
+    assert result.committed.manifest.writer == "rival"
+
+
+def test_a_commit_whose_answer_was_lost_is_recognised_as_ours(
+    behind: Objects, proxy: FaultProxy, make_manifest: Make
+) -> None:
+    proxy.after = times(1, (500, b"<Error><Code>InternalError</Code></Error>"))
+    assert commit_manifest(behind, make_manifest()).won
+    puts = [path for method, path in proxy.seen if method == "PUT"]
+    assert len(puts) == 2  # the create landed, its answer was lost, the repeated one was told that it exists
+
+
+def test_a_claim_survives_a_409_that_landed_nothing_without_skipping_a_number(
+    behind: Objects, proxy: FaultProxy
+) -> None:
+    proxy.instead = times(1, CONFLICT)
+    assert take_claim(behind, "uid", "host", NOW, sleep=lambda seconds: None).number == 0
+
+
+def test_a_store_that_ignores_if_none_match_is_refused_by_the_probe(
+    behind: Objects, proxy: FaultProxy
+) -> None:
+    proxy.strip = {"if-none-match"}
+    with pytest.raises(UnsafeLocationError, match="ignores conditional creates") as caught:
+        probe_location(behind, "token")
+    assert caught.value.reason == "LocationUnsafe"
+    assert behind.where in str(caught.value)
+    assert behind.get(".probe/token-twice") is None
+
+
+def test_a_store_that_checks_first_and_writes_later_is_refused_by_the_race(
+    behind: Objects, proxy: FaultProxy
+) -> None:
+    """Create twice looks right there; only simultaneous creates show that several win."""
+    landed: set[str] = set()
+
+    def check_only_what_was_long_there(method: str, path: str) -> Answer | None:
+        if method == "PUT" and path.endswith("-twice"):
+            if path in landed:
+                return 412, b"<Error><Code>PreconditionFailed</Code></Error>"
+            landed.add(path)
+        return None
+
+    proxy.strip = {"if-none-match"}
+    proxy.instead = check_only_what_was_long_there
+    with pytest.raises(UnsafeLocationError, match="of 8 simultaneous creates"):
+        probe_location(behind, "token")
+    assert behind.get(".probe/token-race") is None
+
+
+def test_the_probe_passes_through_a_409_that_landed_nothing(behind: Objects, proxy: FaultProxy) -> None:
+    proxy.instead = times(1, CONFLICT)
+    probe_location(behind, "token")
+
+
+def test_an_object_that_the_server_refuses_is_one_line_with_key_location_and_the_servers_words(
+    behind: Objects, proxy: FaultProxy
+) -> None:
+    denied = b"<Error><Code>AccessDenied</Code><Message>no entry</Message></Error>"
+    for method, call in (
+        ("GET", lambda: behind.get("run.json")),
+        ("PUT", lambda: behind.create("run.json", b"{}")),
+    ):
+        proxy.instead = times(1, (403, denied), method)
+        with pytest.raises(StoreError) as caught:
+            call()
+        message = str(caught.value)
+        assert "run.json in s3://gapo-test: AccessDenied: no entry" in message
+        assert "\n" not in message
+
+
+def test_a_missing_bucket_is_a_fault_and_never_an_empty_run(moto_endpoint: str) -> None:
+    nowhere = s3_objects(moto_endpoint, "team/run/x", bucket="no-such-bucket")
+    for call in (lambda: nowhere.get("run.json"), lambda: nowhere.create("run.json", b"{}")):
+        with pytest.raises(StoreError, match="NoSuchBucket"):
+            call()
+
+
+def test_an_unreachable_server_is_a_store_error() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        lost = s3_objects(endpoint, "team/run/x", retry_s=0)
+        with pytest.raises(StoreError, match=r"cannot read run\.json in s3://gapo-test"):
+            lost.get("run.json")
+
+
+def test_a_large_upload_that_breaks_off_leaves_no_object(
+    behind: Objects, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    source = tmp_path / "weights"
+    source.write_bytes(b"x" * (9 * 1024 * 1024))
+
+    def fail_second_part(method: str, path: str) -> Answer | None:
+        denied = b"<Error><Code>AccessDenied</Code></Error>"
+        return (403, denied) if method == "PUT" and "partNumber=2" in path else None
+
+    proxy.instead = fail_second_part
+    with pytest.raises(StoreError, match=r"cannot upload stages/2/ppo/0/w/weights"):
+        behind.upload_file(source, "stages/2/ppo/0/w/weights")
+    assert behind.head("stages/2/ppo/0/w/weights") is None
