@@ -6,21 +6,71 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gapo.errors import DataError
-from gapo_trainer.constraints.attributes import ValueMatch
+from gapo_trainer.constraints.attributes import AttributeCount, MustMention, MustNotMention, Order, ValueMatch
 from gapo_trainer.constraints.base import Context, Family, Params, Rendering, Result, Verdict
-from gapo_trainer.constraints.keywords import ForbiddenWords
-from gapo_trainer.constraints.length import Words
+from gapo_trainer.constraints.case import CapitalWords, WholeCase
+from gapo_trainer.constraints.derived import DerivedFilter
+from gapo_trainer.constraints.format import Bullets, Highlights, JsonFormat, Placeholders, Sections, Title
+from gapo_trainer.constraints.keywords import Existence, ForbiddenWords, Frequency, LetterFrequency
+from gapo_trainer.constraints.length import Paragraphs, Sentences, Words
+from gapo_trainer.constraints.punctuation import ForbiddenMarks
+from gapo_trainer.constraints.schema import Schema
+from gapo_trainer.constraints.startend import EndPhrase, FirstWord, Postscript, Quotation
+from gapo_trainer.constraints.style import StyleSlot
 
-__all__ = ["FAMILIES", "Context", "Family", "Params", "Rendering", "Result", "Verdict", "family", "verify"]
+__all__ = [
+    "FAMILIES",
+    "Context",
+    "Family",
+    "Params",
+    "Rendering",
+    "Result",
+    "Verdict",
+    "family",
+    "parse",
+    "verify",
+]
 
-FAMILIES: dict[str, Family[Any]] = {one.id: one for one in (ValueMatch(), Words(), ForbiddenWords())}
+FAMILIES: dict[str, Family[Any]] = {
+    one.id: one
+    for one in (
+        MustMention(),
+        MustNotMention(),
+        ValueMatch(),
+        Order(),
+        Schema(),
+        AttributeCount(),
+        StyleSlot(),
+        DerivedFilter(),
+        Words(),
+        Sentences(),
+        Paragraphs(),
+        Existence(),
+        ForbiddenWords(),
+        Frequency(),
+        LetterFrequency(),
+        WholeCase(),
+        CapitalWords(),
+        ForbiddenMarks(),
+        EndPhrase(),
+        Quotation(),
+        FirstWord(),
+        Postscript(),
+        Bullets(),
+        Title(),
+        Highlights(),
+        Sections(),
+        Placeholders(),
+        JsonFormat(),
+    )
+}
 
 
 def family(name: str) -> Family[Any]:
     """The family called `name`. Raises DataError for a name that does not exist."""
     try:
         return FAMILIES[name]
-    except KeyError:
+    except (KeyError, TypeError):
         raise DataError(f"unknown constraint family {name!r}; known: {', '.join(sorted(FAMILIES))}") from None
 
 

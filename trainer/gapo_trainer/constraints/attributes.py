@@ -1,30 +1,182 @@
-"""What a response says about the product's attributes."""
+"""What a response says about the product's attributes (J1 to J4 and J6).
+
+`context["attributes"]` maps each key to its value, a string; a value such as "1.7 L" is a quantity, which a response
+may say in another unit of the same dimension. For `sample` and `witness`, `context["lexicon"]` may map keys to all
+the values that they can have; no check needs it.
+"""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated
+import json
+from collections.abc import Mapping
+from typing import Any
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng, contains, words_of
+from gapo.errors import DataError
+from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
+from gapo_trainer.constraints.kinds import (
+    SAY,
+    Count,
+    Flag,
+    Relation,
+    Text,
+    Texts,
+    around,
+    holds,
+    opposed,
+    swap_one,
+)
+from gapo_trainer.constraints.text import (
+    add_fact,
+    drop_facts,
+    json_object,
+    phrase_pattern,
+    position,
+    quantities,
+    quantity,
+    says,
+    sentence_spans,
+)
 
-Text = Annotated[str, Field(strict=True, min_length=1)]
+
+def attributes(ctx: Context) -> Mapping[str, str]:
+    """The product record. Raises DataError when the context carries none."""
+    record: Any = ctx.get("attributes")
+    if not isinstance(record, Mapping):
+        raise DataError(
+            "context: attributes is missing; a constraint on attributes needs the product's record"
+        )
+    return record
+
+
+def value_of(ctx: Context, key: str) -> str:
+    """The record's value of `key`. Raises DataError when the record has no such key."""
+    record = attributes(ctx)
+    if key not in record:
+        raise DataError(f"context: attributes has no {key!r} (it has: {', '.join(sorted(record))})")
+    return record[key]
+
+
+def said_keys(response: str, ctx: Context) -> list[str]:
+    """The keys whose value the response says, sorted."""
+    return sorted(key for key, value in attributes(ctx).items() if says(response, value))
+
+
+def unsaid_keys(response: str, ctx: Context) -> list[str]:
+    said = set(said_keys(response, ctx))
+    return sorted(set(attributes(ctx)) - said)
+
+
+@dataclass(config=STRICT)
+class KeysSpec:
+    keys: Texts
+
+
+class MustMention(Family[KeysSpec]):
+    """J1: the value of each listed attribute is said."""
+
+    id = "attr.must_mention"
+    exclusive = False
+    spec_type = KeysSpec
+    phrasings = (
+        "Mention the {listed}.",
+        "The text must state the {listed}.",
+        "Include the {listed}.",
+        "Tell the reader the {listed}.",
+    )
+
+    def words(self, spec: KeysSpec) -> dict[str, object]:
+        return {"listed": " and the ".join(spec.keys)}
+
+    def sample(self, rng: Rng, ctx: Context) -> KeysSpec | None:
+        keys = sorted(attributes(ctx))
+        return KeysSpec(tuple(rng.sample(keys, min(len(keys), rng.randint(1, 2))))) if keys else None
+
+    def check(self, spec: KeysSpec, response: str, ctx: Context) -> Result:
+        missing = [key for key in spec.keys if not says(response, value_of(ctx, key))]
+        said = f"does not state the {', '.join(missing)}" if missing else "states them all"
+        return Result(
+            not missing, len(spec.keys) - len(missing), f"{said}; must state {', '.join(spec.keys)}"
+        )
+
+    def witness(self, rng: Rng, response: str, ctx: Context) -> KeysSpec | None:
+        keys = said_keys(response, ctx)
+        return KeysSpec(tuple(rng.sample(keys, min(len(keys), rng.randint(1, 2))))) if keys else None
+
+    def modify(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> KeysSpec | None:
+        keys = swap_one(spec.keys, unsaid_keys(response, ctx), rng)
+        return None if keys is None else KeysSpec(keys)
+
+    def repair(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        text = response
+        for key in spec.keys:
+            if not says(text, value_of(ctx, key)):
+                text = add_fact(text, key, value_of(ctx, key), rng.randint(0, 2))
+        return text if self.check(spec, text, ctx).ok else None
+
+    def corrupt(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        value = value_of(ctx, rng.choice(spec.keys))
+        text = drop_facts(response, lambda part: says(part, value))
+        return text if text and not self.check(spec, text, ctx).ok else None
+
+
+class MustNotMention(Family[KeysSpec]):
+    """J2: the value of no listed attribute is said."""
+
+    id = "attr.must_not_mention"
+    exclusive = False
+    spec_type = KeysSpec
+    phrasings = (
+        "Do not mention the {listed}.",
+        "The text must not state the {listed}.",
+        "Leave out the {listed}.",
+        "Keep the {listed} to yourself.",
+    )
+
+    def words(self, spec: KeysSpec) -> dict[str, object]:
+        return {"listed": " or the ".join(spec.keys)}
+
+    def sample(self, rng: Rng, ctx: Context) -> KeysSpec | None:
+        keys = sorted(attributes(ctx))
+        return KeysSpec((rng.choice(keys),)) if keys else None
+
+    def check(self, spec: KeysSpec, response: str, ctx: Context) -> Result:
+        found = [key for key in spec.keys if says(response, value_of(ctx, key))]
+        said = f"states the {', '.join(found)}" if found else "states none of them"
+        return Result(not found, len(found), f"{said}; must not state {', '.join(spec.keys)}")
+
+    def witness(self, rng: Rng, response: str, ctx: Context) -> KeysSpec | None:
+        keys = unsaid_keys(response, ctx)
+        return KeysSpec((rng.choice(keys),)) if keys else None
+
+    def modify(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> KeysSpec | None:
+        keys = swap_one(spec.keys, said_keys(response, ctx), rng)
+        return None if keys is None else KeysSpec(keys)
+
+    def repair(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        values = [value_of(ctx, key) for key in spec.keys]
+        text = drop_facts(response, lambda part: any(says(part, value) for value in values))
+        return text if text and self.check(spec, text, ctx).ok else None
+
+    def corrupt(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        key = rng.choice(spec.keys)
+        text = add_fact(response, key, value_of(ctx, key), rng.randint(0, 2))
+        return None if self.check(spec, text, ctx).ok else text
 
 
 @dataclass(config=STRICT)
 class ValueMatchSpec:
-    """`among` is the closed list of values that `key` can have, `value` one of them; `stated` demands that it is said."""
+    """`among` is the closed list of values that `key` can have; `stated` demands that the value is said at all."""
 
     key: Text
     value: Text
-    among: tuple[Text, ...]
-    stated: Annotated[bool, Field(strict=True)]
+    among: Texts
+    stated: Flag
 
 
 class ValueMatch(Family[ValueMatchSpec]):
-    """No value of `key` but the right one is said."""
+    """J3: no value of `key` but the right one is said. For a quantity, no other number of its dimension is."""
 
     id = "attr.value_match"
     spec_type = ValueMatchSpec
@@ -32,26 +184,28 @@ class ValueMatch(Family[ValueMatchSpec]):
 
     def sample(self, rng: Rng, ctx: Context) -> ValueMatchSpec | None:
         lexicon = ctx.get("lexicon", {})
-        if not lexicon:
+        keys = sorted(set(lexicon) & set(attributes(ctx)))
+        if not keys:
             return None
-        key = rng.choice(sorted(lexicon))
-        return ValueMatchSpec(key, ctx["attributes"][key], tuple(lexicon[key]), rng.random() < 0.5)
+        key = rng.choice(keys)
+        return ValueMatchSpec(key, value_of(ctx, key), tuple(lexicon[key]), True)
 
     def check(self, spec: ValueMatchSpec, response: str, ctx: Context) -> Result:
-        wrong = [value for value in spec.among if value != spec.value and contains(response, value)]
-        right = contains(response, spec.value)
+        wrong = self._wrong(spec, response)
+        right = says(response, spec.value)
         if wrong:
             return Result(False, ", ".join(wrong), f"says {spec.key} {', '.join(wrong)}; it is {spec.value}")
         if spec.stated and not right:
             return Result(False, "", f"does not say the {spec.key}; it is {spec.value}")
-        return Result(True, spec.value if right else "", f"{spec.key} is right")
+        return Result(True, spec.value if right else "", f"the {spec.key} is right")
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> ValueMatchSpec | None:
         found = []
         for key, values in sorted(ctx.get("lexicon", {}).items()):
-            said = [value for value in values if contains(response, value)]
-            if len(said) == 1:
-                found.append(ValueMatchSpec(key, said[0], tuple(values), True))
+            for value in (one for one in values if says(response, one)):
+                spec = ValueMatchSpec(key, value, tuple(values), True)
+                if self.check(spec, response, ctx).ok:
+                    found.append(spec)
         return rng.choice(found) if found else None
 
     def modify(self, spec: ValueMatchSpec, response: str, ctx: Context, rng: Rng) -> ValueMatchSpec | None:
@@ -64,11 +218,142 @@ class ValueMatch(Family[ValueMatchSpec]):
         return None
 
     def repair(self, spec: ValueMatchSpec, response: str, ctx: Context, rng: Rng) -> str | None:
-        text = response
-        for value in spec.among:
-            if value != spec.value:
-                pattern = r"\W+".join(map(re.escape, words_of(value)))
-                text = re.sub(rf"\b{pattern}\b", spec.value, text, flags=re.IGNORECASE)
-        if spec.stated and not contains(text, spec.value):
-            text = f"{text} The {spec.key} is {spec.value}."
+        text, amount = response, quantity(spec.value)
+        if amount is None:
+            for value in self._wrong(spec, text):
+                text = phrase_pattern(value).sub(spec.value, text)
+        else:
+            for dimension, size, _, start, end in reversed(quantities(text)):
+                if dimension == amount[0] and size != amount[1]:
+                    text = text[:start] + spec.value + text[end:]
+        if spec.stated and not says(text, spec.value):
+            text = add_fact(text, spec.key, spec.value, rng.randint(0, 2))
         return text if self.check(spec, text, ctx).ok else None
+
+    def _wrong(self, spec: ValueMatchSpec, response: str) -> list[str]:
+        amount = quantity(spec.value)
+        if amount is None:
+            return [value for value in spec.among if value != spec.value and says(response, value)]
+        found = [one for one in quantities(response) if one[0] == amount[0] and one[1] != amount[1]]
+        return [response[start:end] for *_, start, end in found]
+
+
+@dataclass(config=STRICT)
+class OrderSpec:
+    first: Text
+    then: Text
+
+
+class Order(Family[OrderSpec]):
+    """J4: both attributes are said, `first` before `then` (by where each is said first)."""
+
+    id = "attr.order"
+    spec_type = OrderSpec
+    phrasings = (
+        "Mention the {first} before the {then}.",
+        "State the {first} first and the {then} after it.",
+        "The {first} must come before the {then}.",
+        "Put the {first} ahead of the {then}.",
+    )
+
+    def sample(self, rng: Rng, ctx: Context) -> OrderSpec | None:
+        keys = sorted(attributes(ctx))
+        return OrderSpec(*rng.sample(keys, 2)) if len(keys) > 1 else None
+
+    def check(self, spec: OrderSpec, response: str, ctx: Context) -> Result:
+        places = {key: position(response, value_of(ctx, key)) for key in (spec.first, spec.then)}
+        missing = [key for key, place in places.items() if place < 0]
+        if missing:
+            return Result(False, "", f"does not state the {', '.join(missing)}")
+        said = " before ".join(sorted(places, key=lambda key: places[key]))
+        return Result(
+            places[spec.first] < places[spec.then], said, f"states {said}; {spec.first} must come first"
+        )
+
+    def witness(self, rng: Rng, response: str, ctx: Context) -> OrderSpec | None:
+        keys = said_keys(response, ctx)
+        if len(keys) < 2:
+            return None
+        pair = sorted(rng.sample(keys, 2), key=lambda key: position(response, value_of(ctx, key)))
+        return OrderSpec(*pair)
+
+    def modify(self, spec: OrderSpec, response: str, ctx: Context, rng: Rng) -> OrderSpec | None:
+        new = OrderSpec(spec.then, spec.first)
+        return None if self.check(new, response, ctx).ok else new
+
+    def repair(self, spec: OrderSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        first, then = value_of(ctx, spec.first), value_of(ctx, spec.then)
+        text = response
+        for key, value in ((spec.then, then), (spec.first, first)):
+            if not says(text, value):
+                text = add_fact(text, key, value)
+        if not self.check(spec, text, ctx).ok:
+            text = _swapped(text, first, then)
+        return text if self.check(spec, text, ctx).ok else None
+
+
+def _swapped(text: str, first: str, then: str) -> str:
+    """`text` with the sentence (or JSON member) that says `first` moved before the one that says `then`."""
+    fields = json_object(text)
+    if fields is not None:
+        ordered = sorted(fields.items(), key=lambda item: 0 if says(f"{item[1]}", first) else 1)
+        return json.dumps(dict(ordered), ensure_ascii=False)
+    spans = sentence_spans(text)
+    a = next((span for span in spans if says(text[slice(*span)], first)), None)
+    b = next((span for span in spans if says(text[slice(*span)], then)), None)
+    if a is None or b is None or a == b or b > a:
+        return text
+    return text[: b[0]] + text[slice(*a)] + text[b[1] : a[0]] + text[slice(*b)] + text[a[1] :]
+
+
+@dataclass(config=STRICT)
+class NumberSpec:
+    relation: Relation
+    n: Count
+
+
+class AttributeCount(Family[NumberSpec]):
+    """J6: how many of the record's attributes are said."""
+
+    id = "attr.count"
+    conflicts = frozenset({"attr.count"})
+    spec_type = NumberSpec
+    phrasings = (
+        "Mention {relation} {n} of the facts.",
+        "State {relation} {n} attributes.",
+        "The text must give {relation} {n} of the listed facts.",
+        "Number of facts to use: {relation} {n}.",
+    )
+
+    def words(self, spec: NumberSpec) -> dict[str, object]:
+        return {"relation": SAY[spec.relation], "n": spec.n}
+
+    def sample(self, rng: Rng, ctx: Context) -> NumberSpec | None:
+        most = len(attributes(ctx))
+        relation: Relation = rng.choice(("at_least", "at_most"))
+        return NumberSpec(relation, rng.randint(2, max(2, most - 1)) - (relation == "at_most"))
+
+    def check(self, spec: NumberSpec, response: str, ctx: Context) -> Result:
+        count = len(said_keys(response, ctx))
+        said = f"states {count} attributes; must state {SAY[spec.relation]} {spec.n}"
+        return Result(holds(count, spec.relation, spec.n), count, said)
+
+    def witness(self, rng: Rng, response: str, ctx: Context) -> NumberSpec | None:
+        most = len(attributes(ctx))
+        relation, n = around(len(said_keys(response, ctx)), rng, margin=1, low=1)
+        return NumberSpec(relation, min(n, most)) if relation == "at_most" or n else None
+
+    def modify(self, spec: NumberSpec, response: str, ctx: Context, rng: Rng) -> NumberSpec | None:
+        found = opposed(spec.relation, spec.n, len(said_keys(response, ctx)), rng, spread=2)
+        return None if found is None or found[1] > len(attributes(ctx)) else NumberSpec(*found)
+
+    def repair(self, spec: NumberSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        text = response
+        for key in rng.sample(unsaid_keys(text, ctx), len(unsaid_keys(text, ctx))):
+            if len(said_keys(text, ctx)) < spec.n and spec.relation != "at_most":
+                text = add_fact(text, key, value_of(ctx, key), rng.randint(0, 2))
+        said = said_keys(text, ctx)
+        for key in rng.sample(said, len(said)):
+            if len(said_keys(text, ctx)) > spec.n and spec.relation != "at_least":
+                text = drop_facts(text, lambda part, key=key: says(part, value_of(ctx, key)))  # type: ignore[misc]
+        return text if text and self.check(spec, text, ctx).ok else None

@@ -8,11 +8,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -101,7 +100,7 @@ class Family(ABC, Generic[S]):
 
     def params(self, spec: S) -> Params:
         """A spec to JSON-serialisable params; `parse(params(spec)) == spec`."""
-        values = ((name, getattr(spec, name)) for name in _fields(cast(Any, self.spec_type)))
+        values = ((name, getattr(spec, name)) for name in _fields(cast(Any, type(spec))))
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 
     def words(self, spec: S) -> dict[str, object]:
@@ -154,36 +153,3 @@ class Family(ABC, Generic[S]):
             if text is not None and not self.check(spec, text, ctx).ok:
                 return text
         return None
-
-
-WORD = re.compile(r"\w+")
-
-
-@lru_cache(maxsize=8192)
-def words_of(text: str) -> tuple[str, ...]:
-    """Lower-case words as IFEval counts them: maximal runs of letters, digits and underscore."""
-    return tuple(WORD.findall(text.lower()))
-
-
-@lru_cache(maxsize=8192)
-def _padded(text: str) -> str:
-    return f" {' '.join(words_of(text))} "
-
-
-def contains(text: str, phrase: str) -> bool:
-    """Whether `phrase` occurs in `text` as whole words, letter case and punctuation aside."""
-    return _padded(phrase) in _padded(text)
-
-
-def occurrences(text: str, phrase: str) -> int:
-    """How often `phrase` occurs in `text` as whole words, without overlap."""
-    needle = words_of(phrase)
-    if not needle:
-        return 0
-    hay, size, found, i = words_of(text), len(needle), 0, 0
-    while i + size <= len(hay):
-        if hay[i : i + size] == needle:
-            found, i = found + 1, i + size
-        else:
-            i += 1
-    return found

@@ -1,57 +1,49 @@
-"""How long a response is, in words."""
+"""How long a response is: words, sentences, paragraphs."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng, words_of
+from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
+from gapo_trainer.constraints.kinds import SAY, Count, Positive, Relation, around, holds, opposed
+from gapo_trainer.constraints.text import (
+    WORD,
+    drop_sentences,
+    insert_sentence,
+    json_object,
+    sentence_spans,
+    words_of,
+)
 
-Relation = Literal["exactly", "at_least", "at_most"]
-Count = Annotated[int, Field(strict=True, ge=0)]
-
-SAY: dict[str, str] = {"exactly": "exactly", "at_least": "at least", "at_most": "at most"}
-
-
-def holds(count: int, relation: Relation, n: int) -> bool:
-    """Whether `count` stands in `relation` to `n`."""
-    if relation == "exactly":
-        return count == n
-    return count >= n if relation == "at_least" else count <= n
-
-
-def other_bound(
-    relation: Relation, n: int, count: int, rng: Rng, *, spread: int, low: int = 0
-) -> tuple[Relation, int] | None:
-    """A bound that `count` misses although it meets (relation, n): another number for "exactly", else the other side.
-
-    A bound moved on the same side ("at most 40" to "at most 30") is never returned: the tighter prompt would
-    always be the rejected one, and the prompt alone would give the label away.
-    """
-    if relation == "exactly":
-        choices = [m for m in range(max(low, n - spread), n + spread + 1) if m not in (n, count)]
-        return (relation, rng.choice(choices)) if choices else None
-    if relation == "at_least":
-        return ("at_most", n - 1) if n - 1 >= low and count > n - 1 else None
-    return ("at_least", n + 1) if count < n + 1 else None
+PADDING = (
+    "It is made with care.",
+    "It fits every home.",
+    "Cleaning takes a moment.",
+    "It is built to last for years.",
+    "Daily use is simple.",
+    "The parts can be replaced.",
+    "It feels solid.",
+    "Setting it up is quick and easy.",
+)
+"""Sentences that say nothing about any attribute, to lengthen a text."""
 
 
 @dataclass(config=STRICT)
-class WordsSpec:
+class BoundSpec:
     relation: Relation
     n: Count
 
 
-class Words(Family[WordsSpec]):
+class Words(Family[BoundSpec]):
     """The number of words, counted as IFEval counts them."""
 
     id = "length.words"
     ifeval_id = "length_constraints:number_words"
     conflicts = frozenset({"length.words"})
-    spec_type = WordsSpec
+    spec_type = BoundSpec
     phrasings = (
         "Use {relation} {n} words.",
         "The answer must have {relation} {n} words.",
@@ -59,38 +51,167 @@ class Words(Family[WordsSpec]):
         "Length: {relation} {n} words.",
     )
 
-    def words(self, spec: WordsSpec) -> dict[str, object]:
+    def words(self, spec: BoundSpec) -> dict[str, object]:
         return {"relation": SAY[spec.relation], "n": spec.n}
 
-    def sample(self, rng: Rng, ctx: Context) -> WordsSpec | None:
+    def sample(self, rng: Rng, ctx: Context) -> BoundSpec | None:
         relation: Relation = rng.choice(("at_least", "at_most"))
-        return WordsSpec(relation, rng.randrange(20, 41, 5) - (relation == "at_most"))
+        return BoundSpec(relation, rng.randrange(20, 41, 5) - (relation == "at_most"))
 
-    def check(self, spec: WordsSpec, response: str, ctx: Context) -> Result:
+    def check(self, spec: BoundSpec, response: str, ctx: Context) -> Result:
         count = len(words_of(response))
-        return Result(
-            holds(count, spec.relation, spec.n),
-            count,
-            f"has {count} words; must have {SAY[spec.relation]} {spec.n}",
-        )
+        said = f"has {count} words; must have {SAY[spec.relation]} {spec.n}"
+        return Result(holds(count, spec.relation, spec.n), count, said)
 
-    def witness(self, rng: Rng, response: str, ctx: Context) -> WordsSpec | None:
+    def witness(self, rng: Rng, response: str, ctx: Context) -> BoundSpec | None:
         count = len(words_of(response))
+        return BoundSpec(*around(count, rng, margin=max(1, count // 5), low=2))
+
+    def modify(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> BoundSpec | None:
+        found = opposed(spec.relation, spec.n, len(words_of(response)), rng, spread=5, low=1)
+        return None if found is None else BoundSpec(*found)
+
+    def repair(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        if json_object(response) is not None:
+            return response if self.check(spec, response, ctx).ok else None
+        text, count = response, len(words_of(response))
+        pads = [pad for pad in rng.sample(PADDING, len(PADDING)) if pad not in text]
+        while count > spec.n and spec.relation != "at_least":
+            removable = [pad for pad in PADDING if pad in text]
+            if removable and len(words_of(removable[0])) <= count - spec.n:
+                text = drop_sentences(text, removable[0].__eq__)
+            elif spec.n == 0:
+                return None
+            else:
+                text = text[: [match.end() for match in WORD.finditer(text)][spec.n - 1]] + "."
+            count = len(words_of(text))
+        while count < spec.n and spec.relation != "at_most":
+            pad = pads.pop() if pads else "It is very good."
+            if spec.relation == "exactly" and len(words_of(pad)) > spec.n - count:
+                pad = (
+                    " ".join(("So", "very", "good", "and", "solid", "too", "for", "all")[: spec.n - count])
+                    + "."
+                )
+            text = insert_sentence(text, pad, rng.randint(0, 2))
+            count = len(words_of(text))
+        return text if self.check(spec, text, ctx).ok else None
+
+
+class Sentences(Family[BoundSpec]):
+    """The number of sentences, by a rule: [.!?] before white space, or a line's end."""
+
+    id = "length.sentences"
+    ifeval_id = "length_constraints:number_sentences"
+    conflicts = frozenset({"length.sentences", "json.schema", "format.json"})
+    spec_type = BoundSpec
+    phrasings = (
+        "Use {relation} {n} sentences.",
+        "The answer must have {relation} {n} sentences.",
+        "Write {relation} {n} sentences.",
+        "Sentences: {relation} {n}.",
+    )
+
+    def words(self, spec: BoundSpec) -> dict[str, object]:
+        return {"relation": SAY[spec.relation], "n": spec.n}
+
+    def sample(self, rng: Rng, ctx: Context) -> BoundSpec | None:
         relation: Relation = rng.choice(("at_least", "at_most"))
-        margin = rng.randrange(0, max(2, count // 5))
-        return WordsSpec(relation, max(1, count - margin) if relation == "at_least" else count + margin)
+        return BoundSpec(relation, rng.randint(3, 6) - (relation == "at_most"))
 
-    def modify(self, spec: WordsSpec, response: str, ctx: Context, rng: Rng) -> WordsSpec | None:
-        found = other_bound(spec.relation, spec.n, len(words_of(response)), rng, spread=5, low=1)
-        return None if found is None else WordsSpec(*found)
+    def check(self, spec: BoundSpec, response: str, ctx: Context) -> Result:
+        count = len(sentence_spans(response))
+        said = f"has {count} sentences; must have {SAY[spec.relation]} {spec.n}"
+        return Result(holds(count, spec.relation, spec.n), count, said)
 
-    def repair(self, spec: WordsSpec, response: str, ctx: Context, rng: Rng) -> str | None:
-        count = len(words_of(response))
-        if holds(count, spec.relation, spec.n):
-            return response
-        if count > spec.n:
-            ends = [match.end() for match in re.finditer(r"\w+", response)]
-            return response[: ends[spec.n - 1]] + "." if spec.n else None
-        pads = ("It", "is", "made", "with", "care", "and", "built", "to", "last", "for", "years")
-        extra = [pads[i % len(pads)] for i in range(spec.n - count)]
-        return f"{response} {' '.join(extra)}."
+    def witness(self, rng: Rng, response: str, ctx: Context) -> BoundSpec | None:
+        return BoundSpec(*around(len(sentence_spans(response)), rng, margin=1, low=2))
+
+    def modify(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> BoundSpec | None:
+        found = opposed(spec.relation, spec.n, len(sentence_spans(response)), rng, spread=2, low=1)
+        return None if found is None else BoundSpec(*found)
+
+    def repair(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        text = response
+        while len(sentence_spans(text)) > spec.n and spec.relation != "at_least":
+            spans = sentence_spans(text)
+            if spec.n == 0:
+                return None
+            # Joining keeps what is said; the sentence that follows goes on in lower case.
+            i = rng.randrange(len(spans) - 1)
+            head, tail = text[: spans[i][1]].rstrip(".!?\"')]"), text[spans[i + 1][0] :]
+            text = f"{head} and {tail}"
+        while len(sentence_spans(text)) < spec.n and spec.relation != "at_most":
+            text = insert_sentence(text, rng.choice(PADDING), rng.randint(0, 2))
+        return text if self.check(spec, text, ctx).ok else None
+
+
+@dataclass(config=STRICT)
+class ParagraphsSpec:
+    """`separator`: a line of three asterisks, as in IFEval, or a blank line."""
+
+    n: Positive
+    separator: Literal["asterisks", "blank_line"]
+
+
+class Paragraphs(Family[ParagraphsSpec]):
+    """An exact number of paragraphs."""
+
+    id = "length.paragraphs"
+    ifeval_id = "length_constraints:number_paragraphs"
+    conflicts = frozenset(
+        {
+            "length.paragraphs",
+            "json.schema",
+            "format.json",
+            "format.bullets",
+            "format.sections",
+            "format.highlights",
+        }
+    )
+    spec_type = ParagraphsSpec
+    phrasings = (
+        "Write exactly {n} paragraphs, separated by {mark}.",
+        "The answer must have {n} paragraphs with {mark} between them.",
+        "Split the text into {n} paragraphs by {mark}.",
+        "Paragraphs: {n}, divided by {mark}.",
+    )
+
+    def words(self, spec: ParagraphsSpec) -> dict[str, object]:
+        return {"n": spec.n, "mark": "***" if spec.separator == "asterisks" else "a blank line"}
+
+    def sample(self, rng: Rng, ctx: Context) -> ParagraphsSpec | None:
+        return ParagraphsSpec(rng.randint(1, 3), rng.choice(("asterisks", "blank_line")))
+
+    def check(self, spec: ParagraphsSpec, response: str, ctx: Context) -> Result:
+        count = len(self._parts(spec, response))
+        return Result(count == spec.n, count, f"has {count} paragraphs; must have {spec.n}")
+
+    def witness(self, rng: Rng, response: str, ctx: Context) -> ParagraphsSpec | None:
+        separator: Literal["asterisks", "blank_line"] = "asterisks" if "***" in response else "blank_line"
+        spec = ParagraphsSpec(1, separator)
+        return ParagraphsSpec(max(1, len(self._parts(spec, response))), separator)
+
+    def modify(self, spec: ParagraphsSpec, response: str, ctx: Context, rng: Rng) -> ParagraphsSpec | None:
+        count = len(self._parts(spec, response))
+        choices = [n for n in range(1, spec.n + 3) if n not in (spec.n, count)]
+        return ParagraphsSpec(rng.choice(choices), spec.separator)
+
+    def repair(self, spec: ParagraphsSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+        joint = "\n***\n" if spec.separator == "asterisks" else "\n\n"
+        parts = self._parts(spec, response)
+        while len(parts) > spec.n:
+            parts[-2:] = [f"{parts[-2]} {parts[-1]}"]
+        while len(parts) < spec.n:
+            long = max(range(len(parts)), key=lambda i: len(sentence_spans(parts[i]))) if parts else None
+            spans = sentence_spans(parts[long]) if long is not None else []
+            if long is None or len(spans) < 2:
+                parts.append(rng.choice(PADDING))
+            else:
+                cut = spans[rng.randrange(1, len(spans))][0]
+                parts[long : long + 1] = [parts[long][:cut].strip(), parts[long][cut:].strip()]
+        text = joint.join(parts)
+        return text if self.check(spec, text, ctx).ok else None
+
+    def _parts(self, spec: ParagraphsSpec, text: str) -> list[str]:
+        pattern = r"\s?\*\*\*\s?" if spec.separator == "asterisks" else r"\n\s*\n"
+        return [part.strip() for part in re.split(pattern, text) if part.strip()]

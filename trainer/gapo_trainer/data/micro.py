@@ -17,7 +17,7 @@ from functools import cache
 
 from gapo_trainer.constraints.attributes import ValueMatchSpec
 from gapo_trainer.constraints.keywords import WordsListSpec
-from gapo_trainer.constraints.length import WordsSpec
+from gapo_trainer.constraints.length import BoundSpec
 from gapo_trainer.data.pairs import Constraint, Contrast, Edit, Side
 
 NOUNS = ("kettle", "lamp", "chair", "table", "phone", "bag", "mug", "clock")
@@ -58,7 +58,7 @@ def _value(key: str, value: str) -> Constraint:
 
 @cache
 def _length(n: int) -> Constraint:
-    return Constraint(WORDS, WordsSpec("exactly", n), f"{n} words", 0)
+    return Constraint(WORDS, BoundSpec("exactly", n), f"{n} words", 0)
 
 
 @cache
