@@ -1,0 +1,41 @@
+"""`gapo report`: a run's committed records → one HTML page, one picture and one JSON document."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapo.report.data import RunData, load_run_data
+from gapo.report.facts import facts_of
+from gapo.report.html import page
+from gapo.store.objects import Objects
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where a report was written."""
+
+    html: Path
+    png: Path
+    json: Path
+
+
+def write_report(run: Objects | RunData, out: Path) -> ReportPaths:
+    """Writes report.html, report.png and report.json into `out`; the same run gives the same bytes.
+
+    `run` is a run's folder in storage, finished or not; its weights are not needed. Raises StoreError where storage
+    fails, and SpecError where the picture's library is not installed.
+    """
+    facts = facts_of(run if isinstance(run, RunData) else load_run_data(run))
+    from gapo.report.png import picture
+
+    out.mkdir(parents=True, exist_ok=True)
+    paths = ReportPaths(out / "report.html", out / "report.png", out / "report.json")
+    paths.json.write_text(json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    paths.html.write_text(page(facts), encoding="utf-8")
+    paths.png.write_bytes(picture(facts))
+    return paths
+
+
+__all__ = ["ReportPaths", "RunData", "facts_of", "load_run_data", "write_report"]

@@ -1,0 +1,50 @@
+"""The facts as one self-contained page: no request leaves it, and no text of the run can act in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from gapo.report import sections
+from gapo.report.markup import Markup, el, join
+
+Facts = Mapping[str, Any]
+
+_PARTS = (
+    sections.timeline,
+    sections.satisfaction,
+    sections.reward_model,
+    sections.trust,
+    sections.ppo,
+    sections.cross_play,
+    sections.samples,
+    sections.figures,
+    sections.settings,
+)
+
+
+def page(facts: Facts) -> str:
+    """The whole page as text; `facts` as `gapo.report.facts.facts_of` gives them."""
+    style = files("gapo.report").joinpath("style.css").read_text()
+    script = files("gapo.report").joinpath("script.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # The one script below is allowed by its digest; nothing else may run or load, whatever a sample holds.
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
+    head = el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=policy),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="referrer", content="no-referrer"),
+        el("title", f"{facts['run']['name'] or 'run'}: gapo report"),
+        el("style", Markup(style)),
+    )
+    parts = [part(facts) for part in _PARTS]
+    body = el("body", sections.header(facts), *parts, el("script", Markup(script)))
+    return "<!doctype html>\n" + join(el("html", head, body, lang="en")) + "\n"

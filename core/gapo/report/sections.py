@@ -1,0 +1,494 @@
+"""The page's sections, each from the facts to markup; None where a run has nothing for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gapo.report import charts
+from gapo.report.markup import Markup, el, join
+from gapo.report.numbers import interval, plain, points, seconds, share
+from gapo.report.verdict import best_so_far, gate_finding
+
+Facts = Mapping[str, Any]
+KIND_COLORS = {
+    "data": "grey", "import": "grey", "export": "grey", "sft": "green",
+    "ppo": "blue", "rm-warmup": "purple", "rm": "purple", "evaluate": "orange",
+}  # fmt: skip
+SHOWN_TEXT = 600
+"""Characters of a prompt or response that the page shows; report.json holds the whole."""
+SHOWN_SAMPLES = 12
+
+
+def header(facts: Facts) -> Markup:
+    """The verdict first, then what the run is, then its main figures."""
+    v, run = facts["verdict"], facts["run"]
+    mood = {"converged": "good", "maxStages": "open", "finished": "open"}.get(v["outcome"], "open")
+    if v["outcome"] in {"gateFailed", "failed", "stopped"} or v["gatePassed"] is False:
+        mood = "bad"
+    about: list[str] = [el("b", run["name"] or "unnamed run")]
+    about += [f" · {run[key]}" for key in ("method", "namespace", "runID") if run[key]]
+    if run["seed"] is not None:
+        about.append(f" · seed {run['seed']}")
+    notes = [*v["notes"], *facts["problems"]]
+    return el(
+        "header",
+        el("h1", v["headline"], class_=mood),
+        el("p", about, class_="about"),
+        el("ul", (el("li", note) for note in notes), class_="notes") if notes else None,
+        _tiles(facts),
+    )
+
+
+def _tiles(facts: Facts) -> Markup | None:
+    shown: list[tuple[str, str, str]] = []
+    test = facts["test"] or {}
+    if gain := test.get("gain"):
+        shown.append(("Gain over the SFT start, test", points(gain["value"]), _small(gain, gain=True)))
+    if best := test.get("best"):
+        stage = "" if test["stage"] is None else f", stage {test['stage']}"
+        shown.append((f"Best{stage}, test", share(best["value"]), _small(best)))
+    if last := test.get("last"):
+        shown.append(("Last stage, test", share(last["value"]), _small(last)))
+    if start := test.get("start"):
+        shown.append(("SFT start, test", share(start["value"]), _small(start)))
+    if not test and (best := best_so_far(facts)):
+        shown.append((f"Best so far, stage {best['stage']}, validation", share(best["value"]), _small(best)))
+    if rows := facts["pairAccuracy"]:
+        gate = (facts["gate"] or {}).get("minPairAccuracy")
+        small = "" if gate is None else f"at the gate {share(rows[0]['value'])}, {share(gate, 0)} needed"
+        shown.append(
+            (f"Reward model's pair accuracy, stage {rows[-1]['stage']}", share(rows[-1]["value"]), small)
+        )
+    if rows := facts["health"]["fidelityAuc"]:
+        small = f"{plain(rows[0]['value'])} at stage {rows[0]['stage']}; 0.5 is chance"
+        shown.append((f"Fidelity AUC, stage {rows[-1]['stage']}", f"{rows[-1]['value']:.2f}", small))
+    tasks = [t for s in facts["stages"] for t in s["tasks"]]
+    if any(t["seconds"] is not None for t in tasks):
+        attempts = sum(max(1, len(t["attempts"])) for t in tasks)
+        spent = seconds(sum(t["seconds"] or 0 for t in tasks))
+        shown.append(("Time in committed tasks", spent, f"{len(tasks)} tasks, {attempts} attempts"))
+    if not shown:
+        return None
+    return el(
+        "dl",
+        (
+            el("div", el("dt", name), el("dd", value, el("small", small) if small else None), class_="tile")
+            for name, value, small in shown
+        ),
+        class_="tiles",
+    )
+
+
+def _small(estimate: Mapping[str, Any], *, gain: bool = False) -> str:
+    parts = [interval(estimate, gain=gain), f"n = {plain(estimate['n'])}" if "n" in estimate else ""]
+    return ", ".join(p for p in parts if p)
+
+
+def _section(name: str, how: str, *body: Any) -> Markup:
+    return el("section", el("h2", name), el("p", how, class_="how"), *body)
+
+
+def _figure(panel: charts.Panel) -> Markup:
+    return el("figure", el("figcaption", el("h3", panel.title), panel.caption), panel.chart)
+
+
+def _minis(drawn: Sequence[Markup]) -> Markup:
+    return el("div", (el("figure", chart) for chart in drawn), class_="minis")
+
+
+def _key(entries: Iterable[tuple[str, str]]) -> Markup:
+    swatch = (el("li", el("span", class_=f"swatch c-{color}"), name) for name, color in entries)
+    return el("ul", swatch, class_="key")
+
+
+def timeline(facts: Facts) -> Markup | None:
+    """Each stage with its tasks, what they took, how often they were tried, and what was decided at its end."""
+    if not facts["stages"]:
+        return None
+    longest = max((_spent(s) for s in facts["stages"]), default=0.0)
+    rows = [_stage(s, longest) for s in facts["stages"]]
+    return _section(
+        "Stages",
+        "A bar's length is the time that a stage's committed tasks took. Beside it stands what was decided at the "
+        "stage's end, and why.",
+        el("ol", rows, class_="timeline"),
+    )
+
+
+def _spent(stage: Mapping[str, Any]) -> float:
+    return float(sum(t["seconds"] or 0 for t in stage["tasks"]))
+
+
+def _stage(stage: Mapping[str, Any], longest: float) -> Markup:
+    bar = [
+        el(
+            "i",
+            class_=f"c-{KIND_COLORS.get(t['kind'], 'grey')}",
+            style=f"width:{100 * t['seconds'] / longest:.2f}%",
+        )
+        for t in stage["tasks"]
+        if t["seconds"] and longest
+    ]
+    named = [
+        el(
+            "span",
+            el("span", class_=f"swatch c-{KIND_COLORS.get(t['kind'], 'grey')}"),
+            t["kind"],
+            f" {seconds(t['seconds'])}" if t["seconds"] is not None else "",
+            f" ({t['state']})" if t["state"] != "committed" else "",
+            class_="t",
+        )
+        for t in stage["tasks"]
+    ]
+    tried = [t for t in stage["tasks"] if len(t["attempts"]) > 1 or t["state"] in {"failed", "ended"}]
+    name = f"Stage {stage['stage']}" if stage["stage"] else "Stage 0"
+    notes = []
+    if stage["parent"] is not None:
+        notes.append(f"from stage {stage['parent']}")
+    if stage["abandoned"]:
+        notes.append("abandoned")
+    decision = stage["decision"]
+    why = None
+    if decision:
+        change = ", ".join(f"{k}: {v}" for k, v in sorted(decision["change"].items()))
+        why = join(
+            el("span", decision["verdict"], class_=f"badge b-{decision['verdict']}"),
+            decision["reason"],
+            f" Changed: {change}." if change else None,
+        )
+    return el(
+        "li",
+        el(
+            "div",
+            el("span", name, class_="who"),
+            el("div", ", ".join(notes), class_="why") if notes else None,
+        ),
+        el(
+            "div",
+            el("div", bar, class_="bar") if bar else None,
+            el("div", named, class_="tasks"),
+            el("ul", (el("li", _attempts(t)) for t in tried), class_="attempts why") if tried else None,
+        ),
+        el("div", why, class_="why"),
+        class_="abandoned" if stage["abandoned"] else None,
+    )
+
+
+def _attempts(task: Mapping[str, Any]) -> str:
+    told = []
+    for a in task["attempts"]:
+        text = f"attempt {a['attempt']} {a['cause'] or 'has no recorded end'}"
+        if a["seconds"] is not None:
+            text += f" after {seconds(a['seconds'])}"
+        if a["cause"] not in {None, "committed"}:
+            text += " (charged)" if a["charged"] else " (free)"
+        if a["message"]:
+            text += f": {' '.join(a['message'].split())[:300]}"
+        told.append(text)
+    return f"{task['kind']}: {'; '.join(told)}"
+
+
+def satisfaction(facts: Facts) -> Markup | None:
+    """What the run is for: responses that satisfy every constraint, as the verifier sees it."""
+    chart = charts.satisfaction(facts)
+    if chart is None and not facts["test"]:
+        return None
+    lead = []
+    if chart is not None:
+        lead.append(
+            charts.Panel(
+                "Verified satisfaction by stage, validation prompts",
+                "Share of sampled responses that satisfy every constraint; the bars are 95 % intervals. Stage 0 is the "
+                "supervised start. Greedy decoding is shown for comparison; no decision rests on it.",
+                chart,
+            )
+        )
+    family = charts.families(facts["satisfactionByFamily"], "blue", None, "Satisfaction")
+    return _section(
+        "Satisfaction",
+        "The primary figure. A program checks each constraint; no model judges another.",
+        el("div", (_figure(p) for p in lead), _test_table(facts), class_="lead"),
+        el("h3", "By constraint family") if family else None,
+        el("p", "Share of responses that satisfy the family's constraints. A total can hide a family that never "
+           "moves.", class_="how") if family else None,
+        _minis(family) if family else None,
+    )  # fmt: skip
+
+
+def _test_table(facts: Facts) -> Markup | None:
+    test = facts["test"]
+    if not test:
+        return None
+    rows = []
+    for key, name in (
+        ("start", "SFT start"),
+        ("best", f"Best on validation: stage {test['stage']}"),
+        ("last", "Last stage"),
+    ):
+        e = test[key]
+        if e:
+            rows.append([name, share(e["value"]), interval(e).removeprefix("95 % interval "), _n(e)])
+    if gain := test["gain"]:
+        rows.append(
+            [
+                "Gain, best − start",
+                points(gain["value"]),
+                interval(gain, gain=True).removeprefix("95 % interval "),
+                _n(gain),
+            ]
+        )
+    head = el(
+        "tr",
+        el("th", "generator"),
+        el("th", "satisfied", class_="n"),
+        el("th", "95 % interval", class_="n"),
+        el("th", "n", class_="n"),
+    )
+    body = (el("tr", el("td", r[0]), (el("td", cell, class_="n") for cell in r[1:])) for r in rows)
+    return el(
+        "figure",
+        el("figcaption", el("h3", "Test split"),
+           "Prompts that no training and no choice has seen. The best stage was chosen on validation; the gain is "
+           "paired by prompt, so its interval is narrower than the two rows' suggest."),
+        el("div", el("table", el("thead", head), el("tbody", body)), class_="scroll"),
+    )  # fmt: skip
+
+
+def _n(estimate: Mapping[str, Any]) -> str:
+    return plain(estimate["n"]) if "n" in estimate else ""
+
+
+def reward_model(facts: Facts) -> Markup | None:
+    """What the reward model tells apart, overall, by family and by the spread of its scores."""
+    chart, scores = charts.pair_accuracy(facts), charts.rm_scores(facts)
+    if chart is None and not scores:
+        return None
+    gate = facts["gate"] or {}
+    floor = gate.get("minFamilyAccuracy")
+    family = charts.families(facts["pairAccuracyByFamily"], "purple", floor, "Pair accuracy")
+    mode = charts.families(facts["pairAccuracyByMode"], "purple", None, "Pair accuracy")
+    parts: list[Any] = []
+    if gate.get("passed") is not None:
+        word = "passed" if gate["passed"] else "not passed"
+        badge = el("span", f"gate {word}", class_=f"badge b-{'pass' if gate['passed'] else 'fail'}")
+        parts.append(el("p", badge, f"{gate_finding(gate)}."))
+    if chart is not None:
+        panel = charts.Panel(
+            "Pair accuracy by stage",
+            "Share of held-out original pairs in which the accepted member scores higher; ties count half. Stage 0 is "
+            "the warm-up.",
+            chart,
+        )
+        parts.append(el("div", _figure(panel), class_="lead"))
+    if family:
+        parts += [el("h3", "Pair accuracy by constraint family"), el("p", "Dashed: the gate for each family. At 50 % "
+                  "the reward model cannot see the family at all.", class_="how"), _minis(family)]  # fmt: skip
+    if mode:
+        parts += [
+            el("h3", "Pair accuracy by edit mode"),
+            el("p", "How the rejected member of a pair was made.", class_="how"),
+            _minis(mode),
+        ]
+    if scores:
+        parts += [
+            el("h3", "Spread of the scores"),
+            el("p", "Each class is drawn as shares of its own total, from score 0 to 1. A reward model that has settled "
+               "tells the classes apart and still spreads its scores over about 0.2 to 0.95 (shaded) instead of "
+               "crowding at both ends.", class_="how"),
+            _key((name, color) for name, color in charts.CLASS_COLORS.items()),
+            _minis(scores),
+        ]  # fmt: skip
+    return _section("Reward model", "It is trained on pairs and never sees the verifier.", *parts)
+
+
+def trust(facts: Facts) -> Markup | None:
+    panels = charts.health(facts)
+    if not panels:
+        return None
+    return _section(
+        "Can the reward model be trusted?",
+        "Its verdicts on what the generator writes now, not on the pairs that it was trained on.",
+        el("div", (_figure(p) for p in panels), class_="panels"),
+    )
+
+
+def ppo(facts: Facts) -> Markup | None:
+    panels = charts.iterations(facts)
+    if not panels:
+        return None
+    return _section(
+        "PPO, iteration by iteration",
+        "All stages in a row. A dotted line marks a stage's first iteration; A1 is the first adversarial stage.",
+        el("div", (_figure(p) for p in panels), class_="panels"),
+    )
+
+
+def cross_play(facts: Facts) -> Markup | None:
+    panels = []
+    for key, title, caption in (
+        ("auc", "AUC against the verifier", "Blue: the row's reward model ranks the column's samples as the verifier "
+         "does. Orange: it ranks them the wrong way round. Pale: chance."),
+        ("winRate", "Win rate", "Blue: the row's reward model prefers the column's samples; orange: what they are "
+         "compared with. Pale: even."),
+    ):  # fmt: skip
+        chart = charts.cross_play(facts, key, title)
+        if chart is not None:
+            panels.append(charts.Panel(title, caption, chart))
+    if not panels:
+        return None
+    return _section(
+        "Cross-play",
+        "Every reward model against samples of every generator. A row that pales to the right is a reward model that "
+        "later generators have left behind.",
+        el("div", (_figure(p) for p in panels), class_="lead"),
+    )
+
+
+def samples(facts: Facts) -> Markup | None:
+    rows = _shown_samples(facts["samples"])
+    if not rows:
+        return None
+    stages = sorted({row["stage"] for row in rows})
+    exported = facts["verdict"]["exportedStage"]
+    first = exported if exported in stages else stages[-1]
+    head = ("stage", "verifier", "score", "prompt", "response")
+    body = (_sample(row) for row in rows)
+    return _section(
+        "Samples",
+        "Sampled at temperature 1: for each stage passing and failing ones in turn, so their shares here say nothing. "
+        "The score is the reward model's.",
+        _filters(stages, first),
+        el("p", "No sample fits this choice.", id="no-sample", class_="empty", hidden=True),
+        el(
+            "table",
+            el("colgroup", *(el("col", class_=c) for c in "svq"), el("col"), el("col")),
+            el("thead", el("tr", (el("th", h) for h in head))),
+            el("tbody", body),
+            class_="samples",
+        ),
+    )
+
+
+def _shown_samples(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """At most `SHOWN_SAMPLES` a stage, fewer where many stages would make the page heavy."""
+    kept: dict[int, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        kept.setdefault(row["stage"], []).append(row)
+    each = max(2, min(SHOWN_SAMPLES, 156 // max(1, len(kept))))
+    return [row for found in kept.values() for row in found[:each]]
+
+
+def _filters(stages: Sequence[int], first: int) -> Markup:
+    def options(entries: Iterable[tuple[str, str]], chosen: str) -> Iterable[Markup]:
+        return (el("option", name, value=value, selected=value == chosen) for value, name in entries)
+
+    by_stage = [("", "all"), *((str(s), str(s)) for s in stages)]
+    by_verdict = [("", "all"), ("pass", "satisfied"), ("fail", "violated"), ("none", "not checked")]
+    return el(
+        "div",
+        el("label", "Stage", el("select", options(by_stage, str(first)))),
+        el("label", "Verifier", el("select", options(by_verdict, ""))),
+        class_="filters",
+        hidden=True,
+    )
+
+
+def _sample(row: Mapping[str, Any]) -> Markup:
+    word, badge = {True: ("pass", "satisfied"), False: ("fail", "violated"), None: ("none", "not checked")}[
+        row["passed"]
+    ]
+    checks = [
+        el("span", f"{'✓' if v['ok'] else '✗'} {v['family']} ", class_=None if v["ok"] else "no")
+        for v in row["verdicts"]
+    ]
+    unfinished = None if row["ended"] else el("div", "no end token", class_="families")
+    score = "" if row["score"] is None else f"{row['score']:.2f}"
+    return el(
+        "tr",
+        el("td", row["stage"], data_label="stage"),
+        el("td", el("span", badge, class_=f"badge b-{word}"), el("div", checks, class_="families"), unfinished, data_label=""),
+        el("td", score, data_label="score"),
+        el("td", _cut(row["prompt"]), class_="text", data_label="prompt"),
+        el("td", _cut(row["response"]), class_="text", data_label="response"),
+        data_stage=row["stage"],
+        data_verdict=word,
+    )  # fmt: skip
+
+
+def _cut(text: str) -> str:
+    return (
+        text
+        if len(text) <= SHOWN_TEXT
+        else f"{text[:SHOWN_TEXT]}… ({len(text) - SHOWN_TEXT:,} more characters)"
+    )
+
+
+def figures(facts: Facts) -> Markup | None:
+    """Every committed number, by kind and stage."""
+    kinds: dict[str, dict[int, Mapping[str, float]]] = {}
+    for key, manifest in facts["manifests"].items():
+        stage, kind = key.split("/", 1)
+        kinds.setdefault(kind, {})[int(stage)] = manifest["metrics"]
+    tables = []
+    for kind, by_stage in kinds.items():
+        names = sorted({name for metrics in by_stage.values() for name in metrics})
+        if not names:
+            continue
+        head = el("tr", el("th", kind), (el("th", f"stage {s}", class_="n") for s in by_stage))
+        body = (
+            el(
+                "tr",
+                el("td", name, class_="name"),
+                (el("td", plain(m[name]) if name in m else "", class_="n") for m in by_stage.values()),
+            )
+            for name in names
+        )
+        tables.append(el("div", el("table", el("thead", head), el("tbody", body)), class_="scroll"))
+    if not tables:
+        return None
+    return _section(
+        "All committed figures",
+        "Rounded here to three digits; report.json holds them as they were committed.",
+        el("details", el("summary", "Show the tables"), tables),
+    )
+
+
+def settings(facts: Facts) -> Markup | None:
+    spec, written = list(flat(facts["settings"])), {name for name, _ in flat(facts["written"])}
+    environment = facts["environment"]
+    parts = []
+    if spec:
+        body = (
+            el(
+                "tr",
+                el("td", el("b", name) if name in written else name, class_="name"),
+                el("td", value, class_="name"),
+            )
+            for name, value in spec
+        )
+        summary = el("summary", "Settings: every field as it was in effect, those that were written in bold")
+        parts.append(el("details", summary, el("table", el("tbody", body))))
+    rows = [("gapo", facts["run"]["gapoVersion"])] if facts["run"]["gapoVersion"] else []
+    for name, values in environment.items():
+        told = [
+            str(v["value"]) if len(values) == 1 else f"{v['value']} ({', '.join(v['tasks'])})" for v in values
+        ]
+        rows.append((name, "; ".join(told)))
+    if rows:
+        body = (
+            el("tr", el("td", name, class_="name"), el("td", value, class_="name")) for name, value in rows
+        )
+        summary = el("summary", "Environment: versions, processes, threads")
+        parts.append(el("details", summary, el("table", el("tbody", body))))
+    return _section("Settings and environment", "Enough to run it again.", parts) if parts else None
+
+
+def flat(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
+    """`ppo.actorLr` → value, for each leaf that is set."""
+    if isinstance(value, Mapping) and value:
+        for name in value:
+            yield from flat(value[name], f"{path}.{name}" if path else str(name))
+    elif value is not None and value != {}:
+        shown = ", ".join(str(v) for v in value) if isinstance(value, list) else value
+        yield path, "true" if shown is True else "false" if shown is False else str(shown)
