@@ -201,7 +201,7 @@ def _too_coarse(
     if look.se_binomial < look.se_residual:
         return f"{start}; satisfaction scatters from stage to stage (lower the learning rates or raise rolloutsPerIteration)"
     spread = sum(_binomial_variance(p) * p.n for p in series[-2 * settings.window :])
-    needed = math.ceil(spread * (settings.quantile / threshold / settings.window) ** 2) + 1
+    needed = math.floor(spread * (settings.quantile / threshold / settings.window) ** 2) + 1
     return (
         f"{start}; evaluate at least {needed} completions a stage (evaluation.prompts × evaluation.samples)"
     )

@@ -32,7 +32,7 @@ DISTINCT = "eval/distinct_responses"
 """Distinct responses as a share of the sampled responses."""
 KL_TO_START = "eval/kl_sft"
 """KL from the supervised start in nats a token, whatever reference the training used."""
-# By rm, from stage 1 on:
+# By rm, which trains after the decision, so that a stage's guards read the stage's before:
 MEMORISATION_GAP = "rm/memorisation_gap"
 """Mean score of accepted training rows − of accepted held-out rows."""
 
@@ -72,6 +72,8 @@ class Finding:
     """What one guard saw at the last stage; `action` is None where there is nothing to do."""
 
     guard: str
+    stage: int
+    """The stage that was judged: the last one, or for memorisation the last whose reward model has trained."""
     hits: int
     """Hits in a row that end at this stage."""
     action: GuardAction | None
@@ -158,8 +160,8 @@ def judge_guards(
 ) -> GuardVerdict:
     """Judges the last of `stages`, which are the adversarial stages of the current lineage in order.
 
-    `start` are stage 0's metrics: collapse is measured against its entropy. A guard whose figures were not
-    committed says so in `unmeasured` and does nothing.
+    `start` are stage 0's metrics: collapse is measured against its entropy. A guard whose figures this stage did
+    not commit says so in `unmeasured` and does nothing; earlier stages without them are passed over.
     """
     settings = settings or GuardSettings()
     start = start or {}
@@ -173,8 +175,12 @@ def judge_guards(
     for guard, action, condition, hits_to_warn in conditions:
         if action is GuardAction.OFF or not stages:
             continue
+        # The reward model trains after its stage is decided: until then the one before is the one in use.
+        untrained = guard == "memorisation" and MEMORISATION_GAP not in stages[-1].metrics
         try:
-            findings.append(_find(guard, action, condition, hits_to_warn, stages))
+            findings.append(
+                _find(guard, action, condition, hits_to_warn, stages[:-1] if untrained else stages)
+            )
         except _Unmeasured as missing:
             unmeasured[guard] = missing.names
     worst = max(findings, key=lambda f: _SEVERITY.index(f.action), default=None)
@@ -199,7 +205,7 @@ def flagged_stages(
         for finding in judge_guards(stages[:at], settings, start=start).findings:
             acts = GuardAction(getattr(settings, finding.guard)) in (GuardAction.STOP, GuardAction.ROLLBACK)
             if acts and finding.hits:
-                flagged[stages[at - 1].stage] = f"the {finding.guard} guard was hit"
+                flagged[finding.stage] = f"the {finding.guard} guard was hit"
     return flagged
 
 
@@ -210,27 +216,29 @@ def _find(
     hits_to_warn: int,
     stages: Sequence[StageMetrics],
 ) -> Finding:
+    if not stages:
+        raise _Unmeasured([MEMORISATION_GAP])
     now = condition(stages[-1].metrics)
-    hits = _hits_in_a_row(condition, stages) if now.holds else 0
+    hits = _hits_in_a_row(condition, stages)
     taken: GuardAction | None = None
     if hits >= HITS_TO_ACT:
         taken = action
     elif hits >= hits_to_warn:
         taken = GuardAction.WARN
+    at = stages[-1].stage
     count = f" ({hits} stages in a row)" if hits > 1 else ""
-    return Finding(
-        guard, hits, taken, f"{guard} at stage {stages[-1].stage}: {now.words}{count}", now.evidence
-    )
+    return Finding(guard, at, hits, taken, f"{guard} at stage {at}: {now.words}{count}", now.evidence)
 
 
 def _hits_in_a_row(condition: Callable[[Mapping[str, float]], _Check], stages: Sequence[StageMetrics]) -> int:
+    """Counted over the stages that have the figures: with `evaluation.every` above 1 others lie between."""
     hits = 0
     for stage in reversed(stages):
         try:
             if not condition(stage.metrics).holds:
                 break
         except _Unmeasured:
-            break
+            continue
         hits += 1
     return hits
 

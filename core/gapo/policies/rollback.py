@@ -22,7 +22,8 @@ class Changes:
 
     actor_lr_scale: float = 1.0
     kl_scale: float = 1.0
-    """Factor on the KL coefficient against the course that the run would have taken without rollbacks."""
+    """Factor on the spec's KL coefficient. A restored controller has the factors of its own lineage already: scale
+    its value by this over the factor it was saved with."""
     seed_offset: int = 0
 
 
@@ -36,8 +37,6 @@ class Rollback:
     number: int
     """1 for the first rollback of the run."""
     changes: Changes
-    restored_kl_scale: float
-    """Factor on the KL coefficient that the parent's controller state holds (it already has earlier doublings)."""
     reason: str
     restores: tuple[str, ...] = RESTORED
 
@@ -71,7 +70,8 @@ def lineage(stage: int, parents: Mapping[int, int]) -> tuple[int, ...]:
 
 def in_effect(stage: int, rollbacks: Sequence[Rollback]) -> Changes:
     """The changes that hold in `stage`: those of the newest rollback in its lineage."""
-    return changes_after(_depth(stage, rollbacks))
+    chain = lineage(stage, {r.stage: r.parent for r in rollbacks})
+    return changes_after(max((r.number for r in rollbacks if r.stage in chain), default=0))
 
 
 def plan_rollback(
@@ -98,15 +98,8 @@ def plan_rollback(
         abandoned=current,
         number=number,
         changes=changes,
-        restored_kl_scale=2.0 ** (number - _depth(parent, done)),
         reason=(
             f"{why}; stage {current + 1} starts again from stage {parent} with the actor's learning rate "
             f"× {changes.actor_lr_scale:g}, the KL coefficient × {changes.kl_scale:g} and seed + {number}"
         ),
     )
-
-
-def _depth(stage: int, rollbacks: Sequence[Rollback]) -> int:
-    """The number of the newest rollback that `stage` descends from; 0 for none."""
-    chain = lineage(stage, {r.stage: r.parent for r in rollbacks})
-    return max((r.number for r in rollbacks if r.stage in chain), default=0)

@@ -1,0 +1,96 @@
+"""Budgets: what a run has used, and when it is used up."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gapo.policies.attempts import Cause, Ended
+from gapo.policies.deadlines import BudgetSettings, Running, judge_budget, spent
+
+T0 = datetime(2025, 1, 1, 12, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return T0 + timedelta(minutes=minutes)
+
+
+def ended(start: float, end: float, gpus: float = 0, cause: Cause = Cause.COMMITTED) -> Ended:
+    return Ended(0, cause, False, at(start), at(end), gpus=gpus)
+
+
+METRICS = [{"ppo/rollouts": 1024.0, "ppo/trained_tokens": 5e5}, {"rm/trained_tokens": 1e5}, {"other": 1.0}]
+
+
+def test_rollouts_and_tokens_are_those_of_committed_tasks() -> None:
+    used = spent(METRICS, [], now=T0)
+    assert (used.rollouts, used.tokens) == (1024, 600_000)
+
+
+def test_failed_attempts_cost_their_gpu_hours_too() -> None:
+    used = spent([], [ended(0, 60, gpus=8), ended(60, 90, gpus=2, cause=Cause.FAILED)], now=at(500))
+    assert used.gpu_hours == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize(
+    ("spans", "minutes"),
+    [
+        ([], 0),
+        ([(0, 10)], 10),
+        ([(0, 10), (30, 45)], 25),  # suspended in between
+        ([(0, 10), (5, 15)], 15),  # two pods at once
+        ([(0, 60), (10, 20), (30, 70)], 70),
+        ([(30, 40), (0, 10), (10, 30)], 40),
+    ],
+)
+def test_wall_clock_is_the_time_in_which_anything_ran(
+    spans: list[tuple[float, float]], minutes: float
+) -> None:
+    used = spent([], [ended(a, b) for a, b in spans], now=at(1000))
+    assert used.wall_clock == pytest.approx(60 * minutes)
+
+
+def test_a_running_attempt_counts_up_to_now() -> None:
+    used = spent([], [ended(0, 10, gpus=1)], [Running(at(20), gpus=4)], now=at(50))
+    assert used.wall_clock == pytest.approx(60 * 40)
+    assert used.gpu_hours == pytest.approx(10 / 60 + 2.0)
+
+
+def test_a_clock_that_lags_behind_the_start_counts_nothing() -> None:
+    assert spent([], [], [Running(at(20), gpus=4)], now=at(15)).wall_clock == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "exceeded", "words"),
+    [
+        (BudgetSettings(), None, "within the budget"),
+        (BudgetSettings(rollouts=1025), None, "within the budget"),
+        (BudgetSettings(rollouts=1024), "rollouts", "budget.rollouts is used up: 1024 of 1024"),
+        (BudgetSettings(tokens=599_999), "tokens", "budget.tokens is used up: 600000 of 599999"),
+        (BudgetSettings(gpu_hours=8), "gpuHours", "budget.gpuHours is used up: 8 of 8"),
+        (BudgetSettings(gpu_hours=8.01), None, "within the budget"),
+        (BudgetSettings(wall_clock=1800), "wallClock", "budget.wallClock is used up: 3600 s of 1800 s"),
+    ],
+)
+def test_a_limit_that_is_reached_stops_the_run_and_is_named(
+    settings: BudgetSettings, exceeded: str | None, words: str
+) -> None:
+    verdict = judge_budget(METRICS, [ended(0, 60, gpus=8)], settings=settings, now=at(60))
+    assert verdict.exceeded == exceeded
+    assert verdict.reason == words
+
+
+def test_it_says_when_a_running_attempt_will_reach_a_limit() -> None:
+    running = [Running(at(60), gpus=4), Running(at(60), gpus=4)]
+    history = [ended(0, 60, gpus=1)]
+
+    def wake(settings: BudgetSettings) -> float | None:
+        return judge_budget([], history, running, settings, now=at(90)).wake_after
+
+    # 1 GPU-hour spent before and 4 since; 8 GPUs use one more in 450 s.
+    assert wake(BudgetSettings(gpu_hours=6)) == pytest.approx(450)
+    assert wake(BudgetSettings(wall_clock=2 * 3600)) == pytest.approx(1800)
+    assert wake(BudgetSettings(gpu_hours=6, wall_clock=2 * 3600)) == pytest.approx(450)
+    assert wake(BudgetSettings(rollouts=10)) is None
+    assert judge_budget([], history, settings=BudgetSettings(gpu_hours=6), now=at(90)).wake_after is None

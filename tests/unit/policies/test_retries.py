@@ -1,0 +1,220 @@
+"""Retries (docs/contracts.md 3 and 10)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gapo.policies.attempts import Cause, Ended, Exit
+from gapo.policies.retries import (
+    Fail,
+    RetrySettings,
+    Start,
+    Wait,
+    classify,
+    free_ends,
+    next_attempt,
+)
+
+T0 = datetime(2025, 1, 1, 12, tzinfo=UTC)
+LATER = T0 + timedelta(days=1)
+
+
+@pytest.mark.parametrize(
+    ("ended", "before", "after", "cause", "charged"),
+    [
+        (Exit(0, committed=True), None, None, "committed", False),
+        (Exit(137, committed=True), None, None, "committed", False),  # a manifest beats a status
+        (Exit(143, stopped=True), None, None, "stopped", False),
+        (Exit(-9, stopped=True), 4, 4, "stopped", False),
+        (Exit(130, stopped=True), None, None, "stopped", False),
+        (Exit(executor_lost=True), None, None, "executorLost", False),
+        (Exit(None), None, None, "executorLost", False),
+        (Exit(143), 4, 5, "preempted", False),
+        (Exit(-15), None, 0, "preempted", False),
+        (Exit(143), 4, 4, "preempted", True),
+        (Exit(143), None, None, "preempted", True),
+        (Exit(137), 4, 5, "killed", True),
+        (Exit(-9), None, None, "killed", True),
+        (Exit(139), None, None, "killed", True),
+        (Exit(137, oom_killed=True), 1, 2, "outOfMemory", True),
+        (Exit(75, reason="OutOfMemory"), None, None, "outOfMemory", True),
+        (Exit(75, reason="StoreUnavailable"), None, None, "retryable", True),
+        (Exit(75), None, None, "retryable", True),
+        (Exit(75, reason="Fenced"), None, None, "fenced", False),
+        (Exit(64), None, None, "permanent", True),
+        (Exit(73), None, None, "permanent", True),
+        (Exit(66, stopped=True), None, None, "permanent", True),
+        (Exit(63), None, None, "failed", True),
+        (Exit(74), None, None, "failed", True),
+        (Exit(1), 1, 2, "failed", True),
+        (Exit(255), None, None, "failed", True),
+        (Exit(0), None, None, "noCommit", True),
+    ],
+)
+def test_every_end_has_a_cause_and_a_price(
+    ended: Exit, before: int | None, after: int | None, cause: str, charged: bool
+) -> None:
+    got = classify(ended, resume_before=before, resume_after=after)
+    assert (got.cause, got.charged) == (cause, charged)
+
+
+def ends(*specs: tuple[str, bool], **common: object) -> list[Ended]:
+    """Attempts 0, 1, … that ended at T0, each (cause, charged)."""
+    return [
+        Ended(n, Cause(cause), charged, T0 - timedelta(minutes=5), T0, **common)  # type: ignore[arg-type]
+        for n, (cause, charged) in enumerate(specs)
+    ]
+
+
+CHARGED = ("failed", True)
+FREE = ("preempted", False)
+LOST = ("executorLost", False)
+STOPPED = ("stopped", False)
+FENCED = ("fenced", False)
+
+
+@pytest.mark.parametrize(
+    ("history", "attempt"),
+    [
+        ([], 0),
+        ([STOPPED], 1),
+        ([STOPPED] * 50, 50),
+        ([FENCED] * 50, 50),
+        ([FREE] * 20, 20),
+        ([LOST] * 20, 20),
+        ([CHARGED] * 3, 3),
+        ([FREE] * 20 + [CHARGED] * 3, 23),
+        ([FREE] * 23, 23),  # three beyond the limit are charged: three are allowed
+    ],
+)
+def test_a_task_within_its_allowance_is_started_again(history: list[tuple[str, bool]], attempt: int) -> None:
+    assert next_attempt(ends(*history), kind="ppo", now=LATER) == Start(attempt, None)
+
+
+@pytest.mark.parametrize(
+    ("history", "words"),
+    [
+        ([CHARGED] * 4, "ppo failed 4 times, 3 are allowed; the last end was failed"),
+        ([CHARGED, STOPPED, CHARGED, FREE, CHARGED, LOST, CHARGED], "failed 4 times"),
+        ([FREE] * 24, "preempted (free ends beyond 20 a stage are charged)"),
+        ([FREE] * 10 + [LOST] * 14, "executorLost (free ends beyond 20 a stage are charged)"),
+    ],
+)
+def test_a_task_beyond_its_allowance_fails(history: list[tuple[str, bool]], words: str) -> None:
+    verdict = next_attempt(ends(*history), kind="ppo", now=LATER)
+    assert isinstance(verdict, Fail)
+    assert verdict.reason == "TooManyFailures"
+    assert words in verdict.message
+    assert "scheduling.maxFailures" in verdict.message
+
+
+def test_raising_the_allowance_tries_a_failed_task_again() -> None:
+    history = ends(*[CHARGED] * 4)
+    assert next_attempt(history, RetrySettings(max_failures=4), kind="rm", now=LATER) == Start(4, None)
+
+
+def test_with_no_failure_allowed_the_first_one_ends_the_task() -> None:
+    assert isinstance(next_attempt(ends(CHARGED), RetrySettings(max_failures=0), kind="rm", now=LATER), Fail)
+
+
+def test_free_ends_of_the_stages_other_tasks_count_to_the_same_limit() -> None:
+    history = ends(*[FREE] * 4)
+    assert isinstance(next_attempt(history, kind="rm", now=LATER, free_elsewhere=20), Fail)
+    assert next_attempt(history, kind="rm", now=LATER, free_elsewhere=16) == Start(4, None)
+
+
+def test_only_preemptions_and_lost_executors_count_as_free_ends() -> None:
+    assert free_ends(ends(FREE, LOST, STOPPED, FENCED, CHARGED, ("preempted", True))) == 2
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(1, 10), (2, 20), (3, 40), (5, 160), (6, 300), (9, 300), (60, 300)]
+)
+def test_charged_failures_back_off_twice_as_long_each_time_up_to_five_minutes(
+    failures: int, seconds: int
+) -> None:
+    settings = RetrySettings(max_failures=100)
+    history = ends(*[CHARGED] * failures)
+    until = T0 + timedelta(seconds=seconds)
+    just_before = next_attempt(history, settings, kind="ppo", now=until - timedelta(milliseconds=1))
+    assert isinstance(just_before, Wait)
+    assert just_before.until == until
+    assert next_attempt(history, settings, kind="ppo", now=until) == Start(failures, None)
+
+
+@pytest.mark.parametrize("end", [FREE, LOST, STOPPED, FENCED])
+def test_after_a_free_end_there_is_no_wait(end: tuple[str, bool]) -> None:
+    assert next_attempt(ends(CHARGED, end), kind="ppo", now=T0) == Start(2, None)
+
+
+def test_the_next_attempt_goes_on_from_the_newest_resume_point() -> None:
+    history = [
+        Ended(0, Cause.PREEMPTED, False, T0, T0, resume=2),
+        Ended(1, Cause.PREEMPTED, False, T0, T0, resume=5),
+        Ended(2, Cause.STOPPED, False, T0, T0),
+    ]
+    assert next_attempt(history[::-1], kind="ppo", now=LATER) == Start(3, 5)
+
+
+def test_a_permanent_end_is_final_whatever_came_with_it() -> None:
+    history = [
+        Ended(
+            0, Cause.PERMANENT, True, T0, T0, code=73, message="families length and forbidden are at chance"
+        ),
+        Ended(1, Cause.STOPPED, False, T0, T0),
+    ]
+    verdict = next_attempt(history, RetrySettings(max_failures=20), kind="rm-warmup", now=LATER)
+    assert verdict == Fail(
+        "PermanentFailure",
+        "rm-warmup failed for good with exit 73: families length and forbidden are at chance",
+    )
+
+
+def oom(attempt: int, step: int | None, device: bool = True) -> Ended:
+    return Ended(attempt, Cause.OUT_OF_MEMORY, True, T0, T0, step=step, device_memory=device)
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "act"),
+    [
+        ("ppo", True, "lower ppo.tokensPerMicroBatch"),
+        ("rm", True, "lower rewardModel.batch"),
+        ("ppo", False, "raise roles.generator.resources.memory"),
+        ("rm-warmup", False, "raise roles.rewardModel.resources.memory"),
+        ("evaluate", False, "raise roles.evaluation.resources.memory"),
+    ],
+)
+def test_out_of_memory_twice_at_the_same_step_names_the_field_to_change(
+    kind: str, device: bool, act: str
+) -> None:
+    verdict = next_attempt([oom(0, 7, device), oom(1, 7, device)], kind=kind, now=LATER)
+    assert isinstance(verdict, Fail)
+    assert verdict.reason == "OutOfMemory"
+    assert verdict.message.endswith(f"twice at step 7; {act}")
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [oom(0, 7)],
+        [oom(0, 7), oom(1, 8)],  # it got further: another chance
+        [oom(0, 7, device=True), oom(1, 7, device=False)],
+        [oom(0, None), oom(1, None)],
+    ],
+)
+def test_out_of_memory_that_is_not_twice_the_same_is_tried_again(history: list[Ended]) -> None:
+    assert next_attempt(history, kind="ppo", now=LATER) == Start(len(history), None)
+
+
+def test_an_out_of_memory_in_between_makes_no_difference() -> None:
+    history = [oom(0, 7), Ended(1, Cause.PREEMPTED, False, T0, T0), oom(2, 9), oom(3, 7)]
+    verdict = next_attempt(history, RetrySettings(max_failures=20), kind="ppo", now=LATER)
+    assert isinstance(verdict, Fail)
+    assert verdict.reason == "OutOfMemory"
+
+
+def test_attempts_with_a_gap_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"attempts \[0, 2\] of ppo have a gap"):
+        next_attempt([oom(0, 1), oom(2, 1)], kind="ppo", now=LATER)
