@@ -341,7 +341,7 @@ class AttributeCount(Family[NumberSpec]):
     def witness(self, rng: Rng, response: str, ctx: Context) -> NumberSpec | None:
         most = len(attributes(ctx))
         relation, n = around(len(said_keys(response, ctx)), rng, margin=1, low=1)
-        return NumberSpec(relation, min(n, most)) if relation == "at_most" or n else None
+        return NumberSpec(relation, min(n, most))
 
     def modify(self, spec: NumberSpec, response: str, ctx: Context, rng: Rng) -> NumberSpec | None:
         found = opposed(spec.relation, spec.n, len(said_keys(response, ctx)), rng, spread=2)

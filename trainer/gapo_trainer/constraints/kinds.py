@@ -42,10 +42,11 @@ def opposed(
 
 
 def around(count: int, rng: Rng, *, margin: int, low: int = 0) -> tuple[Relation, int]:
-    """A one-sided bound that `count` meets, at most `margin` away."""
-    relation: Relation = rng.choice(("at_least", "at_most"))
+    """A one-sided bound that `count` meets, at most `margin` away unless `low` is further."""
     slack = rng.randint(0, margin)
-    return (relation, max(low, count - slack) if relation == "at_least" else max(low, count + slack))
+    if count >= low and rng.random() < 0.5:
+        return ("at_least", max(low, count - slack))
+    return ("at_most", max(low, count + slack))
 
 
 def swap_one(items: tuple[str, ...], candidates: list[str], rng: Rng) -> tuple[str, ...] | None:
