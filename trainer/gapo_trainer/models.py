@@ -171,7 +171,9 @@ class Critic(nn.Module):
         hidden = self.body(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        return cast(Tensor, self.head(hidden)).squeeze(-1).float()
+        # A value in bf16 has three digits: the head stays in float32.
+        with torch.autocast(hidden.device.type, enabled=False):
+            return cast(Tensor, self.head(hidden.float())).squeeze(-1)
 
 
 def build_critic(source: str | Path, *, what: str = "critic.model") -> Critic:

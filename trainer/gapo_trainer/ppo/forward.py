@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from gapo.errors import SpecError
-from gapo_trainer.ppo.math import action_mask, logprobs_and_entropy
+from gapo_trainer.ppo.math import action_mask, entropy_of, logprobs_of
 
 WASTE = 1.25
 """Longest row of a micro-batch as a multiple of its shortest, once it has `WORTHWHILE` tokens."""
@@ -30,13 +30,21 @@ class Policy(nn.Module):
         _refuse_altered_logits(model)
 
     def forward(
-        self, input_ids: Tensor, position_ids: Tensor, before: Tensor, actions: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        before: Tensor,
+        actions: Tensor,
+        temperature: float,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         """input_ids, position_ids [b, w] right-padded; before [m] flat indices of the positions that predict
-        actions [m] -> logprobs [m] and entropy [m], float32, at `temperature`."""
+        actions [m] -> logprobs [m] and, where asked for, entropy [m], float32, at `temperature`."""
         hidden = _hidden(self.lm.base_model, input_ids, position_ids)
         logits = cast(Any, self.lm).get_output_embeddings()(hidden.flatten(0, 1)[before]).float()
-        return logprobs_and_entropy(logits if temperature == 1.0 else logits / temperature, actions)
+        if temperature != 1.0:
+            logits = logits / temperature
+        return logprobs_of(logits, actions), entropy_of(logits) if with_entropy else None
 
 
 @dataclass(frozen=True)
@@ -130,10 +138,20 @@ class MicroBatch:
             self.mask, packed
         )
 
-    def policy(self, policy: nn.Module, temperature: float) -> tuple[Tensor, Tensor]:
-        """logprobs and entropy of the actions, [b, t] each."""
-        logprobs, entropy = policy(self.input_ids, self.position_ids, self.before, self.actions, temperature)
-        return self.spread(logprobs), self.spread(entropy)
+    def logprobs(self, policy: nn.Module, temperature: float) -> Tensor:
+        """log-probabilities of the actions, [b, t]."""
+        return self._policy(policy, temperature, False)[0]
+
+    def logprobs_and_entropy(self, policy: nn.Module, temperature: float) -> tuple[Tensor, Tensor]:
+        """log-probabilities of the actions and entropy of the policy before each, [b, t] both."""
+        logprobs, entropy = self._policy(policy, temperature, True)
+        return logprobs, self.spread(cast(Tensor, entropy))
+
+    def _policy(self, policy: nn.Module, temperature: float, entropy: bool) -> tuple[Tensor, Tensor | None]:
+        packed, entropies = policy(
+            self.input_ids, self.position_ids, self.before, self.actions, temperature, entropy
+        )
+        return self.spread(packed), entropies
 
     def values(self, critic: nn.Module) -> Tensor:
         """Values of the states before the actions, [b, t]."""

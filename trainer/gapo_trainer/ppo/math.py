@@ -36,9 +36,15 @@ def action_mask(lengths: Tensor, width: int | None = None) -> Tensor:
     return torch.arange(columns, device=lengths.device)[None, :] < lengths[:, None]
 
 
+def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
+    """Sum of x [b, t] where mask [b, t], over everything or over `dim`."""
+    kept = _zeroed(x, mask)
+    return kept.sum() if dim is None else kept.sum(dim=dim)
+
+
 def masked_mean(x: Tensor, mask: Tensor, all_reduce: AllReduce = local) -> Tensor:
     """Mean of x [b, t] where mask [b, t]; 0 where the mask is empty."""
-    both = all_reduce(torch.stack([_zeroed(x, mask).sum(), mask.sum().to(x.dtype)]))
+    both = all_reduce(torch.stack([masked_sum(x, mask), mask.sum().to(x.dtype)]))
     return both[0] / both[1].clamp(min=1)
 
 
@@ -124,7 +130,8 @@ class PolicyInputs:
     """One micro-batch of the actor, [b, t] each; only logprobs and entropy carry gradients."""
 
     logprobs: Tensor
-    entropy: Tensor
+    entropy: Tensor | None
+    """None where there is no entropy bonus."""
     old_logprobs: Tensor
     sampled_logprobs: Tensor
     advantages: Tensor
@@ -143,9 +150,10 @@ def policy_loss(x: PolicyInputs, cfg: Ppo) -> tuple[Tensor, dict[str, Tensor]]:
     free = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - cfg.clip_low, 1 + cfg.clip_high)
     importance = _zeroed(importance_weights(x.old_logprobs, x.sampled_logprobs), mask)
-    entropy = _zeroed(x.entropy, mask)
     policy = (x.weights * importance * torch.maximum(free, clipped)).sum()
-    loss = policy - cfg.entropy_coef * (x.weights * entropy).sum() if cfg.entropy_coef else policy
+    loss = policy
+    if x.entropy is not None:
+        loss = policy - cfg.entropy_coef * (x.weights * _zeroed(x.entropy, mask)).sum()
     with torch.no_grad():
         metrics = {
             "ppo/policy_loss": policy.detach(),
@@ -177,17 +185,16 @@ def value_loss(x: ValueInputs, value_clip: float) -> tuple[Tensor, dict[str, Ten
     return loss, {"ppo/value_loss": loss.detach()}
 
 
-def logprobs_and_entropy(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """logits [..., v], actions [...] -> log-probability of each action and entropy of the softmax, both [...].
+def logprobs_of(logits: Tensor, actions: Tensor) -> Tensor:
+    """logits [..., v] float32, actions [...] -> log-probability of each action [...]: logit - logsumexp, without a
+    second copy of the logits."""
+    return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(dim=-1)
 
-    Computed in float32 and without a second copy of the logits: log p = logit - logsumexp, and
-    H = logsumexp - sum p * logit. The entropy carries a gradient; detach it where it is only measured.
-    """
-    logits = logits.float()
-    normaliser = logits.logsumexp(dim=-1)
-    logprobs = logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - normaliser
-    probs = (logits - normaliser.unsqueeze(-1)).exp()
-    return logprobs, normaliser - (probs * logits).sum(dim=-1)
+
+def entropy_of(logits: Tensor) -> Tensor:
+    """logits [..., v] float32 -> entropy of their softmax in nats [...]."""
+    logprobs = torch.log_softmax(logits, dim=-1)
+    return -(logprobs.exp() * logprobs).sum(dim=-1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, all_reduce: AllReduce = local) -> float:

@@ -1,0 +1,259 @@
+"""The `ppo` task: one stage of PPO against a frozen reward model, then fresh samples (docs/artifacts.md)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ConfigDict, ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from gapo.api.base import ApiModel
+from gapo.api.judging import Evaluation
+from gapo.api.models import Critic as CriticSpec
+from gapo.api.models import Generator, Reference, RewardModel
+from gapo.api.training import Adversarial, Generation, Ppo, Stages
+from gapo.errors import SpecError
+from gapo_trainer.context import TaskContext
+from gapo_trainer.engine import Engine, Optim
+from gapo_trainer.evaluate.samples import read_prompts, write_samples
+from gapo_trainer.models import Critic, build_critic, eos_ids, load_critic, load_generator
+from gapo_trainer.ppo.forward import Policy
+from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
+from gapo_trainer.ppo.rollouts import Kept, Sampler
+from gapo_trainer.ppo.scorer import Scorer
+from gapo_trainer.ppo.state import (
+    Learner,
+    Progress,
+    read_kept,
+    read_progress,
+    save_progress,
+    save_state,
+)
+from gapo_trainer.ppo.summary import distributions, stage_metrics
+from gapo_trainer.ppo.trainer import PpoTrainer, frozen
+from gapo_trainer.rollout.local import TransformersRollout
+
+
+class Change(ApiModel):
+    """What rollbacks changed, all of them together (docs/method.md 15). The task's seed already has its offset."""
+
+    actor_lr_factor: float = 1.0
+    kl_factor: float = 1.0
+    seed_offset: int = 0
+
+
+class Params(ApiModel):
+    """The sections of the spec that this task reads."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    generator: Generator
+    reward_model: RewardModel
+    stages: Stages = Stages()
+    ppo: Ppo = Ppo()
+    critic: CriticSpec = CriticSpec()
+    reference: Reference = Reference()
+    adversarial: Adversarial = Adversarial()
+    generation: Generation = Generation()
+    evaluation: Evaluation = Evaluation()
+    change: Change = Change()
+
+    @staticmethod
+    def of(params: Mapping[str, Any]) -> Params:
+        """Raises SpecError for what is missing, invalid or cannot be honoured."""
+        try:
+            found = Params.model_validate(dict(params))
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise SpecError(f"{'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from error
+        for name, lora in (("generator", found.generator.lora), ("critic", found.critic.lora)):
+            if lora is not None:
+                raise SpecError(f"{name}.lora is not supported by PPO yet; leave it out to train all weights")
+        if found.stages.rollouts_per_iteration % found.generation.samples_per_prompt:
+            raise SpecError(
+                f"stages.rolloutsPerIteration ({found.stages.rollouts_per_iteration}) must be a multiple of "
+                f"generation.samplesPerPrompt ({found.generation.samples_per_prompt})"
+            )
+        return found
+
+
+def run(ctx: TaskContext) -> dict[str, float]:
+    """Trains one stage and writes its artifact to `ctx.out`; the manifest's metrics."""
+    params = Params.of(ctx.params)
+    stage = _Stage.open(ctx, params)
+    trainer, progress = stage.trainer, stage.progress
+    for iteration in range(stage.done, params.stages.iterations):
+        outcome = trainer.iteration(iteration)
+        progress.add(outcome)
+        stage.kept = outcome.kept
+        fraction = (iteration + 1) / (params.stages.iterations + 1)
+        ctx.report({"fraction": fraction, "metrics": progress.rows[-1]})
+        if stage.agree(ctx.resume.due()):
+            stage.checkpoint(ctx, iteration + 1)
+    return stage.finish(ctx)
+
+
+@dataclass
+class _Stage:
+    """A stage between opening and committing."""
+
+    params: Params
+    trainer: PpoTrainer
+    tokenizer: PreTrainedTokenizerBase
+    progress: Progress
+    done: int
+    """Iterations that a resume point already holds."""
+    kept: Kept | None
+
+    @staticmethod
+    def open(ctx: TaskContext, params: Params) -> _Stage:
+        """Loads the models and the state: of this task's resume point, of the stage before, or of the start."""
+        resumed = ctx.scratch / "resumed"
+        done = ctx.resume.restore(resumed)
+        before = ctx.inputs.get("state")
+        source = resumed if done is not None else before
+        learner = None if source is None else Learner.read(source)
+        scorer = make_scorer(ctx, params)
+        start_folder = ctx.inputs.get("start", ctx.inputs["reference"]) / "generator"
+
+        weights = resumed if done is not None else ctx.inputs["generator"]
+        model, tokenizer = load_generator(weights / "generator", what="the ppo task's generator")
+        actor = Engine(
+            Policy(model),
+            _optim(params.ppo, params.ppo.actor_lr * params.change.actor_lr_factor),
+            name="actor",
+        )
+        changed = done is None and learner is not None and learner.rm_digest != scorer.digest
+        inherits = source is not None and learner is not None and (source / "critic").is_dir()
+        if changed and params.critic.on_stage_change == "reset":
+            inherits = False
+        critic = Engine(
+            load_critic(source / "critic")
+            if inherits and source is not None
+            else _new_critic(params, start_folder),
+            _optim(params.ppo, params.ppo.critic_lr),
+            name="critic",
+        )
+        if learner is not None and source is not None:
+            actor.load(source / "state")
+            if inherits:
+                critic.load(source / "state")
+
+        sampler = Sampler(
+            read_prompts(ctx.inputs["data"] / "prompts-train.jsonl", sys.maxsize, verified=_verified(params)),
+            tokenizer,
+            TransformersRollout(
+                model,
+                eos_ids=eos_ids(tokenizer, model),
+                batch=params.generation.batch,
+                autocast=actor.autocast,
+            ),
+            params.generation,
+            seed=ctx.task.seed,
+            stage=ctx.task.stage,
+            verified=_verified(params),
+        )
+        start = None
+        if "start" in ctx.inputs:
+            start = frozen(Policy(load_generator(start_folder)[0]), actor.device)
+        reference = Policy(load_generator(ctx.inputs["reference"] / "generator")[0])
+        trainer = PpoTrainer(
+            cfg=params.ppo,
+            stages=params.stages,
+            actor=actor,
+            critic=critic,
+            reference=frozen(reference, torch.device("cpu") if params.reference.offload else actor.device),
+            start=start,
+            sampler=sampler,
+            scorer=scorer,
+            kl=_controller(params, learner),
+            std=RunningStd() if learner is None else learner.std,
+            seed=ctx.task.seed,
+            stage=ctx.task.stage,
+        )
+        stage = _Stage(params, trainer, tokenizer, Progress(), done or 0, None)
+        if done is not None:
+            stage.progress = read_progress(resumed)
+        if source is not None:
+            stage.kept = read_kept(source)
+        if changed and inherits and params.critic.on_stage_change == "warm" and stage.kept is not None:
+            stage.progress.warmup = trainer.warm_critic(stage.kept, params.critic.warmup_passes)
+        return stage
+
+    def agree(self, mine: bool) -> bool:
+        """True on all processes where it is on any."""
+        return bool(self.trainer.actor.all_reduce(torch.tensor(float(mine))) > 0)
+
+    def checkpoint(self, ctx: TaskContext, iteration: int) -> None:
+        """Saves a resume point after `iteration` iterations, in a folder of its own: an upload may still read the last."""
+        folder = ctx.scratch / f"resume-{iteration}"
+        if self.trainer.actor.rank == 0:
+            self._save(folder)
+            save_progress(folder, self.progress)
+        ctx.resume.save(folder, iteration)
+
+    def finish(self, ctx: TaskContext) -> dict[str, float]:
+        """Samples with the final weights and writes the artifact."""
+        trainer, params = self.trainer, self.params
+        chosen = trainer.sampler.choose(
+            params.adversarial.samples_per_stage, 0, "shuffled", role="sampled-prompts"
+        )
+        rollouts = trainer.sampler.sample(chosen, 0, trainer.publish(), role="samples")
+        logits = trainer.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.prompts)
+        samples = rollouts.samples(logits.float().sigmoid().tolist())
+        metrics = stage_metrics(self.progress, samples)
+        if trainer.actor.rank == 0:
+            self._save(ctx.out)
+            write_samples(ctx.out / "samples.jsonl", samples)
+            with (ctx.out / "metrics.jsonl").open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in self.progress.rows)
+            shown = distributions(samples, params.generation.max_new_tokens)
+            (ctx.out / "distributions.json").write_text(json.dumps(shown), encoding="utf-8")
+        trainer.actor.accelerator.wait_for_everyone()
+        return metrics
+
+    def _save(self, folder: Path) -> None:
+        if folder.name.startswith("resume-"):
+            shutil.rmtree(folder, ignore_errors=True)
+        save_state(folder, self.trainer, self.tokenizer, self.kept, self.params.change.kl_factor)
+
+
+def make_scorer(ctx: TaskContext, params: Params) -> Scorer:
+    """The verifier, or the reward model that the task was given."""
+    from gapo_trainer.reward.scorer import RewardModelScorer, VerifierScorer
+
+    if params.reward_model.source == "verifier":
+        return VerifierScorer()
+    if "rm" not in ctx.inputs:
+        raise SpecError("the ppo task has no rm input, and rewardModel.source is not verifier")
+    return RewardModelScorer.load(ctx.inputs["rm"] / "rm")
+
+
+def _verified(params: Params) -> bool:
+    return params.evaluation.scorer == "verifier"
+
+
+def _new_critic(params: Params, start: Path) -> Critic:
+    if params.critic.model is not None:
+        return build_critic(params.critic.model)
+    return build_critic(start, what="the supervised start")
+
+
+def _optim(cfg: Ppo, lr: float) -> Optim:
+    return Optim(lr, cfg.betas, cfg.eps, cfg.weight_decay, cfg.grad_clip)
+
+
+def _controller(params: Params, learner: Learner | None) -> AdaptiveKL:
+    """The KL controller: where the last stage left it, or as the spec says; a rollback's factor is applied once."""
+    cfg, factor = params.ppo.kl, params.change.kl_factor
+    fresh = AdaptiveKL(cfg.coef * factor, cfg.target, cfg.horizon if cfg.adaptive else 0)
+    if learner is None or not cfg.adaptive:
+        return fresh
+    return replace(fresh, kl_coef=learner.kl_coef * factor / learner.kl_factor)

@@ -1,0 +1,410 @@
+"""The PPO loop: rollouts, scores, logprobs and values, advantages, epochs of minibatches, metrics.
+
+Differs from the textbook: the ratio's denominator is recomputed by the trainer, and the sampler's own logprobs
+serve only as truncated importance weights; losses are normalised by the minibatch's tokens over all processes, so
+that micro-batches and processes change nothing but rounding; the first epoch's cut into minibatches is made before
+the old logprobs, which are computed on the same micro-batches, so that its first ratio is 1 exactly.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from gapo.api.training import Ppo, Stages
+from gapo_trainer.engine import Engine
+from gapo_trainer.models import Critic
+from gapo_trainer.ppo import math as ppo
+from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences, micro_batches
+from gapo_trainer.ppo.rewards import Terminal, terminal
+from gapo_trainer.ppo.rollouts import Kept, Rollouts, Sampler
+from gapo_trainer.ppo.scorer import Scorer
+from gapo_trainer.rng import generator
+
+log = logging.getLogger(__name__)
+
+MISMATCH_ALARM = 0.01
+"""KL between sampler and trainer, nats a token, above which the importance weights hide a real difference."""
+TOTALS = frozenset({"ppo/rollouts", "ppo/skipped_updates", "ppo/trained_tokens", "ppo/generated_tokens"})
+"""Metrics that count; all others are means, but for the largest first ratio."""
+RATIO_FIRST = "ppo/ratio_first_minibatch_max"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One iteration's tensors over all n rollouts, [n, t] unless said otherwise."""
+
+    sequences: Sequences
+    mask: Tensor
+    sampled_logprobs: Tensor
+    old_logprobs: Tensor
+    entropy: Tensor
+    values: Tensor
+    kl: Tensor
+    """Penalty a token, against the reference."""
+    kl_reference: Tensor
+    kl_start: Tensor
+    """k1 estimates for the metrics, against the reference and the supervised start."""
+
+
+@dataclass
+class Outcome:
+    """What an iteration leaves: its metrics, and what the stage's summary and the next stage need."""
+
+    metrics: dict[str, float]
+    kept: Kept
+    scores: list[float]
+    passed: list[bool] | None
+
+
+@dataclass
+class PpoTrainer:
+    """Actor and critic in training, with everything that an iteration reads."""
+
+    cfg: Ppo
+    stages: Stages
+    actor: Engine[Policy]
+    critic: Engine[Critic]
+    reference: Policy
+    start: Policy | None
+    """The supervised start, where the reference is another model."""
+    sampler: Sampler
+    scorer: Scorer
+    kl: ppo.AdaptiveKL
+    std: ppo.RunningStd
+    seed: int
+    stage: int
+    clock: dict[str, float] = field(default_factory=dict)
+    """Seconds by phase in the current iteration."""
+
+    @property
+    def temperature(self) -> float:
+        return self.sampler.generation.temperature
+
+    def iteration(self, iteration: int) -> Outcome:
+        """Runs one iteration; two trainers in the same state do the same, bit for bit, on a CPU."""
+        self.clock.clear()
+        with self._timed("iteration"):
+            with self._timed("rollout"):
+                rollouts = self.sampler.sample(
+                    self._prompts(iteration), iteration, self.publish(), self._role()
+                )
+            with self._timed("score"):
+                scored = self._score(rollouts)
+            plan = self._plan(rollouts, iteration, epoch=0)
+            with self._timed("forward"):
+                batch = self._measure(rollouts, plan)
+            rewards = ppo.shape_rewards(
+                scored.reward.to(batch.mask.device), batch.kl, batch.mask, self.kl.kl_coef
+            )
+            advantages, returns = ppo.gae(batch.values, rewards, batch.mask, self.cfg.gamma, self.cfg.lambda_)
+            metrics = self._describe(rollouts, scored, batch, rewards, returns)
+            if scored.saturated(self.cfg.reward):
+                metrics["ppo/skipped_updates"] = 1.0
+                log.warning(
+                    "stage %d iteration %d: the scores' spread is %.3g, under ppo.reward.saturationStd %g; "
+                    "no update", self.stage, iteration, scored.spread, self.cfg.reward.saturation_std,
+                )  # fmt: skip
+            else:
+                with self._timed("update"):
+                    metrics |= self._update(batch, advantages, returns, plan, iteration)
+                self.kl = self.kl.after(metrics["ppo/kl"], len(rollouts.prompts) * self.actor.world)
+            self.std = scored.std
+        metrics |= {f"wall/{name}": seconds for name, seconds in self.clock.items()}
+        probabilities = scored.probability.tolist()
+        return Outcome(metrics, Kept(rollouts, batch.kl), probabilities, rollouts.passed)
+
+    def publish(self) -> str:
+        """Hands the actor's weights to the rollout backend; their version."""
+        version = f"{self.stage}.{self.actor.steps}"
+        self.sampler.backend.publish(version)
+        return version
+
+    def warm_critic(self, kept: Kept, passes: int) -> dict[str, float]:
+        """Trains only the critic on an earlier stage's last rollouts, scored anew (docs/method.md 8).
+
+        Values and returns are computed anew for each pass; no value clipping, for the old values are to be left.
+        """
+        device = self.critic.device
+        sequences, kl = kept.rollouts.sequences(device), kept.kl.to(device)
+        mask = sequences.mask
+        scored = self._score(kept.rollouts)
+        self.std = scored.std
+        rewards = ppo.shape_rewards(scored.reward.to(device), kl, mask, self.kl.kl_coef)
+        metrics: dict[str, float] = {}
+        for index in range(passes):
+            plan = self._cut(sequences.lengths, f"critic-warmup-{index}", 0)
+            values = torch.zeros_like(rewards)
+            for micro in _flat(plan):
+                batch = MicroBatch.of(sequences, micro)
+                _put(values, micro, self._values(batch))
+            _, returns = ppo.gae(values, rewards, mask, self.cfg.gamma, self.cfg.lambda_)
+            variance = ppo.explained_variance(values, returns, mask, self.critic.all_reduce)
+            metrics.setdefault("critic/warmup_explained_variance_before", variance)
+            for minibatch in plan:
+                weights = self._weights(mask, minibatch, "token")
+                for i, micro in enumerate(minibatch):
+                    batch = MicroBatch.of(sequences, micro)
+                    self._value_backward(batch, values, returns, weights, 0.0, last=i == len(minibatch) - 1)
+                self.critic.step(self._lr_factor(self.critic.steps, 0.0))
+            metrics["critic/warmup_explained_variance"] = variance
+        return metrics
+
+    # --- what was sampled ---
+
+    def _prompts(self, iteration: int) -> list[int]:
+        per_prompt = self.sampler.generation.samples_per_prompt
+        chosen = self.sampler.choose(
+            self.stages.rollouts_per_iteration // per_prompt, iteration, self.stages.prompt_sampling
+        )
+        repeated = [index for index in chosen for _ in range(per_prompt)]
+        return repeated[self.actor.rank :: self.actor.world]
+
+    def _role(self) -> str:
+        return "rollouts" if self.actor.world == 1 else f"rollouts-{self.actor.rank}"
+
+    def _score(self, rollouts: Rollouts) -> Terminal:
+        """Scores of this process's rollouts; their spread is over all processes'."""
+        logits = self.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.prompts).float().cpu()
+        both = self._gathered(torch.stack([logits, torch.tensor(rollouts.clean).float()]))
+        found = terminal(both[0], both[1] > 0.5, self.cfg.reward, self.std, self.scorer.digest)
+        if self.actor.world == 1:
+            return found
+        mine = slice(self.actor.rank * len(logits), (self.actor.rank + 1) * len(logits))
+        return Terminal(found.probability[mine], found.reward[mine], found.spread, found.std)
+
+    def _gathered(self, x: Tensor) -> Tensor:
+        """[k, n] of this process -> [k, n * world] of all."""
+        world, rank = self.actor.world, self.actor.rank
+        if world == 1:
+            return x
+        slots = torch.zeros(x.shape[0], world, x.shape[1])
+        slots[:, rank] = x.nan_to_num(nan=float("nan"), posinf=1e9, neginf=-1e9)
+        return self.actor.all_reduce(slots).flatten(1)
+
+    # --- minibatches ---
+
+    def _plan(self, rollouts: Rollouts, iteration: int, epoch: int) -> list[list[Tensor]]:
+        lengths = torch.tensor(
+            [len(p) + len(r) for p, r in zip(rollouts.prompt_ids, rollouts.token_ids, strict=True)]
+        )
+        return self._cut(lengths, f"minibatches-{epoch}", iteration)
+
+    def _cut(self, lengths: Tensor, role: str, iteration: int) -> list[list[Tensor]]:
+        """A fresh permutation, cut into minibatches of micro-batches."""
+        order = torch.randperm(len(lengths), generator=generator(self.seed, self.stage, role, iteration))
+        size = max(1, self.cfg.mini_batch // self.actor.world)
+        return [
+            micro_batches(lengths, rows, self.cfg.tokens_per_micro_batch) for rows in torch.split(order, size)
+        ]
+
+    def _weights(self, mask: Tensor, minibatch: Sequence[Tensor], reduction: str) -> Tensor:
+        """[n, t] token weights of one minibatch; 0 in every other row."""
+        rows = torch.cat(list(minibatch)).to(mask.device)
+        weights = torch.zeros(mask.shape, device=mask.device)
+        sequence = reduction == "sequence"
+        weights[rows] = ppo.token_weights(
+            mask[rows], "sequence" if sequence else "token", self.actor.all_reduce
+        )
+        return weights
+
+    @torch.no_grad()
+    def _measure(self, rollouts: Rollouts, plan: Sequence[Sequence[Tensor]]) -> Batch:
+        """Old logprobs, entropies, values and KLs, micro-batch by micro-batch of `plan`."""
+        device = self.actor.device
+        sequences = rollouts.sequences(device)
+        mask = sequences.mask
+        old, entropy, values, reference, start = (torch.zeros(mask.shape, device=device) for _ in range(5))
+        for micro in _flat(plan):
+            batch = MicroBatch.of(sequences, micro)
+            logprobs, h = batch.logprobs_and_entropy(self.actor.model, self.temperature)
+            _put(old, micro, logprobs)
+            _put(entropy, micro, h)
+            _put(values, micro, self._values(batch))
+        self._reference_logprobs(self.reference, sequences, plan, reference)
+        if self.start is not None:
+            self._reference_logprobs(self.start, sequences, plan, start)
+        kl_reference = old - reference
+        return Batch(
+            sequences=sequences,
+            mask=mask,
+            sampled_logprobs=rollouts.padded_logprobs(device),
+            old_logprobs=old,
+            entropy=entropy,
+            values=values,
+            kl=ppo.kl_per_token(old, reference, self.cfg.kl.estimator),
+            kl_reference=kl_reference,
+            kl_start=kl_reference if self.start is None else old - start,
+        )
+
+    def _reference_logprobs(
+        self, policy: Policy, sequences: Sequences, plan: Sequence[Sequence[Tensor]], into: Tensor
+    ) -> None:
+        """Fills `into` [n, t] with a frozen model's logprobs; one that is offloaded comes in for just this."""
+        home = next(policy.parameters()).device
+        policy.to(into.device)
+        with self.actor.autocast():
+            for micro in _flat(plan):
+                _put(into, micro, MicroBatch.of(sequences, micro).logprobs(policy, self.temperature))
+        policy.to(home)
+
+    @torch.no_grad()
+    def _values(self, batch: MicroBatch) -> Tensor:
+        return batch.values(self.critic.model)
+
+    # --- learning ---
+
+    def _update(
+        self, batch: Batch, advantages: Tensor, returns: Tensor, plan: list[list[Tensor]], iteration: int
+    ) -> dict[str, float]:
+        cfg = self.cfg
+        if cfg.whiten:
+            advantages = ppo.masked_whiten(advantages, batch.mask, self.actor.all_reduce)
+        sums: dict[str, Tensor] = {}
+        first = 0.0
+        steps = 0
+        norms = [0.0, 0.0]
+        for epoch in range(cfg.epochs):
+            if epoch > 0:
+                plan = self._cut(batch.sequences.lengths, f"minibatches-{epoch}", iteration)
+            for number, minibatch in enumerate(plan):
+                weights = self._weights(batch.mask, minibatch, cfg.loss_reduction)
+                uniform = (
+                    weights
+                    if cfg.loss_reduction == "token"
+                    else self._weights(batch.mask, minibatch, "token")
+                )
+                ratio_max = torch.zeros((), device=batch.mask.device)
+                for i, micro in enumerate(minibatch):
+                    last = i == len(minibatch) - 1
+                    micro_batch = MicroBatch.of(batch.sequences, micro)
+                    parts = self._policy_backward(micro_batch, batch, advantages, weights, last=last)
+                    parts |= self._value_backward(
+                        micro_batch, batch.values, returns, uniform, cfg.value_clip, last=last
+                    )
+                    ratio_max = torch.maximum(ratio_max, parts.pop("ppo/ratio_max"))
+                    for name, part in parts.items():
+                        sums[name] = sums[name] + part if name in sums else part
+                done = (iteration + (epoch + number / len(plan)) / cfg.epochs) / self.stages.iterations
+                norms[0] += self.actor.step(self._lr_factor(self.actor.steps, done))
+                norms[1] += self.critic.step(self._lr_factor(self.critic.steps, done))
+                if epoch == number == 0:
+                    first = float(ratio_max)
+                steps += 1
+        metrics = {name: float(self.actor.all_reduce(total)) / steps for name, total in sums.items()}
+        tokens = float(batch.sequences.lengths.sum()) * cfg.epochs
+        return metrics | {
+            RATIO_FIRST: first,
+            "ppo/grad_norm": norms[0] / steps,
+            "critic/grad_norm": norms[1] / steps,
+            "ppo/trained_tokens": float(self.actor.all_reduce(torch.tensor(tokens, dtype=torch.float64))),
+        }
+
+    def _policy_backward(
+        self, micro: MicroBatch, batch: Batch, advantages: Tensor, weights: Tensor, *, last: bool
+    ) -> dict[str, Tensor]:
+        if self.cfg.entropy_coef:
+            logprobs, entropy = micro.logprobs_and_entropy(self.actor.model, self.temperature)
+        else:
+            logprobs, entropy = micro.logprobs(self.actor.model, self.temperature), None
+        old, sampled, advantages, weights = (
+            _take(x, micro) for x in (batch.old_logprobs, batch.sampled_logprobs, advantages, weights)
+        )
+        inputs = ppo.PolicyInputs(logprobs, entropy, old, sampled, advantages, weights)
+        loss, metrics = ppo.policy_loss(inputs, self.cfg)
+        self.actor.backward(loss, last=last)
+        return metrics
+
+    def _value_backward(
+        self, micro: MicroBatch, old: Tensor, returns: Tensor, weights: Tensor, clip: float, *, last: bool
+    ) -> dict[str, Tensor]:
+        values = micro.values(self.critic.model)
+        inputs = ppo.ValueInputs(values, *(_take(x, micro) for x in (old, returns, weights)))
+        loss, metrics = ppo.value_loss(inputs, clip)
+        self.critic.backward(loss, last=last)
+        return metrics
+
+    def _lr_factor(self, steps: int, done: float) -> float:
+        """Warm-up over the run's first optimiser steps; `linear` falls to 10 % over the stage (`done` 0 to 1)."""
+        rise = min(1.0, (steps + 1) / self.cfg.warmup) if self.cfg.warmup else 1.0
+        return rise * (1.0 - 0.9 * done if self.cfg.schedule == "linear" else 1.0)
+
+    # --- reporting ---
+
+    def _describe(
+        self, rollouts: Rollouts, scored: Terminal, batch: Batch, rewards: Tensor, returns: Tensor
+    ) -> dict[str, float]:
+        """The iteration's metrics but for the update's."""
+        n = len(rollouts.prompts)
+        reduce, mask = self.actor.all_reduce, batch.mask
+
+        def mean(x: Tensor) -> float:
+            return float(ppo.masked_mean(x, mask, reduce))
+
+        def share(x: Sequence[float] | Sequence[bool]) -> float:
+            return float(reduce(torch.tensor([float(sum(x)), float(len(x))]))[0]) / (n * self.actor.world)
+
+        delta = batch.old_logprobs - batch.sampled_logprobs
+        mismatch = mean(torch.expm1(delta) - delta)  # k3 of KL(sampler || trainer)
+        if mismatch > MISMATCH_ALARM:
+            log.warning("stage %d: sampler and trainer differ by %.3g nats a token", self.stage, mismatch)
+        penalty = (self.kl.kl_coef * ppo.masked_sum(batch.kl, mask, dim=1)).std(correction=0)
+        generated = float(sum(len(row) for row in rollouts.token_ids))
+        metrics = {
+            "ppo/reward": share(rewards.sum(dim=1).tolist()),
+            "ppo/score": share(scored.probability.tolist()),
+            "ppo/score_std": scored.spread,
+            "ppo/score_kl_std_ratio": scored.spread / max(float(penalty), 1e-6),
+            "ppo/kl": mean(batch.kl_reference),
+            "ppo/kl_sft": mean(batch.kl_start),
+            "ppo/kl_coef": self.kl.kl_coef,
+            "ppo/entropy": mean(batch.entropy),
+            "ppo/mismatch_mean": mean(delta.abs()),
+            "ppo/mismatch_p99": float(torch.quantile(delta.abs()[mask].float()[:1_000_000], 0.99)),
+            "ppo/mismatch_kl": mismatch,
+            "critic/explained_variance": ppo.explained_variance(batch.values, returns, mask, reduce),
+            "ppo/response_length": share([len(row) for row in rollouts.token_ids]),
+            "ppo/missing_eos": 1.0 - share(rollouts.clean),
+            "ppo/distinct_responses": share([len(set(rollouts.responses))]),
+            "ppo/skipped_updates": 0.0,
+            "ppo/rollouts": float(n * self.actor.world),
+            "ppo/trained_tokens": 0.0,
+            "ppo/generated_tokens": float(reduce(torch.tensor(generated, dtype=torch.float64))),
+        }
+        passed = rollouts.passed
+        if passed is not None:
+            metrics["ppo/satisfaction"] = share(passed)
+        return metrics
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.clock[name] = self.clock.get(name, 0.0) + time.perf_counter() - start
+
+
+def frozen(policy: Policy, device: torch.device) -> Policy:
+    """A policy that is only read: no gradients, in eval mode, on `device`."""
+    policy.requires_grad_(False)
+    nn.Module.train(policy, False)
+    return policy.to(device)
+
+
+def _flat(plan: Sequence[Sequence[Tensor]]) -> Iterator[Tensor]:
+    return (micro for minibatch in plan for micro in minibatch)
+
+
+def _put(into: Tensor, rows: Tensor, values: Tensor) -> None:
+    """into [n, t], values [b, t'] with t' <= t: writes the rows."""
+    into[rows.to(into.device), : values.shape[1]] = values.to(into.dtype)
+
+
+def _take(x: Tensor, micro: MicroBatch) -> Tensor:
+    """[n, t] -> the micro-batch's rows and columns [b, t']."""
+    return x[micro.rows.to(x.device), : micro.mask.shape[1]]
