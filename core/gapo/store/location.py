@@ -1,4 +1,8 @@
-"""Opening a storage location by its address. Credentials are ambient: environment, pod identity, instance role."""
+"""Opening a storage location by its address.
+
+Credentials are ambient: environment variables, pod identity or instance role. Profiles in ~/.aws are not read;
+`aws configure export-credentials --format env` turns one into environment variables.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,11 @@ from gapo.errors import SpecError
 from gapo.store.objects import plain_message
 
 if TYPE_CHECKING:
-    from obstore.store import ClientConfig
+    from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = "s3://BUCKET[/PREFIX], gs://BUCKET[/PREFIX], az://CONTAINER[/PREFIX], file:///FOLDER, memory://, or a folder"
+
+RETRY_FOR = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -30,8 +36,8 @@ class Location:
     endpoint: str | None = None
     region: str | None = None
 
-    def open(self) -> ObjectStore:
-        return open_location(self.uri, endpoint=self.endpoint, region=self.region)
+    def open(self, *, retry_for: timedelta = RETRY_FOR) -> ObjectStore:
+        return open_location(self.uri, endpoint=self.endpoint, region=self.region, retry_for=retry_for)
 
 
 def open_location(
@@ -41,7 +47,7 @@ def open_location(
     region: str | None = None,
     ca_file: Path | None = None,
     read_timeout: timedelta = timedelta(minutes=2),
-    retry_for: timedelta = timedelta(minutes=1),
+    retry_for: timedelta = RETRY_FOR,
     options: Mapping[str, str] | None = None,
 ) -> ObjectStore:
     """The store at `uri`; a folder is created where it does not exist. No network request is made.
@@ -69,7 +75,17 @@ def open_location(
     }
     if ca_file is not None:
         client["root_certificate"] = ca_file.read_bytes()
-    settings: dict[str, Any] = {"client_options": client, "retry_config": {"retry_timeout": retry_for}}
+    # Time alone bounds the retries: ten of them, the library's limit, are over within four seconds.
+    retry: RetryConfig = {
+        "max_retries": 1000,
+        "retry_timeout": retry_for,
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=3),
+            "base": 2,
+        },
+    }
+    settings: dict[str, Any] = {"client_options": client, "retry_config": retry}
     settings |= {"prefix": path or None, **(options or {})}
     if endpoint is not None:
         settings["endpoint"] = endpoint

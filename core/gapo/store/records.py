@@ -180,6 +180,12 @@ class Ended(Record):
     gpus: Count = 0
     last_resume: Count | None = None
     """Number of the last resume point seen when the attempt ended: the search for the next starts here."""
+    step: Count | None = None
+    """Step of the task, through all its attempts, at which it ended."""
+    device_memory: bool = False
+    """With cause `outOfMemory`: the device's memory ran out, not the host's."""
+    bad_input: Key | None = None
+    """Exit 66: the manifest that the attempt found corrupt."""
 
 
 class Revoked(Record):

@@ -28,7 +28,7 @@ BACKENDS = ["file", "memory", "s3", *(["real-s3"] if "GAPO_TEST_S3_ENDPOINT" in 
 @pytest.fixture(scope="session")
 def moto_endpoint() -> Iterator[str]:
     """An S3 server double on loopback, with one bucket."""
-    import boto3
+    import boto3  # type: ignore[import-untyped]
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

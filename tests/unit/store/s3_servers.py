@@ -24,7 +24,9 @@ class FaultProxy:
     def __init__(self, upstream: str) -> None:
         self.upstream = urlsplit(upstream)
         self.strip: set[str] = set()
-        """Names, lower case, of request headers that are not forwarded."""
+        """Names, lower case, of request headers that are not forwarded..."""
+        self.strip_for = ""
+        """...where the path ends in this."""
         self.instead: Callable[[str, str], Answer | None] = lambda method, path: None
         """Answers without forwarding, where it returns something."""
         self.after: Callable[[str, str], Answer | None] = lambda method, path: None
@@ -41,7 +43,11 @@ class FaultProxy:
             self._reply(handler, answer[0], {}, answer[1])
             return
         connection = http.client.HTTPConnection(self.upstream.hostname or "", self.upstream.port or 80)
-        headers = {k: v for k, v in handler.headers.items() if k.lower() not in self.strip}
+        headers = {
+            k: v
+            for k, v in handler.headers.items()
+            if k.lower() not in self.strip or not path.endswith(self.strip_for)
+        }
         connection.request(method, path, body, headers)
         response = connection.getresponse()
         content = response.read()

@@ -13,6 +13,7 @@ from tests.unit.store.support import NOW, RUN_ID, TASK, stored
 from gapo.errors import InputArtifactError, InvariantError
 from gapo.store import layout
 from gapo.store.commit import (
+    Committed,
     check_objects,
     commit_manifest,
     fetch,
@@ -30,8 +31,8 @@ Make = Callable[..., Manifest]
 KEY = "stages/2/ppo/manifest-0.json"
 
 
-def load(objects: Objects, **changes: str) -> object:
-    return load_manifest(objects, 2, "ppo", 0, **{"run_id": RUN_ID, "task_digest": TASK, **changes})
+def load(objects: Objects) -> Committed | None:
+    return load_manifest(objects, 2, "ppo", 0, run_id=RUN_ID, task_digest=TASK)
 
 
 def test_a_committed_manifest_reads_back_equal_with_the_digest_of_its_bytes(
@@ -142,6 +143,15 @@ def test_a_commit_onto_garbage_is_reported_and_never_counts_as_won(
     assert objects.get(KEY) == b"{}"
 
 
+def test_a_commit_onto_another_runs_manifest_is_reported_and_never_counts_as_lost(
+    objects: Objects, make_manifest: Make
+) -> None:
+    objects.put(KEY, make_manifest(run_id="ffffffffffff").to_bytes())
+    with pytest.raises(InputArtifactError, match="runID") as caught:
+        commit_manifest(objects, make_manifest())
+    assert caught.value.manifest == KEY
+
+
 def test_a_manifest_too_long_for_its_readers_is_refused_before_it_is_written(
     objects: Objects, make_manifest: Make
 ) -> None:
@@ -238,10 +248,11 @@ def test_a_lost_or_shortened_object_is_found_by_one_head_and_by_fetch(
     objects.delete(ref.key)
     if harm == "cut short":
         objects.put(ref.key, b"01234")
-    for read in (
+    reads: list[Callable[[], object]] = [
         lambda: check_objects(objects, committed),
         lambda: fetch(objects, committed, None, tmp_path / "out"),
-    ):
+    ]
+    for read in reads:
         with pytest.raises(InputArtifactError, match=r"absent|5 bytes instead of 10") as caught:
             read()
         assert caught.value.manifest == KEY

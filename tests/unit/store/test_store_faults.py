@@ -89,30 +89,20 @@ def test_a_claim_survives_a_409_that_landed_nothing_without_skipping_a_number(
 def test_a_store_that_ignores_if_none_match_is_refused_by_the_probe(
     behind: Objects, proxy: FaultProxy
 ) -> None:
-    proxy.strip = {"if-none-match"}
-    with pytest.raises(UnsafeLocationError, match="ignores conditional creates") as caught:
+    proxy.strip, proxy.strip_for = {"if-none-match"}, "-twice"
+    with pytest.raises(UnsafeLocationError, match="a second create of the same object") as caught:
         probe_location(behind, "token")
     assert caught.value.reason == "LocationUnsafe"
     assert behind.where in str(caught.value)
     assert behind.get(".probe/token-twice") is None
 
 
-def test_a_store_that_checks_first_and_writes_later_is_refused_by_the_race(
+def test_a_store_that_takes_several_simultaneous_creates_is_refused_by_the_race(
     behind: Objects, proxy: FaultProxy
 ) -> None:
-    """Create twice looks right there; only simultaneous creates show that several win."""
-    landed: set[str] = set()
-
-    def check_only_what_was_long_there(method: str, path: str) -> Answer | None:
-        if method == "PUT" and path.endswith("-twice"):
-            if path in landed:
-                return 412, b"<Error><Code>PreconditionFailed</Code></Error>"
-            landed.add(path)
-        return None
-
-    proxy.strip = {"if-none-match"}
-    proxy.instead = check_only_what_was_long_there
-    with pytest.raises(UnsafeLocationError, match="of 8 simultaneous creates"):
+    """Create twice looks right there."""
+    proxy.strip, proxy.strip_for = {"if-none-match"}, "-race"
+    with pytest.raises(UnsafeLocationError, match="8 of 8 simultaneous creates"):
         probe_location(behind, "token")
     assert behind.get(".probe/token-race") is None
 
@@ -143,6 +133,12 @@ def test_a_missing_bucket_is_a_fault_and_never_an_empty_run(moto_endpoint: str) 
     for call in (lambda: nowhere.get("run.json"), lambda: nowhere.create("run.json", b"{}")):
         with pytest.raises(StoreError, match="NoSuchBucket"):
             call()
+
+
+def test_a_short_outage_is_waited_out(behind: Objects, proxy: FaultProxy) -> None:
+    proxy.instead = times(2, (503, b"<Error><Code>SlowDown</Code></Error>"))
+    assert behind.create("run.json", b"{}")
+    assert [method for method, _ in proxy.seen] == ["PUT"] * 3
 
 
 def test_an_unreachable_server_is_a_store_error() -> None:

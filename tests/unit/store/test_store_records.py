@@ -3,6 +3,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime
+from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -28,9 +30,9 @@ def test_canonical_json_is_sorted_tight_utf8_and_its_digest_is_known() -> None:
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=6), st.randoms())
-def test_the_order_of_keys_changes_no_digest(value: dict[str, object], rng: object) -> None:
+def test_the_order_of_keys_changes_no_digest(value: dict[str, Any], rng: Random) -> None:
     items = list(value.items())
-    rng.shuffle(items)  # type: ignore[attr-defined]
+    rng.shuffle(items)
     assert canonical_json(dict(items)) == canonical_json(value)
 
 
@@ -93,9 +95,7 @@ def test_names_that_would_leave_their_folder_build_no_key(build: Callable[[], st
         {"environment": {"image": ["a"]}},
     ],
 )
-def test_a_manifest_with_one_wrong_field_cannot_be_made(
-    make_manifest: Make, changes: dict[str, object]
-) -> None:
+def test_a_manifest_with_one_wrong_field_cannot_be_made(make_manifest: Make, changes: dict[str, Any]) -> None:
     make_manifest(objects={"weights": REF})
     with pytest.raises(ValidationError):
         make_manifest(**changes)
@@ -132,8 +132,8 @@ def test_a_decision_keeps_stages_as_numbers_over_a_round_trip() -> None:
         {"metrics": {stage: {f"m{n}": 0.123456 for n in range(100)} for stage in range(60)}},
     ],
 )
-def test_a_decision_that_makes_no_sense_cannot_be_made(changes: dict[str, object]) -> None:
-    fields = {"stage": 5, "verdict": "continue", "reason": "", "by": "planner"}
+def test_a_decision_that_makes_no_sense_cannot_be_made(changes: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {"stage": 5, "verdict": "continue", "reason": "", "by": "planner"}
     Decision(**fields)
     with pytest.raises(ValidationError):
         Decision(**{**fields, **changes})
@@ -160,6 +160,10 @@ def test_a_record_too_long_or_spoilt_after_it_was_made_is_not_written(objects: O
     revoked.evidence["x"] = math.nan
     with pytest.raises(InvariantError, match="not valid"):
         create_once(objects, layout.revoked(1, "ppo", 0), revoked)
+    retired = Retired(stage=1, keys=[])
+    retired.keys.append("stages/1/ppo/manifest-0.json")
+    with pytest.raises(InvariantError, match="never retired"):
+        create_once(objects, layout.retired(1), retired)
     assert objects.get(layout.retired(1)) is None
     assert objects.get(layout.revoked(1, "ppo", 0)) is None
 
