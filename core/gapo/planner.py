@@ -52,8 +52,6 @@ class Revocation:
     task: TaskKey
     generation: int
     evidence: str
-    verify: bool
-    """True: void it only after reading its objects and finding one wrong."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +132,7 @@ class _Walk:
         expected = self._task(step, refs, change, attempt=0)
         if dict(found.inputs) != dict(refs):
             if self._revoked_ancestor(step):
-                self.revoke.append(
-                    Revocation(step.key, found.generation, "an input was revoked", verify=False)
-                )
+                self.revoke.append(Revocation(step.key, found.generation, "an input was revoked"))
                 self.waiting_for.append(step.key)
                 return False
             raise _Failed(
@@ -227,7 +223,7 @@ class _Walk:
                     )
                     raise _Failed(State.STALLED, "InputCorrupt", message)
                 evidence = f"attempt {attempt.number} of {step.key} found it corrupt"
-                self.revoke.append(Revocation(key, committed.generation, evidence, verify=True))
+                self.revoke.append(Revocation(key, committed.generation, evidence))
 
     def _free_elsewhere(self, key: TaskKey) -> int:
         return sum(

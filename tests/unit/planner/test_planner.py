@@ -263,3 +263,13 @@ def test_the_same_facts_give_the_same_plan(seed: int) -> None:
     for _ in range(rng.randrange(1, 25)):
         world.step()
     assert world.plan() == world.plan()
+
+
+def test_an_attempt_that_is_known_to_have_committed_is_not_started_again_before_its_manifest_is_seen() -> None:
+    world = World(spec_of())
+    world.step()
+    view = world.seen()
+    torn = view.__class__(committed={}, attempts=view.attempts, decisions=view.decisions)
+    made = world.plan(torn)
+    assert not made.start
+    assert made.status.waiting_for[0] == TaskKey(0, Kind.DATA)

@@ -1,0 +1,62 @@
+"""Puts the commands together, those of other rooms included, and turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+import click
+import typer
+
+from gapo.cli.inspect import export, report, status
+from gapo.cli.run import run
+from gapo.cli.validate import plan, validate
+from gapo.errors import GapoError
+
+app = typer.Typer(
+    name="gapo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train a generator by PPO against a reward model that is retrained on the generator's own output.",
+    epilog="Exit codes: 0 done, 64 bad manifest, 65 bad data, 66 damaged checkpoint, 70 broken invariant, "
+    "73 gate not passed, 75 try again later, 130 interrupted (run again to go on).",
+)
+app.command("run")(run)
+app.command("validate")(validate)
+app.command("plan")(plan)
+app.command("status")(status)
+app.command("report")(report)
+app.command("export")(export)
+
+
+def add_rooms(application: typer.Typer) -> None:
+    """Adds the commands of whatever else is installed (entry points `gapo.commands`), loading none of it."""
+    for entry in sorted(importlib.metadata.entry_points(group="gapo.commands"), key=lambda e: e.name):
+        try:
+            room = entry.load()
+        except ImportError:
+            continue  # that room's own libraries are not installed; its commands are not offered
+        application.add_typer(room, name=entry.name)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # `gapo --help` and `gapo data` need the other rooms; the rest starts faster without them.
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-") or sys.argv[1] not in _OWN:
+        add_rooms(app)
+    try:
+        app(standalone_mode=False)
+    except GapoError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.code)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(64)
+
+
+_OWN = {"run", "validate", "plan", "status", "report", "export"}

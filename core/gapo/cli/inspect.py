@@ -1,0 +1,172 @@
+"""`gapo status`, `gapo report` and `gapo export`: what a run is and has, from its storage alone."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gapo.api.load import LoadedRun, load_run
+from gapo.cli.options import Endpoint, Format, Locations, Manifest, Output, Region
+from gapo.errors import DataError, InputArtifactError
+from gapo.judgement import stage_metrics
+from gapo.local.executor import Place
+from gapo.local.place import parse_locations, place_of
+from gapo.observe import Observer
+from gapo.planner import Plan, RunFacts, plan
+from gapo.run_record import effective_spec, read_run_record
+from gapo.seen import Seen
+from gapo.store.commit import fetch, find_manifest
+from gapo.tasks import Kind, TaskKey
+
+SHOWN = (
+    ("satisfaction", "eval/satisfaction"),
+    ("RM pairs", "rm/pair_accuracy"),
+    ("fidelity", "fidelity/auc"),
+    ("reward", "ppo/reward"),
+    ("KL", "ppo/kl"),
+)
+
+
+def open_run(
+    file: Path, locations: list[str] | None, endpoint: str | None, region: str | None
+) -> tuple[LoadedRun, Place]:
+    """The manifest, and the folder of its run. Raises DataError where that run has not been started."""
+    loaded = load_run(file)
+    place = place_of(loaded, parse_locations(locations or [], endpoint=endpoint, region=region))
+    if read_run_record(place.objects) is None:
+        raise DataError(
+            f"run {loaded.run.metadata.name} ({loaded.run_id}) has not been started: nothing at {place.uri}"
+        )
+    return loaded, place
+
+
+def look(loaded: LoadedRun, place: Place) -> tuple[Seen, Plan]:
+    """Reads the run and asks the planner where it stands. Writes nothing."""
+    record = read_run_record(place.objects)
+    spec = effective_spec(record, loaded.spec) if record is not None else loaded.spec
+    observer = Observer(place.objects, loaded.run_id)
+    observer.scan()
+    seen = observer.seen()
+    return seen, plan(RunFacts(loaded.run_id, spec), seen, datetime.now(UTC))
+
+
+def status(
+    file: Manifest,
+    location: Locations = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """Show where a run stands: its stage, what it waits for, and each stage's figures."""
+    loaded, place = open_run(file, location, endpoint, region)
+    seen, made = look(loaded, place)
+    stages = sorted({key.stage for key in seen.committed})
+    if output is Output.JSON:
+        body = {
+            "name": loaded.run.metadata.name,
+            "runID": loaded.run_id,
+            "state": made.status.state.value,
+            "stage": made.status.stage,
+            "reason": made.status.reason,
+            "message": made.status.message,
+            "bestStage": made.status.best_stage,
+            "waitingFor": [str(key) for key in made.status.waiting_for],
+            "location": place.uri,
+            "stages": [
+                {
+                    "stage": stage,
+                    "committed": [k.kind.value for k in sorted(seen.committed) if k.stage == stage],
+                    "decision": seen.decisions[stage].verdict if stage in seen.decisions else None,
+                    "metrics": stage_metrics(seen, stage),
+                }
+                for stage in stages
+            ],
+        }
+        typer.echo(json.dumps(body, indent=1))
+        return
+    console = Console()
+    console.print(
+        f"[bold]{loaded.run.metadata.name}[/] ({loaded.run_id}): {made.status.state.value}, stage {made.status.stage}"
+    )
+    console.print(made.status.message)
+    console.print(stage_table(seen))
+
+
+def stage_table(seen: Seen) -> Table:
+    """One row a stage with the figures that matter, for a terminal."""
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    table.add_column("stage")
+    for heading, _ in SHOWN:
+        table.add_column(heading, justify="right")
+    table.add_column("decision")
+    for stage in sorted({key.stage for key in seen.committed}):
+        metrics = stage_metrics(seen, stage)
+        decision = seen.decisions.get(stage)
+        table.add_row(
+            "0" if stage == 0 else f"A{stage}",
+            *(f"{metrics[name]:.3f}" if name in metrics else "" for _, name in SHOWN),
+            decision.verdict if decision else "",
+        )
+    return table
+
+
+def report(
+    file: Manifest,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report; ./out/NAME where unset.")] = None,
+    location: Locations = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    output: Format = Output.TEXT,
+) -> None:
+    """Write a run's report (one HTML file, a PNG and JSON) from its committed metrics, finished or not."""
+    from gapo.report import write_report
+
+    loaded, place = open_run(file, location, endpoint, region)
+    paths = write_report(place.objects, out or out_folder(loaded))
+    if output is Output.JSON:
+        typer.echo(paths.json.read_text())
+    else:
+        typer.echo(f"report: {paths.html}\npicture: {paths.png}\nfigures: {paths.json}")
+
+
+def export(
+    file: Manifest,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder for the model.")],
+    location: Locations = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+) -> None:
+    """Copy a finished run's exported generator to a plain folder, verified, in Hugging Face format."""
+    loaded, place = open_run(file, location, endpoint, region)
+    if folder.exists() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty; give a new folder")
+    seen, made = look(loaded, place)
+    exports = sorted(key for key in seen.committed if key.kind is Kind.EXPORT)
+    if not exports:
+        raise DataError(f"run {loaded.run.metadata.name} has exported nothing yet: {made.status.message}")
+    copy_export(place, loaded.run_id, exports[-1], folder)
+    typer.echo(f"model: {folder}")
+
+
+def copy_export(place: Place, run_id: str, key: TaskKey, folder: Path) -> None:
+    """Fetches the export task's model into `folder`."""
+    found = find_manifest(place.objects, key.stage, key.kind.value, run_id=run_id)
+    if found.committed is None:
+        raise InputArtifactError(f"{key} is not committed", manifest=str(key))
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in fetch(place.objects, found.committed, ["model/"], folder / ".partial").values():
+        target = folder / path.relative_to(folder / ".partial" / "model")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    (folder / ".partial" / "model").rmdir()
+    (folder / ".partial").rmdir()
+
+
+def out_folder(loaded: LoadedRun) -> Path:
+    return Path("out") / loaded.run.metadata.name

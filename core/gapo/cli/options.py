@@ -1,0 +1,28 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Output(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+Manifest = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with one GapoRun.")]
+Locations = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--location",
+        metavar="NAME=URI",
+        help="Where storage.location NAME lies: a folder, file://, s3://, gs:// or az://. Default: local=./runs.",
+    ),
+]
+Endpoint = Annotated[str | None, typer.Option(help="URL of an S3-compatible service, for s3:// locations.")]
+Region = Annotated[str | None, typer.Option(help="Region of the bucket, for s3:// locations.")]
+Format = Annotated[Output, typer.Option("-o", "--output", help="How to print.")]

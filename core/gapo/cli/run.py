@@ -1,0 +1,153 @@
+"""`gapo run`: the executor of this machine, from a manifest to a report."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+import gapo
+from gapo.api.load import LoadedRun, load_run
+from gapo.cli.inspect import copy_export, look, out_folder
+from gapo.cli.options import Endpoint, Locations, Manifest, Region
+from gapo.cli.validate import ignored_here
+from gapo.cli.view import RunView
+from gapo.errors import FencedError, GapoError
+from gapo.local.executor import Executor, Place
+from gapo.local.place import parse_locations, place_of, work_folder
+from gapo.local.processes import TrainerServer
+from gapo.planner import RunFacts, State, Status
+from gapo.preview import preview
+from gapo.run_record import effective_spec, freeze
+from gapo.store.probe import probe_location
+from gapo.tasks import Kind, TaskKey
+
+INTERRUPTED = 130
+
+
+def run(
+    file: Manifest,
+    location: Locations = None,
+    endpoint: Endpoint = None,
+    region: Region = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report and model; ./out/NAME where unset.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Tasks at once; as many as fit the pinned threads where unset.")
+    ] = None,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="Leave report and model in storage.")
+    ] = False,
+) -> None:
+    """Train: run every task of a GapoRun on this machine, or go on with one where it stopped.
+
+    The same manifest is the same run: start it again after an interruption, a crash or a power cut, and it goes on
+    from its last resume point. Ctrl-C saves and stops.
+    """
+    loaded = load_run(file)
+    place = place_of(loaded, parse_locations(location or [], endpoint=endpoint, region=region))
+    console = Console()
+    work = work_folder(loaded)
+    _clear(work)
+    server = TrainerServer(work / "logs" / "server.log")
+    server.start()
+    try:
+        probe_location(place.objects)
+        record = freeze(place.objects, loaded, version=gapo.__version__, now=datetime.now(UTC))
+        spec = effective_spec(record, loaded.spec)
+        facts = RunFacts(loaded.run_id, spec)
+        for field in ignored_here(loaded):
+            console.print(f"note: {field} is for a cluster and ignored here", highlight=False)
+        executor = Executor(facts, place, server, work=work, slots=jobs or _slots(loaded))
+        title = f"{loaded.run.metadata.name} · {loaded.run_id}"
+        console.print(f"run {title}, stored in {place.uri}", highlight=False, soft_wrap=True)
+        with RunView(console, place.objects, executor.observer, preview(spec, loaded.run_id), title) as view:
+            executor.view = view
+            status = _drive(executor)
+    except FencedError as error:
+        raise FencedError(f"{error} (nothing of this run is lost)") from None
+    finally:
+        server.close()
+    _finish(loaded, place, status, console, out or out_folder(loaded), report=not no_report)
+
+
+def _drive(executor: Executor) -> Status:
+    previous = {
+        number: signal.signal(number, lambda *_: executor.interrupt())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        return executor.run()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _finish(
+    loaded: LoadedRun, place: Place, status: Status, console: Console, out: Path, *, report: bool
+) -> None:
+    name = loaded.run.metadata.name
+    if status.state is State.SUCCEEDED:
+        console.print(f"[bold green]succeeded[/]: {status.message}", highlight=False, soft_wrap=True)
+        if report:
+            _write_out(loaded, place, console, out, status)
+        return
+    if status.state is State.SUSPENDED:
+        console.print(f"{name} is suspended: {status.message}", highlight=False)
+        return
+    if status.state in (State.FAILED, State.STALLED):
+        if report:
+            _write_out(loaded, place, console, out, None)
+        raise _ended(status, place, loaded)
+    console.print(f"stopped at stage {status.stage}; run the same command again to go on", highlight=False)
+    raise typer.Exit(INTERRUPTED)
+
+
+def _ended(status: Status, place: Place, loaded: LoadedRun) -> GapoError:
+    """The run's failure as an error with the exit code of the task that failed."""
+    seen, _ = look(loaded, place)
+    ends = [a.ended for group in seen.attempts.values() for a in group if a.ended is not None]
+    codes = [e.code for e in sorted(ends, key=lambda e: e.ended_at) if e.code not in (None, 0)]
+    error = GapoError(f"{status.reason}: {status.message}")
+    error.code = codes[-1] if codes and codes[-1] is not None and 0 < codes[-1] < 128 else 70  # type: ignore[misc]
+    return error
+
+
+def _write_out(loaded: LoadedRun, place: Place, console: Console, out: Path, status: Status | None) -> None:
+    from gapo.report import write_report
+
+    if status is not None:
+        model = out / "model"
+        if model.exists():
+            shutil.rmtree(model)
+        copy_export(place, loaded.run_id, TaskKey(status.stage, Kind.EXPORT), model)
+        console.print(f"model:   {model}", highlight=False, soft_wrap=True)
+    paths = write_report(place.objects, out)
+    console.print(f"report:  {paths.html}\npicture: {paths.png}", highlight=False, soft_wrap=True)
+
+
+def _slots(loaded: LoadedRun) -> int:
+    """Tasks that may run at once: one, unless every role's threads are pinned below the machine's cores."""
+    roles = loaded.spec.roles
+    threads = [
+        roles.data.threads,
+        roles.generator.threads,
+        roles.reward_model.threads,
+        roles.evaluation.threads,
+    ]
+    pinned = [count for count in threads if count is not None]
+    return max(1, (os.cpu_count() or 1) // max(pinned)) if len(pinned) == len(threads) else 1
+
+
+def _clear(work: Path) -> None:
+    """Removes what an executor that was killed left behind; logs stay."""
+    for leftover in work.glob("*-*-*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)

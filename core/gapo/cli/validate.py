@@ -1,0 +1,140 @@
+"""`gapo validate` and `gapo plan`: what a manifest means, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gapo.api.load import LoadedRun, load_run
+from gapo.api.profiles import profile_of
+from gapo.cli.options import Format, Manifest, Output
+from gapo.estimate import Estimate, estimate
+from gapo.preview import Preview, preview
+
+
+def ignored_here(loaded: LoadedRun) -> list[str]:
+    """What a manifest says that only a cluster can honour, by field name."""
+    spec = loaded.spec
+    found = []
+    if spec.rollout.engine != "transformers" or spec.rollout.replicas != 1:
+        found.append("rollout (samples are drawn in process)")
+    if spec.scheduling.queue_name:
+        found.append("scheduling.queueName")
+    roles = {
+        "data": spec.roles.data,
+        "generator": spec.roles.generator,
+        "rewardModel": spec.roles.reward_model,
+    }
+    for name, role in {**roles, "evaluation": spec.roles.evaluation}.items():
+        found += [f"roles.{name}.{field}" for field in ("image", "resources") if getattr(role, field)]
+    return found
+
+
+def validate(file: Manifest, output: Format = Output.TEXT) -> None:
+    """Check a manifest: every field, every combination, and the data files that it names."""
+    loaded = load_run(file)
+    ignored = ignored_here(loaded)
+    if output is Output.JSON:
+        body = {
+            "valid": True,
+            "runID": loaded.run_id,
+            "profile": profile_of(loaded.written),
+            "ignoredOnOneMachine": ignored,
+            "spec": loaded.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        typer.echo(json.dumps(body, indent=1))
+        return
+    typer.echo(
+        f"{file}: valid. Run {loaded.run.metadata.name}, ID {loaded.run_id}, profile {profile_of(loaded.written)}."
+    )
+    for field in ignored:
+        typer.echo(f"note: {field} is for a cluster; gapo run ignores it")
+
+
+def plan(
+    file: Manifest,
+    output: Format = Output.TEXT,
+    device: Annotated[str, typer.Option(help="cpu or gpu, for the estimated time.")] = "cpu",
+    count: Annotated[int, typer.Option(min=1, help="Cores or GPUs, for the estimated time.")] = 2,
+) -> None:
+    """Show the tasks that a run will go through, and what it will roughly take. Nothing is started.
+
+    The sequence comes from the planner that also drives `gapo run`, with every task pretended to succeed.
+    """
+    loaded = load_run(file)
+    shown = preview(loaded.spec, loaded.run_id)
+    costs = estimate(loaded.spec, shown.keys, device=device, count=count)
+    if output is Output.JSON:
+        typer.echo(json.dumps(_as_json(loaded, shown, costs), indent=1))
+    else:
+        _print(loaded, shown, costs)
+
+
+def _as_json(loaded: LoadedRun, shown: Preview, costs: Estimate) -> dict[str, object]:
+    return {
+        "runID": loaded.run_id,
+        "tasks": [
+            {"stage": t.stage, "kind": t.kind.value, "inputs": sorted(t.inputs), "digest": t.digest}
+            for t in shown.tasks
+        ],
+        "estimate": {
+            "rollouts": costs.rollouts,
+            "generatedTokens": costs.generated_tokens,
+            "trainedTokens": costs.trained_tokens,
+            "memoryBytes": costs.memory_bytes,
+            "seconds": costs.seconds,
+            "device": costs.device,
+            "parameters": {model.name: model.parameters for model in costs.models},
+        },
+    }
+
+
+def _print(loaded: LoadedRun, shown: Preview, costs: Estimate) -> None:
+    console = Console(soft_wrap=True)
+    spec = loaded.spec
+    console.print(
+        f"[bold]{loaded.run.metadata.name}[/] ({loaded.run_id}): {spec.method}, up to {spec.stages.max} stages"
+    )
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for heading in ("stage", "tasks, in order"):
+        table.add_column(heading)
+    stages = sorted({key.stage for key in shown.keys})
+    for stage in stages:
+        name = "0 (warm-up)" if stage == 0 else f"A{stage}"
+        table.add_row(name, " → ".join(key.kind.value for key in shown.keys if key.stage == stage))
+    console.print(table)
+    console.print(
+        f"rollouts {costs.rollouts:,} · generated tokens {costs.generated_tokens:,} (at most) · "
+        f"trained tokens {costs.trained_tokens:,}"
+    )
+    for model in costs.models:
+        size = (
+            "size unknown: its files are not on this machine"
+            if model.parameters is None
+            else f"{model.parameters:,} parameters"
+        )
+        if model.parameters != 0:
+            console.print(f"{model.name}: {size}")
+    for role, size_bytes in costs.memory_bytes.items():
+        if size_bytes:
+            console.print(
+                f"memory of {role}: about {_gib(size_bytes)} for weights and optimiser, plus activations"
+            )
+    if costs.seconds is not None:
+        console.print(
+            f"time: about {_duration(costs.seconds)} of arithmetic on {costs.device}; small models take longer"
+        )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,134 @@
+"""What a run will take: rollouts, tokens, memory and time, from the spec alone. Orders of magnitude, not promises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapo.api.models import FromScratch
+from gapo.api.run import GapoRunSpec
+from gapo.tasks import Kind, TaskKey
+
+CPU_FLOPS = 52e9
+"""Measured: forward and backward of small models, float32, one x86-64 core."""
+GPU_FLOPS = 400e12 * 0.4
+"""One H100-class GPU in bfloat16 at 40 % utilisation."""
+DECODE_SLOWDOWN = 5.0
+"""Sampling a token costs about this many times its forward FLOPs' time: it is bound by memory, not arithmetic."""
+SMALL_VOCABULARY = 256
+OPTIMISER_BYTES = 16
+"""Bytes a trained parameter: float32 weight, gradient and two Adam moments."""
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """A model's parameters; None where its files are not on this machine."""
+
+    name: str
+    parameters: int | None
+    trained: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Totals over all planned stages. Bytes and seconds; None where a model's size is unknown."""
+
+    models: tuple[ModelSize, ...]
+    rollouts: int
+    generated_tokens: int
+    trained_tokens: int
+    memory_bytes: dict[str, int | None]
+    """By role: weights, gradients and optimiser states, without activations."""
+    seconds: float | None
+    device: str
+
+
+def scratch_parameters(model: FromScratch, vocabulary: int = SMALL_VOCABULARY) -> int:
+    """Parameters of a from-scratch model: attention 4 h^2, feed-forward 2 or 3 h x i, embeddings."""
+    width = model.intermediate or 4 * model.hidden
+    matrices = 3 if model.arch == "decoder" else 2
+    layer = 4 * model.hidden**2 + matrices * model.hidden * width
+    return model.layers * layer + (vocabulary + model.max_positions) * model.hidden
+
+
+def folder_parameters(uri: str | None) -> int | None:
+    """Parameters of a model folder, from its safetensors' headers' sizes; None for one that is not here."""
+    if uri is None or "://" in uri:
+        return None
+    folder = Path(uri)
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        return None
+    try:
+        kind = json.loads((folder / "config.json").read_text()).get("dtype", "float32")
+    except (OSError, ValueError):
+        kind = "float32"
+    width = 2 if "16" in str(kind) else 4
+    return sum(file.stat().st_size for file in files) // width
+
+
+def estimate(spec: GapoRunSpec, keys: Iterable[TaskKey], *, device: str = "cpu", count: int = 1) -> Estimate:
+    """Estimates the planned tasks on `count` cores or GPUs."""
+    kinds = [key.kind for key in keys]
+    stages = kinds.count(Kind.PPO)
+    generator = _size(spec.generator.from_scratch, spec.generator.model)
+    rm_spec = spec.reward_model
+    has_rm = rm_spec is not None and rm_spec.source == "rewardModel"
+    rm = _size(rm_spec.from_scratch, rm_spec.model) if rm_spec is not None and has_rm else 0
+    critic = folder_parameters(spec.critic.model) if spec.critic.model else generator
+    response = spec.generation.max_new_tokens
+    row = response + min(spec.data.max_prompt_tokens, response * 2)
+    rollouts = stages * spec.stages.iterations * spec.stages.rollouts_per_iteration
+    samples = stages * spec.adversarial.samples_per_stage
+    judged = kinds.count(Kind.EVALUATE) * spec.evaluation.prompts * (spec.evaluation.samples + 1)
+    judged += kinds.count(Kind.EXPORT) * 3 * spec.evaluation.test_prompts
+    generated = (rollouts + samples + judged) * response
+    sft_rows = kinds.count(Kind.SFT) * spec.sft.steps * spec.sft.batch
+    rm_rows = 0
+    if rm_spec is not None and has_rm:
+        rm_rows = kinds.count(Kind.RM_WARMUP) * rm_spec.warmup.steps * rm_spec.batch
+        per_stage = rm_spec.steps * rm_spec.batch if rm_spec.steps else 4 * spec.adversarial.samples_per_stage
+        rm_rows += kinds.count(Kind.RM) * per_stage
+    ppo_rows = rollouts * spec.ppo.epochs
+    seconds = None
+    if generator is not None and rm is not None and critic is not None:
+        flops = 6.0 * row * (generator * (sft_rows + ppo_rows) + critic * ppo_rows + rm * rm_rows)
+        flops += 2.0 * row * rollouts * (2 * generator + critic + rm)
+        flops += 2.0 * generated * generator * DECODE_SLOWDOWN
+        seconds = flops / (count * (CPU_FLOPS if device == "cpu" else GPU_FLOPS))
+    return Estimate(
+        models=(
+            ModelSize("generator", generator, trained=True),
+            ModelSize("critic", critic, trained=stages > 0),
+            ModelSize("reward model", rm, trained=has_rm),
+        ),
+        rollouts=rollouts,
+        generated_tokens=generated,
+        trained_tokens=row * (sft_rows + 2 * ppo_rows + rm_rows),
+        memory_bytes={
+            "generator": _sum(
+                _times(generator, OPTIMISER_BYTES),
+                _times(critic, OPTIMISER_BYTES),
+                _times(generator, 4),
+                _times(rm, 4),
+            ),
+            "rewardModel": _times(rm, OPTIMISER_BYTES),
+        },
+        seconds=seconds,
+        device=f"{count} x {'CPU core' if device == 'cpu' else 'GPU'}",
+    )
+
+
+def _size(scratch: FromScratch | None, uri: str | None) -> int | None:
+    return scratch_parameters(scratch) if scratch is not None else folder_parameters(uri)
+
+
+def _times(count: int | None, factor: int) -> int | None:
+    return None if count is None else count * factor
+
+
+def _sum(*parts: int | None) -> int | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None

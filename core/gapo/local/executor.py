@@ -1,0 +1,299 @@
+"""Carries out plans on this machine: observe, plan, write, start processes, wait, until the run has ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gapo.digest import canonical_json, sha256_hex
+from gapo.errors import FencedError
+from gapo.local.processes import Exited, TrainerServer
+from gapo.observe import Observer
+from gapo.planner import Plan, Revocation, RunFacts, State, Status, plan
+from gapo.policies.attempts import Cause, Exit
+from gapo.policies.retries import classify
+from gapo.seen import AttemptKey
+from gapo.store import layout
+from gapo.store.claims import Fence, take_claim
+from gapo.store.commit import last_resume_point
+from gapo.store.objects import Objects
+from gapo.store.once import create_once
+from gapo.store.records import Decision, Ended, Revoked
+from gapo.tasks import Task, TaskKey
+
+ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
+GRACE_SECONDS = 20.0
+TICK_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's objects are, in words that another process can open."""
+
+    objects: Objects
+    uri: str
+    """URI of the run's folder."""
+    endpoint: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True)
+class Launched:
+    """An attempt whose process this executor started."""
+
+    task: Task
+    writer: str
+    scratch: Path
+    started_at: datetime
+    resume_before: int | None
+
+    @property
+    def key(self) -> AttemptKey:
+        return AttemptKey(self.task.key, self.task.attempt)
+
+    @property
+    def name(self) -> str:
+        return f"{self.task.stage}-{self.task.kind.value}-{self.task.attempt}"
+
+
+class View:
+    """What an executor tells its user. The default says nothing; the CLI has a live one."""
+
+    def planned(self, made: Plan) -> None: ...
+    def started(self, launched: Launched) -> None: ...
+    def ended(self, launched: Launched, record: Ended) -> None: ...
+    def decided(self, decision: Decision) -> None: ...
+    def tick(self, running: list[Launched]) -> None: ...
+
+
+class Executor:
+    """Drives one run until it ends or `interrupt` is called."""
+
+    def __init__(
+        self,
+        facts: RunFacts,
+        place: Place,
+        server: TrainerServer,
+        *,
+        work: Path,
+        slots: int = 1,
+        view: View | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.facts, self.place, self.server = facts, place, server
+        self.work, self.slots, self.view, self.clock = work, slots, view or View(), clock
+        self.objects = place.objects
+        self.observer = Observer(self.objects, facts.run_id)
+        self.launched: dict[str, Launched] = {}
+        self._interrupted = False
+        self._stopping: dict[str, float] = {}
+
+    def interrupt(self) -> None:
+        """Stops the run's tasks, each after saving where it is; `run` then returns. Safe in a signal handler."""
+        self._interrupted = True
+
+    def run(self) -> Status:
+        """Raises FencedError when another executor takes the run over, StoreError when storage fails."""
+        claim = take_claim(self.objects, f"gapo-run-{os.getpid()}", socket.gethostname()[:100], self.clock())
+        self.fence = Fence(self.objects, claim)
+        self.claim = claim.number
+        self.observer.scan()
+        try:
+            while True:
+                made = self._round()
+                over = made.status.state in ENDED or self._interrupted
+                if over and not self.launched:
+                    return made.status
+        finally:
+            self._abandon()
+
+    def _round(self) -> Plan:
+        running = {launched.key for launched in self.launched.values()}
+        made = plan(self.facts, self.observer.seen(running), self.clock(), slots=self.slots)
+        self.view.planned(made)
+        if self._interrupted:
+            for launched in list(self.launched.values()):
+                self._stop(launched)
+            self._wait(TICK_SECONDS)
+        elif not self._apply(made) and (self.launched or made.status.state not in ENDED):
+            self._wait(TICK_SECONDS)
+        return made
+
+    def _apply(self, made: Plan) -> bool:
+        """Carries the plan out; True where that changed what a new plan would see at once."""
+        if made.lost or made.decide or made.revoke or made.start:
+            self.fence.check()
+        for attempt in made.lost:
+            self._record_lost(attempt)
+        for revocation in made.revoke:
+            self._revoke(revocation)
+        if made.decide is not None:
+            create_once(self.objects, layout.decision(made.decide.stage), made.decide)
+            self.observer.refresh_decision(made.decide.stage)
+            self.view.decided(made.decide)
+        for task in made.start:
+            self._start(task)
+        for attempt in made.stop:
+            for launched in list(self.launched.values()):
+                if launched.key == attempt:
+                    self._stop(launched)
+        return bool(made.lost or made.decide or made.revoke)
+
+    def _start(self, task: Task) -> None:
+        key = layout.task(task.stage, task.kind.value, task.attempt)
+        data = canonical_json(task.model_dump(mode="json", by_alias=True, exclude_none=True))
+        if self.objects.create_or_read(key, data) != data:
+            self.observer.refresh(task.key)  # another executor was first; the fence will say so
+            return
+        writer = os.urandom(8).hex()
+        scratch = self.work / f"{task.stage}-{task.kind.value}-{task.attempt}-{writer}"
+        scratch.mkdir(parents=True)
+        resume = last_resume_point(
+            self.objects, task.stage, task.kind.value, run_id=task.run_id, task_digest=task.digest
+        )
+        launched = Launched(task, writer, scratch, self.clock(), None if resume is None else resume.number)
+        self.launched[launched.name] = launched
+        self.server.launch(
+            launched.name,
+            {
+                "run": self.place.uri,
+                "endpoint": self.place.endpoint,
+                "region": self.place.region,
+                "task": key,
+                "sha256": sha256_hex(data),
+                "writer": writer,
+                "claim": self.claim,
+                "scratch": str(scratch),
+                "log": str(self.log_of(task)),
+            },
+        )
+        self.observer.refresh(task.key)
+        self.view.started(launched)
+
+    def log_of(self, task: Task) -> Path:
+        """Where a task's own output goes."""
+        return self.work / "logs" / f"{task.stage}-{task.kind.value}-{task.attempt}.log"
+
+    def _stop(self, launched: Launched) -> None:
+        asked = self._stopping.setdefault(launched.name, time.monotonic())
+        overdue = time.monotonic() - asked > GRACE_SECONDS
+        self.server.stop(launched.name, kill=overdue)
+
+    def _wait(self, seconds: float) -> None:
+        exited = self.server.wait(seconds)
+        if exited is not None:
+            self._ended(exited)
+        self.view.tick(list(self.launched.values()))
+
+    def _ended(self, exited: Exited) -> None:
+        launched = self.launched.pop(exited.name, None)
+        if launched is None:
+            return
+        stopped = self._stopping.pop(exited.name, None) is not None
+        self._record_end(launched, exited.code, stopped)
+        shutil.rmtree(launched.scratch, ignore_errors=True)
+
+    def _record_end(self, launched: Launched, code: int | None, stopped: bool) -> None:
+        task = launched.task
+        said = _termination(launched.scratch)
+        resume = last_resume_point(
+            self.objects,
+            task.stage,
+            task.kind.value,
+            run_id=task.run_id,
+            task_digest=task.digest,
+            from_n=launched.resume_before or 0,
+        )
+        number = None if resume is None else resume.number
+        self.observer.refresh(task.key)
+        committed = self.observer.seen().committed.get(task.key) is not None
+        reason = said.get("reason")
+        verdict = classify(
+            Exit(
+                code=code,
+                reason=reason,
+                stopped=stopped,
+                executor_lost=code is None,
+                committed=committed and code == 0,
+            ),
+            resume_before=launched.resume_before,
+            resume_after=number,
+        )
+        message = said.get("message")
+        if code not in (0, None) and not message and not stopped:
+            message = f"ended by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+            message += f"; its log is {self.log_of(task)}"
+        record = Ended(
+            attempt=task.attempt,
+            cause=verdict.cause.value,
+            charged=verdict.charged,
+            exit_code=code,
+            reason=reason,
+            message=message[:4000] if message else None,
+            started_at=launched.started_at,
+            ended_at=self.clock(),
+            last_resume=number,
+            step=None if resume is None else resume.iteration,
+            device_memory=reason == "OutOfMemory",
+            bad_input=said.get("badInput"),
+        )
+        create_once(self.objects, layout.ended(task.stage, task.kind.value, task.attempt), record)
+        self.observer.refresh(task.key)
+        self.view.ended(launched, record)
+
+    def _record_lost(self, attempt: AttemptKey) -> None:
+        """An attempt of an executor that is gone: nobody saw its end, so its start and end are now."""
+        key, now = attempt.task, self.clock()
+        self.observer.refresh(key)
+        committed = self.observer.seen().committed.get(key)
+        cause = Cause.EXECUTOR_LOST if committed is None else Cause.COMMITTED
+        record = Ended(
+            attempt=attempt.attempt,
+            cause=cause.value,
+            charged=False,
+            message="its executor ended without recording it",
+            started_at=now,
+            ended_at=now,
+        )
+        create_once(self.objects, layout.ended(key.stage, key.kind.value, attempt.attempt), record)
+        self.observer.refresh(key)
+
+    def _revoke(self, revocation: Revocation) -> None:
+        key = revocation.task
+        create_once(
+            self.objects,
+            layout.revoked(key.stage, key.kind.value, revocation.generation),
+            Revoked(
+                generation=revocation.generation,
+                evidence={"why": revocation.evidence},
+                by=f"claim-{self.claim}",
+            ),
+        )
+        self.observer.refresh(key)
+
+    def _abandon(self) -> None:
+        """Leaves no process behind, whatever ended the loop; their ends are recorded by the next executor."""
+        self.server.close()
+        for launched in self.launched.values():
+            shutil.rmtree(launched.scratch, ignore_errors=True)
+        self.launched.clear()
+
+
+def _termination(scratch: Path) -> dict[str, Any]:
+    """What the task said of its end, as a pod says it in its termination message."""
+    try:
+        said = json.loads((scratch / "termination.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+__all__ = ["Executor", "FencedError", "Launched", "Place", "TaskKey", "View"]

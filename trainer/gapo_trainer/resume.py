@@ -1,0 +1,111 @@
+"""Resume points of a running task (docs/contracts.md 11): copied to disk at once, uploaded beside the training."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from gapo.errors import InputArtifactError, StoreError
+from gapo.store import layout
+from gapo.store.claims import Fence
+from gapo.store.commit import fetch, last_resume_point, write_resume_point
+from gapo.store.objects import Objects
+from gapo.store.records import ResumePoint
+from gapo.tasks import Task
+
+log = logging.getLogger(__name__)
+
+
+class StopRequestedError(Exception):
+    """The process was asked to stop and has saved what it could."""
+
+
+class ResumePoints:
+    """One task's resume points. `stop` may be set by a signal handler."""
+
+    def __init__(
+        self, objects: Objects, task: Task, writer: str, spool: Path, fence: Fence | None, stop: threading.Event
+    ) -> None:
+        self._objects, self._task, self._writer, self._spool = objects, task, writer, spool
+        self._fence, self._stop = fence, stop
+        self._saved_at = time.monotonic()
+        self._next_number = 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume")
+        self._upload: Future[None] | None = None
+
+    def restore(self, into: Path) -> int | None:
+        """Fetches the furthest resume point that is whole; its iteration, or None where the task starts afresh."""
+        task = self._task
+        point = last_resume_point(
+            self._objects, task.stage, task.kind.value, run_id=task.run_id, task_digest=task.digest
+        )
+        if point is None:
+            return None
+        self._next_number = point.number + 1
+        try:
+            fetch(self._objects, point, None, into)
+        except InputArtifactError as error:
+            log.warning("resume point not used: %s", error)
+            shutil.rmtree(into, ignore_errors=True)
+            into.mkdir(parents=True)
+            return None
+        log.info("resuming after iteration %d", point.iteration)
+        return point.iteration
+
+    def due(self) -> bool:
+        """True when a stop waits, or the interval has passed and no upload is under way."""
+        if self._stop.is_set():
+            return True
+        if self._upload is not None and not self._upload.done():
+            return False
+        return time.monotonic() - self._saved_at >= self._task.checkpoint_interval
+
+    def save(self, folder: Path, iteration: int) -> None:
+        """Copies the folder and uploads the copy in the background.
+
+        Raises StopRequestedError, after the upload, where a stop waits; what an earlier upload raised otherwise.
+        """
+        self._settle()
+        copy = self._spool / f"resume-{iteration}"
+        shutil.copytree(folder, copy)
+        self._upload = self._pool.submit(self._store, copy, iteration)
+        self._saved_at = time.monotonic()
+        if self._stop.is_set():
+            self._settle()
+            raise StopRequestedError
+
+    def close(self) -> None:
+        """Waits for an upload under way; its failure no longer matters."""
+        self._pool.shutdown(wait=True)
+
+    def _settle(self) -> None:
+        if self._upload is not None:
+            try:
+                self._upload.result()
+            except StoreError as error:
+                # The run can go on without this point; a store that stays away will fail the commit.
+                log.warning("resume point not stored: %s", error)
+            self._upload = None
+
+    def _store(self, copy: Path, iteration: int) -> None:
+        task = self._task
+        if self._fence is not None:
+            self._fence.check()
+        prefix = layout.writer_prefix(task.stage, task.kind.value, task.attempt, self._writer)
+        point = ResumePoint(
+            run_id=task.run_id,
+            stage=task.stage,
+            kind=task.kind.value,
+            number=self._next_number,
+            task_digest=task.digest,
+            iteration=iteration,
+            objects=self._objects.upload_folder(copy, f"{prefix}/resume-{iteration}"),
+            writer=self._writer,
+            attempt=task.attempt,
+        )
+        self._next_number = write_resume_point(self._objects, point).number + 1
+        shutil.rmtree(copy, ignore_errors=True)

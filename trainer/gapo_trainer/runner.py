@@ -1,0 +1,263 @@
+"""Runs one task: fetch and verify its inputs, train, commit. The process's exit code says how it ended.
+
+0 committed (or another attempt was first) · 64–73 permanent · 75 retryable · 143 stopped by a signal, resumable ·
+1 an error nobody foresaw (docs/contracts.md 10).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import platform
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gapo.digest import canonical_json, sha256_hex
+from gapo.errors import GapoError, InputArtifactError, InvariantError, RetryableError, SpecError, StoreError
+from gapo.store import layout
+from gapo.store.claims import Fence
+from gapo.store.commit import commit_manifest, fetch, load_input
+from gapo.store.location import open_location
+from gapo.store.objects import Objects
+from gapo.store.records import Claim, Manifest, ManifestRef
+from gapo.tasks import Kind, Task
+from gapo_trainer.context import TaskContext
+from gapo_trainer.resume import ResumePoints, StopRequestedError
+
+log = logging.getLogger(__name__)
+
+STOPPED_CODE = 143
+PROGRESS_SECONDS = 0.5
+
+READS: dict[tuple[Kind, str], tuple[str, ...]] = {
+    (Kind.PPO, "reference"): ("generator/",),
+    (Kind.PPO, "start"): ("generator/",),
+    (Kind.PPO, "generator"): ("generator/",),
+    (Kind.PPO, "state"): ("critic/", "state/"),
+    (Kind.PPO, "rm"): ("rm/",),
+    (Kind.EVALUATE, "generator"): ("generator/",),
+    (Kind.EVALUATE, "reference"): ("generator/",),
+    (Kind.EVALUATE, "rm"): ("rm/",),
+    (Kind.RM, "rm"): ("rm/",),
+    (Kind.RM, "samples"): ("samples.jsonl",),
+    (Kind.SFT, "generator"): ("generator/",),
+    (Kind.RM_WARMUP, "generator"): ("generator/",),
+    (Kind.EXPORT, "generator"): ("generator/",),
+    (Kind.EXPORT, "last"): ("generator/",),
+    (Kind.EXPORT, "start"): ("generator/",),
+}
+"""What a task reads of an input; `name-<n>` counts as `name`. Inputs that are not listed are read whole."""
+NUMBERED: dict[str, tuple[str, ...]] = {
+    "rm": ("rm/",),
+    "samples": ("samples.jsonl",),
+    "evaluate": ("samples.jsonl", "distributions.json"),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which task to run, and where."""
+
+    run: str
+    """URI of the run's folder."""
+    task: str
+    """Key of task.json in it."""
+    sha256: str
+    writer: str
+    scratch: str
+    claim: int | None = None
+    endpoint: str | None = None
+    region: str | None = None
+
+
+def run_request(request: Request) -> int:
+    """Runs the task and returns the exit code; what a reader of it should know goes to termination.json."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    scratch = Path(request.scratch)
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        _run(request, scratch, stop)
+    except StopRequestedError:
+        return STOPPED_CODE
+    except Exception as error:
+        failure = as_gapo_error(error)
+        if failure is None:
+            log.exception("the task failed")
+            _terminate(scratch, {"code": 1, "reason": "InternalError", "message": f"{type(error).__name__}: {error}"})
+            return STOPPED_CODE if stop.is_set() and isinstance(error, KeyboardInterrupt) else 1
+        log.error("%s", failure, exc_info=failure.code == InvariantError.code)
+        said = {"code": failure.code, "reason": failure.reason, "message": str(failure)}
+        if isinstance(failure, InputArtifactError):
+            said["badInput"] = failure.manifest
+        _terminate(scratch, said)
+        return failure.code
+    return 0
+
+
+class OutOfMemoryError(RetryableError):
+    """The device's memory ran out."""
+
+    reason = "OutOfMemory"
+
+
+def as_gapo_error(error: BaseException) -> GapoError | None:
+    """The error in the users' terms, where it has any."""
+    import torch
+
+    if isinstance(error, GapoError):
+        return error
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return OutOfMemoryError(f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}")
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if full or "No space left" in str(error) or "os error 28" in str(error):
+        return StoreError(f"the disk is full: {' '.join(str(error).split())}; free some space and run again")
+    return None
+
+
+def _run(request: Request, scratch: Path, stop: threading.Event) -> None:
+    from gapo_trainer.tasks import TASKS
+
+    started, began = datetime.now(UTC), time.monotonic()
+    objects = Objects(open_location(request.run, endpoint=request.endpoint, region=request.region), where=request.run)
+    task = read_task(objects, request)
+    environment = pin_environment(task)
+    fence = None if request.claim is None else Fence(objects, _claim(request.claim))
+    out, working, spool = (scratch / name for name in ("out", "work", "spool"))
+    for folder in (out, working, spool):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    inputs = fetch_inputs(objects, task, scratch / "inputs")
+    prefix = layout.writer_prefix(task.stage, task.kind.value, task.attempt, request.writer)
+    resume = ResumePoints(objects, task, request.writer, spool, fence, stop)
+    report = Progress(objects, f"{prefix}/progress.json", task)
+    log.info("task %s attempt %d starts", task.key, task.attempt)
+    try:
+        metrics = TASKS[task.kind](
+            TaskContext(task=task, inputs=inputs, out=out, scratch=working, resume=resume, report=report)
+        )
+    finally:
+        resume.close()
+    if stop.is_set():
+        log.info("asked to stop, but the work is done: committing")
+    metrics = dict(metrics)
+    metrics["wall/seconds"] = time.monotonic() - began
+    check_finite(metrics)
+    if fence is not None:
+        fence.check()
+    stored = objects.upload_folder(out, f"{prefix}/out")
+    result = commit_manifest(
+        objects,
+        Manifest(
+            run_id=task.run_id,
+            stage=task.stage,
+            kind=task.kind.value,
+            generation=task.generation,
+            attempt=task.attempt,
+            writer=request.writer,
+            task_digest=task.digest,
+            inputs={name: ManifestRef(key=ref.key, sha256=ref.sha256) for name, ref in task.inputs.items()},
+            objects=stored,
+            metrics=metrics,
+            environment=environment,
+            started_at=started,
+            finished_at=datetime.now(UTC),
+        ),
+    )
+    log.info("committed" if result.won else "another attempt has committed already; nothing of it is touched")
+
+
+def read_task(objects: Objects, request: Request) -> Task:
+    """The hand-over, refused unless it has the digest that the executor gave."""
+    data = objects.get(request.task)
+    if data is None:
+        raise SpecError(f"{request.task} is not in {request.run}")
+    if sha256_hex(data) != request.sha256:
+        raise SpecError(f"{request.task} has sha256 {sha256_hex(data)}, not {request.sha256}")
+    try:
+        return Task.model_validate_json(data)
+    except ValueError as error:
+        raise SpecError(f"{request.task} is no task of this release: {error}") from error
+
+
+def fetch_inputs(objects: Objects, task: Task, into: Path) -> dict[str, Path]:
+    """Downloads what the task reads, verified; input name → folder."""
+    folders = {}
+    for name, ref in task.inputs.items():
+        source = load_input(objects, ManifestRef(key=ref.key, sha256=ref.sha256), run_id=task.run_id)
+        base, _, number = name.rpartition("-")
+        wanted = READS.get((task.kind, name)) or (NUMBERED.get(base) if number.isdigit() else None)
+        folders[name] = into / name
+        folders[name].mkdir(parents=True, exist_ok=True)
+        fetch(objects, source, wanted, folders[name])
+    return folders
+
+
+def pin_environment(task: Task) -> dict[str, str | int | float]:
+    """Fixes the thread count and says what the numbers depend on (docs/method.md 11)."""
+    import os
+
+    import torch
+    import transformers
+
+    import gapo
+
+    threads = task.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else task.threads or 1
+    torch.set_num_threads(threads)
+    found: dict[str, str | int | float] = {
+        "gapo": gapo.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "threads": threads,
+        "processes": 1,
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+    return found
+
+
+def check_finite(metrics: Mapping[str, float]) -> None:
+    """Raises InvariantError naming the metrics that are not finite numbers."""
+    bad = sorted(name for name, value in metrics.items() if not float("-inf") < value < float("inf"))
+    if bad:
+        raise InvariantError(f"not a finite number: {', '.join(bad)}; nothing was committed")
+
+
+class Progress:
+    """Writes progress.json, at most twice a second; a store that fails is no reason to stop training."""
+
+    def __init__(self, objects: Objects, key: str, task: Task) -> None:
+        self._objects, self._key, self._task = objects, key, task
+        self._last = 0.0
+
+    def __call__(self, said: Mapping[str, Any]) -> None:
+        if time.monotonic() - self._last < PROGRESS_SECONDS:
+            return
+        self._last = time.monotonic()
+        body = {"runID": self._task.run_id, "taskDigest": self._task.digest, **said}
+        try:
+            self._objects.put(self._key, canonical_json(body))
+        except (StoreError, ValueError) as error:
+            log.warning("progress not written: %s", error)
+
+
+def _claim(number: int) -> Claim:
+    return Claim(number=number, owner="executor", host="local", token="task", started_at=datetime.now(UTC))  # noqa: S106
+
+
+def _terminate(scratch: Path, said: Mapping[str, Any]) -> None:
+    try:
+        (scratch / "termination.json").write_text(json.dumps(said)[:4096])
+    except OSError:
+        log.warning("the reason could not be written: %s", said)
