@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gapo.store.objects import Objects
 from gapo.tasks import Task
 
 
@@ -36,6 +37,8 @@ class TaskContext:
     resume: Resume
     report: Callable[[Mapping[str, Any]], None]
     """Progress: `{"fraction": 0…1, "metrics": {flat name: number}}`; throttled, never decided on."""
+    other_run: Callable[[str, str], Objects] | None = None
+    """Another run of the same namespace and location, by name and run ID; read only."""
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -21,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from gapo.digest import canonical_json, sha256_hex
-from gapo.errors import GapoError, InputArtifactError, InvariantError, RetryableError, SpecError, StoreError
+from gapo.errors import (
+    DataError,
+    GapoError,
+    InputArtifactError,
+    InvariantError,
+    RetryableError,
+    SpecError,
+    StoreError,
+)
 from gapo.store import layout
 from gapo.store.claims import Fence
 from gapo.store.commit import commit_manifest, fetch, load_input
@@ -94,7 +102,9 @@ def run_request(request: Request) -> int:
         failure = as_gapo_error(error)
         if failure is None:
             log.exception("the task failed")
-            _terminate(scratch, {"code": 1, "reason": "InternalError", "message": f"{type(error).__name__}: {error}"})
+            _terminate(
+                scratch, {"code": 1, "reason": "InternalError", "message": f"{type(error).__name__}: {error}"}
+            )
             return STOPPED_CODE if stop.is_set() and isinstance(error, KeyboardInterrupt) else 1
         log.error("%s", failure, exc_info=failure.code == InvariantError.code)
         said = {"code": failure.code, "reason": failure.reason, "message": str(failure)}
@@ -118,7 +128,9 @@ def as_gapo_error(error: BaseException) -> GapoError | None:
     if isinstance(error, GapoError):
         return error
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return OutOfMemoryError(f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}")
+        return OutOfMemoryError(
+            f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}"
+        )
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     if full or "No space left" in str(error) or "os error 28" in str(error):
         return StoreError(f"the disk is full: {' '.join(str(error).split())}; free some space and run again")
@@ -129,7 +141,9 @@ def _run(request: Request, scratch: Path, stop: threading.Event) -> None:
     from gapo_trainer.tasks import TASKS
 
     started, began = datetime.now(UTC), time.monotonic()
-    objects = Objects(open_location(request.run, endpoint=request.endpoint, region=request.region), where=request.run)
+    objects = Objects(
+        open_location(request.run, endpoint=request.endpoint, region=request.region), where=request.run
+    )
     task = read_task(objects, request)
     environment = pin_environment(task)
     fence = None if request.claim is None else Fence(objects, _claim(request.claim))
@@ -144,7 +158,15 @@ def _run(request: Request, scratch: Path, stop: threading.Event) -> None:
     log.info("task %s attempt %d starts", task.key, task.attempt)
     try:
         metrics = TASKS[task.kind](
-            TaskContext(task=task, inputs=inputs, out=out, scratch=working, resume=resume, report=report)
+            TaskContext(
+                task=task,
+                inputs=inputs,
+                out=out,
+                scratch=working,
+                resume=resume,
+                other_run=lambda name, run_id: other_run(request, name, run_id),
+                report=report,
+            )
         )
     finally:
         resume.close()
@@ -199,8 +221,20 @@ def fetch_inputs(objects: Objects, task: Task, into: Path) -> dict[str, Path]:
         wanted = READS.get((task.kind, name)) or (NUMBERED.get(base) if number.isdigit() else None)
         folders[name] = into / name
         folders[name].mkdir(parents=True, exist_ok=True)
+        if wanted is not None and name == "state":
+            # An imported stage 0 has no critic and no optimiser yet.
+            wanted = tuple(w for w in wanted if any(o.startswith(w) for o in source.objects))
         fetch(objects, source, wanted, folders[name])
     return folders
+
+
+def other_run(request: Request, name: str, run_id: str) -> Objects:
+    """Another run's folder beside this one's: <location>/<namespace>/<name>/<runID>."""
+    namespace = request.run.rstrip("/").rsplit("/", 2)[0]
+    uri = f"{namespace}/{name}/{run_id}"
+    if "://" not in uri and not Path(uri).is_dir():
+        raise DataError(f"resumeFrom: there is no run {name} with ID {run_id} at {uri}")
+    return Objects(open_location(uri, endpoint=request.endpoint, region=request.region), where=uri)
 
 
 def pin_environment(task: Task) -> dict[str, str | int | float]:
@@ -212,7 +246,11 @@ def pin_environment(task: Task) -> dict[str, str | int | float]:
 
     import gapo
 
-    threads = task.threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else task.threads or 1
+    threads = (
+        task.threads or len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else task.threads or 1
+    )
     torch.set_num_threads(threads)
     found: dict[str, str | int | float] = {
         "gapo": gapo.__version__,

@@ -21,10 +21,13 @@ class ResumeFrom(ApiModel):
     """Start from another run's stage instead of from the base models; its objects are imported, not referred to."""
 
     run: Name
-    run_id: str | None = Field(None, alias="runID", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    location: str | None = None
+    """Name of a run in the same namespace and storage location."""
+    run_id: str = Field(alias="runID", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    """Its ID, as `gapo validate` and `gapo status` print it."""
     stage: Literal["best", "last"] | Annotated[int, Field(ge=0)] = "best"
+    """`best` needs that run to have finished; 0 is its supervised start with the first reward model."""
     take: Literal["weights", "state"] = "weights"
+    """`state` takes critic, optimisers and KL controller too."""
 
 
 class GapoRunSpec(ApiModel):

@@ -55,7 +55,7 @@ def learn(spec: GapoRunSpec, line: Line) -> tuple[Step, ...]:
         inputs["rm"] = rm
     if spec.reference.mode == "lastStage":
         inputs["reference"], inputs["start"] = before, line.start
-    if line.parent > 0 or spec.resume_from is not None:
+    if line.parent > 0 or (spec.resume_from is not None and spec.resume_from.take == "state"):
         inputs["state"] = before
     steps = [Step(ppo, inputs)]
     if is_evaluated(spec, line.stage):

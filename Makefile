@@ -1,0 +1,53 @@
+# Everything runs in .venv, which `make env` makes from the hashed requirements; downloads are cached by uv.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/gapo
+UV := $(CACHE)/tools/bin/uv
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: help env quickstart test check lint unit slow lock clean
+
+help: ## Show what can be made
+	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+env: $(STAMP) ## Make the environment (.venv) with everything that tests need
+
+$(UV):
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(CACHE)/tools
+	$(CACHE)/tools/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(STAMP): requirements/dev.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	$(UV) pip sync --quiet --require-hashes --python .venv requirements/dev.txt
+	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart: env ## Train a small model through adversarial stages and write its report (about 5 minutes)
+	$(BIN)/gapo run examples/quickstart.yaml
+
+test: env lint unit slow ## Run every check and test
+
+check: env lint unit ## The inner loop: linters and fast tests, under two minutes
+
+lint: env ## Ruff, mypy --strict, import rules
+	$(BIN)/ruff format --check core trainer tests
+	$(BIN)/ruff check core trainer tests
+	$(BIN)/mypy core/gapo trainer/gapo_trainer
+	PYTHONPATH=core:trainer $(BIN)/lint-imports
+
+unit: env ## Fast tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" tests/unit
+
+slow: env ## Tests that train, kill or drive a browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or browser" tests
+
+lock: $(UV) ## Compile requirements/dev.txt anew from pyproject.toml
+	$(UV) pip compile pyproject.toml --quiet -c requirements/constraints.txt --all-extras --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal -o requirements/dev.txt
+
+clean: ## Remove the environment and local outputs (./runs stays: it holds training)
+	rm -rf .venv out build *.egg-info
