@@ -97,6 +97,8 @@ def tables(runs: int) -> str:
             lines.append(f"| {n:,} | {100 * sd:g} pp | " + " | ".join(cells) + " |")
     lines += [
         "",
+        "The same with 2,000 completions and a stage sd of 1 pp, by the true gain:",
+        "",
         "| true gain a stage | stopped by stage 11 | by 16 | by 24 |",
         "|---:|---:|---:|---:|",
     ]
@@ -108,6 +110,8 @@ def tables(runs: int) -> str:
             f"| {100 * slope:+.2f} pp | " + " | ".join(_share(stops, k) for k in (11, 16, 24)) + " |"
         )
     lines += [
+        "",
+        "Other settings:",
         "",
         "| setting | completions | stage sd | improving, stopped by stage 24 | flat, stopped by stage 11 | by 16 |",
         "|---|---:|---:|---:|---:|---:|",

@@ -102,7 +102,9 @@ def test_evaluating_every_second_stage_expects_twice_the_gain_between_points() -
     rates = [0.5 + 0.012 * k for k in range(9)]
     assert judge_convergence(series(*rates, n=10**6)).kind is VerdictKind.CONTINUE
     every_second = [StageSatisfaction(2 * p.stage, p.rate, p.n) for p in series(*rates, n=10**6)]
-    assert judge_convergence(every_second, replace(DEFAULTS, every=2)).kind is VerdictKind.CONVERGED
+    verdict = judge_convergence(every_second, replace(DEFAULTS, every=2))
+    assert verdict.kind is VerdictKind.CONVERGED
+    assert verdict.evidence["threshold"] == pytest.approx(0.08)
 
 
 def test_switched_off_it_never_ends_a_run() -> None:

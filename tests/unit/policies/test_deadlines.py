@@ -58,7 +58,8 @@ def test_a_running_attempt_counts_up_to_now() -> None:
 
 
 def test_a_clock_that_lags_behind_the_start_counts_nothing() -> None:
-    assert spent([], [], [Running(at(20), gpus=4)], now=at(15)).wall_clock == 0
+    used = spent([], [], [Running(at(20), gpus=4)], now=at(15))
+    assert (used.wall_clock, used.gpu_hours) == (0, 0)
 
 
 @pytest.mark.parametrize(
