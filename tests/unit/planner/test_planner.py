@@ -75,7 +75,16 @@ def test_ppo_with_the_verifier_as_reward_trains_no_reward_model() -> None:
 def test_sft_continued_trains_stage_after_stage_from_the_last_generator() -> None:
     world = World(spec_of(method="SFT", rewardModel=None, stages={"max": 2}))
     world.run()
-    assert names(world) == ["0/data", "0/sft", "0/evaluate", "1/sft", "1/evaluate", "2/sft", "2/evaluate", "2/export"]
+    assert names(world) == [
+        "0/data",
+        "0/sft",
+        "0/evaluate",
+        "1/sft",
+        "1/evaluate",
+        "2/sft",
+        "2/evaluate",
+        "2/export",
+    ]
     assert (
         world.tasks[TaskKey(2, Kind.SFT), 0].inputs["generator"] == world.committed[TaskKey(1, Kind.SFT)].ref
     )
@@ -265,7 +274,9 @@ def test_the_same_facts_give_the_same_plan(seed: int) -> None:
     assert world.plan() == world.plan()
 
 
-def test_an_attempt_that_is_known_to_have_committed_is_not_started_again_before_its_manifest_is_seen() -> None:
+def test_an_attempt_that_is_known_to_have_committed_is_not_started_again_before_its_manifest_is_seen() -> (
+    None
+):
     world = World(spec_of())
     world.step()
     view = world.seen()
