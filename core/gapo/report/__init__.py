@@ -9,6 +9,7 @@ from pathlib import Path
 from gapo.report.data import RunData, load_run_data
 from gapo.report.facts import facts_of
 from gapo.report.html import page
+from gapo.report.png import picture
 from gapo.store.objects import Objects
 
 
@@ -28,13 +29,13 @@ def write_report(run: Objects | RunData, out: Path) -> ReportPaths:
     fails, and SpecError where the picture's library is not installed.
     """
     facts = facts_of(run if isinstance(run, RunData) else load_run_data(run))
-    from gapo.report.png import picture
-
+    # All three first: a report that cannot be whole leaves no part of itself.
+    drawn, shown = picture(facts), page(facts)
     out.mkdir(parents=True, exist_ok=True)
     paths = ReportPaths(out / "report.html", out / "report.png", out / "report.json")
     paths.json.write_text(json.dumps(facts, indent=1, sort_keys=True, allow_nan=False) + "\n")
-    paths.html.write_text(page(facts), encoding="utf-8")
-    paths.png.write_bytes(picture(facts))
+    paths.html.write_text(shown, encoding="utf-8")
+    paths.png.write_bytes(drawn)
     return paths
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Any
 
 from gapo.report.markup import Markup
@@ -23,7 +24,7 @@ _MINI = Axes(width=210, height=124, left=32, right=10, top=30, bottom=18, y_tick
 
 
 def whole(value: float) -> str:
-    return share(value, 0).replace(" ", "\u202f")
+    return share(value, 0)
 
 
 def stage_ticks(stages: Sequence[float], most: int = 13) -> list[float]:
@@ -111,6 +112,28 @@ def pair_accuracy(facts: Facts) -> Markup | None:
     )
 
 
+def pair_modes(facts: Facts) -> Markup | None:
+    """Pair accuracy by the way in which the rejected member was made."""
+    modes = facts["pairAccuracyByMode"]
+    if not modes:
+        return None
+    inks = ("blue", "orange", "green", "purple", "red", "grey")
+    series = [
+        Series(_points(rows), ink, mode)
+        for (mode, rows), ink in zip(modes.items(), cycle(inks), strict=False)
+    ]
+    axes = replace(
+        _by_stage(_LEAD, [row for rows in modes.values() for row in rows]),
+        right=118,
+        x_label="stage of the reward model",
+        y_label="held-out pairs ranked right",
+        y_format=whole,
+        y_ceiling=1,
+        y_include=(0.5,),
+    )
+    return line_chart(series, axes, title="Pair accuracy by edit mode", rules=[Rule(0.5, "chance")])
+
+
 def families(
     by_family: Mapping[str, Sequence[Mapping[str, Any]]], color: str, gate: float | None, what: str
 ) -> list[Markup]:
@@ -138,7 +161,7 @@ def rm_scores(facts: Facts) -> list[Markup]:
     drawn = []
     for row in rows:
         histograms = [
-            Histogram(row[name]["edges"], row[name]["counts"], color, name)
+            Histogram(row[name]["edges"], row[name]["counts"], color, name, filled=name != "generated")
             for name, color in CLASS_COLORS.items()
             if name in row
         ]
@@ -160,7 +183,7 @@ def rm_scores(facts: Facts) -> list[Markup]:
 
 def score_heading(row: Mapping[str, Any]) -> str:
     own = row["from"].split("/")[1] in {"rm", "rm-warmup"}
-    return f"stage {row['stage']}" if own else f"stage {row['stage']}, RM of an earlier stage"
+    return f"stage {row['stage']}" if own else f"stage {row['stage']}, earlier RM"
 
 
 @dataclass(frozen=True)
@@ -223,7 +246,7 @@ def iterations(facts: Facts) -> list[Panel]:
         ("KL", "How far the policy has moved, in nats a token: from the reference of the penalty, and from the "
          "supervised start.", "nats a token", {"ppo/kl": ("purple", "reference"), "ppo/kl_sft": ("orange", "start")},
          {"right": 58, "y_include": (0.0,)}),
-        ("Entropy", "Of the policy on its own samples. A fall to under 30 % of the start warns of collapse.",
+        ("Entropy", "Of the policy on its own samples. A fall to under 30\u202f% of the start warns of collapse.",
          "nats a token", {"ppo/entropy": ("purple", "")}, {"y_floor": 0, "y_include": (0.0,)}),
         ("Response length", "Mean length of the sampled responses.", "tokens", {"ppo/response_length": ("grey", "")},
          {"y_floor": 0, "y_include": (0.0,)}),

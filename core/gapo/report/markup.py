@@ -9,7 +9,7 @@ from typing import Any
 
 # Control characters are invalid in HTML; bidirectional overrides could make a sample rewrite its neighbours' order.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
-_VOID = frozenset({"br", "input", "meta"})
+_VOID = frozenset({"col", "meta"})
 
 
 class Markup(str):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 MINUS = "\u2212"
+NARROW = "\u202f"
+"""No-break space between a number and its unit."""
 
 
 def share(value: float, digits: int = 1) -> str:
     """0.713 → `71.3 %`."""
-    return f"{100 * value:.{digits}f} %".replace("-", MINUS)
+    return f"{100 * value:.{digits}f}{NARROW}%".replace("-", MINUS)
 
 
 def points(value: float) -> str:
     """A difference of shares: 0.041 → `+4.1 pp`."""
-    return f"{100 * value:+.1f} pp".replace("-", MINUS)
+    return f"{100 * value:+.1f}{NARROW}pp".replace("-", MINUS)
 
 
 def plain(value: float) -> str:
@@ -32,21 +35,34 @@ def plain(value: float) -> str:
     return text.replace("-", MINUS)
 
 
+def tick_labels(values: Sequence[float]) -> list[str]:
+    """Evenly spaced values with as many decimals as their step needs, and no more."""
+    step = min((b - a for a, b in pairwise(values)), default=abs(values[0]) if values else 0)
+    decimals = min(9, max(0, math.ceil(-math.log10(step) - 1e-9))) if step > 0 else 0
+    return [f"{v:,.{decimals}f}".replace("-", MINUS) if v else "0" for v in values]
+
+
 def seconds(value: float) -> str:
     """83 → `1 min 23 s`."""
-    if value < 60:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    if value < 59.5:
+        return f"{value:.1f}{NARROW}s" if value < 10 else f"{value:.0f}{NARROW}s"
     minutes, rest = divmod(round(value), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
+        return f"{minutes}{NARROW}min {rest:02d}{NARROW}s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02d} min"
+    return f"{hours:,}{NARROW}h {minutes:02d}{NARROW}min"
 
 
 def interval(estimate: Mapping[str, Any], *, gain: bool = False) -> str:
     """`95 % interval 69.2 % to 73.3 %`, or the empty string where none was committed."""
+    found = bounds(estimate, gain=gain)
+    return f"95{NARROW}% interval {found}" if found else ""
+
+
+def bounds(estimate: Mapping[str, Any], *, gain: bool = False) -> str:
+    """`69.2 % to 73.3 %`, or the empty string."""
     low, high = estimate.get("lo"), estimate.get("hi")
     if low is None or high is None:
         return ""
     one = points if gain else share
-    return f"95 % interval {one(low)} to {one(high)}"
+    return f"{one(low)} to {one(high)}"

@@ -72,10 +72,10 @@ def picture(facts: Facts) -> bytes:
 def _draw(figure: Figure, facts: Facts) -> None:
     run = facts["run"]
     named = " · ".join(printable(part) for part in (run["name"], run["method"], run["runID"]) if part)
-    lines = textwrap.wrap(printable(facts["verdict"]["headline"]), 104, max_lines=3, placeholder=" …")
-    figure.text(0.045, 0.966, "\n".join(lines), fontsize=13, fontweight="bold", va="top", linespacing=1.35)
-    figure.text(0.045, 0.966 - 0.036 * len(lines) - 0.012, named, fontsize=9.5, color=SOFT, va="top")
-    top = 0.966 - 0.036 * len(lines) - 0.092
+    lines = textwrap.wrap(printable(facts["verdict"]["headline"]), 98, max_lines=3, placeholder=" …")
+    figure.text(0.07, 0.966, "\n".join(lines), fontsize=13, fontweight="bold", va="top", linespacing=1.35)
+    figure.text(0.07, 0.966 - 0.036 * len(lines) - 0.012, named, fontsize=9.5, color=SOFT, va="top")
+    top = 0.966 - 0.036 * len(lines) - 0.106
     grid = figure.add_gridspec(2, 2, left=0.07, right=0.925, bottom=0.07, top=top, hspace=0.42, wspace=0.3)
     _satisfaction(figure.add_subplot(grid[0, 0]), facts)
     _ridges(figure.add_subplot(grid[0, 1]), facts)
@@ -193,10 +193,12 @@ def _ridges(axes: Axes, facts: Facts) -> None:
                 continue
             xs, ys = _steps(row[name]["edges"], [min(1.25, s / unit) for s in _shares(row[name])])
             heights = [level + 0.92 * y for y in ys]
-            axes.fill_between(
-                xs, [level] * len(xs), heights, color=COLORS[color], alpha=0.2, lw=0, zorder=len(rows) - level
-            )
-            axes.plot(xs, heights, color=COLORS[color], lw=1.2, zorder=len(rows) - level + 0.5)
+            filled, above = name != "generated", len(rows) - level
+            if filled:
+                axes.fill_between(
+                    xs, [level] * len(xs), heights, color=COLORS[color], alpha=0.17, lw=0, zorder=above
+                )
+            axes.plot(xs, heights, color=COLORS[color], lw=1 if filled else 1.8, zorder=above + 0.5)
         axes.axhline(level, color=SOFT, lw=0.6)
     names = ["SFT" if row["stage"] == 0 else f"{row['stage']}" for row in reversed(rows)]
     axes.set_yticks(range(len(rows)), names)

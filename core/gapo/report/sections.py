@@ -7,7 +7,7 @@ from typing import Any
 
 from gapo.report import charts
 from gapo.report.markup import Markup, el, join
-from gapo.report.numbers import interval, plain, points, seconds, share
+from gapo.report.numbers import bounds, interval, plain, points, seconds, share
 from gapo.report.verdict import best_so_far, gate_finding
 
 Facts = Mapping[str, Any]
@@ -35,6 +35,7 @@ def header(facts: Facts) -> Markup:
         "header",
         el("h1", v["headline"], class_=mood),
         el("p", about, class_="about"),
+        el("p", f"Last decision: {v['reason']}.", class_="about") if v["reason"] else None,
         el("ul", (el("li", note) for note in notes), class_="notes") if notes else None,
         _tiles(facts),
     )
@@ -50,8 +51,6 @@ def _tiles(facts: Facts) -> Markup | None:
         shown.append((f"Best{stage}, test", share(best["value"]), _small(best)))
     if last := test.get("last"):
         shown.append(("Last stage, test", share(last["value"]), _small(last)))
-    if start := test.get("start"):
-        shown.append(("SFT start, test", share(start["value"]), _small(start)))
     if not test and (best := best_so_far(facts)):
         shown.append((f"Best so far, stage {best['stage']}, validation", share(best["value"]), _small(best)))
     if rows := facts["pairAccuracy"]:
@@ -107,7 +106,9 @@ def timeline(facts: Facts) -> Markup | None:
     if not facts["stages"]:
         return None
     longest = max((_spent(s) for s in facts["stages"]), default=0.0)
-    rows = [_stage(s, longest) for s in facts["stages"]]
+    satisfied = {row["stage"]: f"{share(row['value'])} satisfied" for row in facts["satisfaction"]}
+    exported = facts["verdict"]["exportedStage"]
+    rows = [_stage(s, longest, satisfied.get(s["stage"]), s["stage"] == exported) for s in facts["stages"]]
     return _section(
         "Stages",
         "A bar's length is the time that a stage's committed tasks took. Beside it stands what was decided at the "
@@ -120,7 +121,7 @@ def _spent(stage: Mapping[str, Any]) -> float:
     return float(sum(t["seconds"] or 0 for t in stage["tasks"]))
 
 
-def _stage(stage: Mapping[str, Any], longest: float) -> Markup:
+def _stage(stage: Mapping[str, Any], longest: float, satisfied: str | None, exported: bool) -> Markup:
     bar = [
         el(
             "i",
@@ -142,8 +143,9 @@ def _stage(stage: Mapping[str, Any], longest: float) -> Markup:
         for t in stage["tasks"]
     ]
     tried = [t for t in stage["tasks"] if len(t["attempts"]) > 1 or t["state"] in {"failed", "ended"}]
-    name = f"Stage {stage['stage']}" if stage["stage"] else "Stage 0"
-    notes = []
+    notes = [satisfied] if satisfied else []
+    if exported:
+        notes.append("exported")
     if stage["parent"] is not None:
         notes.append(f"from stage {stage['parent']}")
     if stage["abandoned"]:
@@ -161,8 +163,8 @@ def _stage(stage: Mapping[str, Any], longest: float) -> Markup:
         "li",
         el(
             "div",
-            el("span", name, class_="who"),
-            el("div", ", ".join(notes), class_="why") if notes else None,
+            el("span", f"Stage {stage['stage']}", class_="who"),
+            el("div", ", ".join(notes), class_="why"),
         ),
         el(
             "div",
@@ -228,13 +230,13 @@ def _test_table(facts: Facts) -> Markup | None:
     ):
         e = test[key]
         if e:
-            rows.append([name, share(e["value"]), interval(e).removeprefix("95 % interval "), _n(e)])
+            rows.append([name, share(e["value"]), bounds(e), _n(e)])
     if gain := test["gain"]:
         rows.append(
             [
                 "Gain, best − start",
                 points(gain["value"]),
-                interval(gain, gain=True).removeprefix("95 % interval "),
+                bounds(gain, gain=True),
                 _n(gain),
             ]
         )
@@ -267,29 +269,26 @@ def reward_model(facts: Facts) -> Markup | None:
     gate = facts["gate"] or {}
     floor = gate.get("minFamilyAccuracy")
     family = charts.families(facts["pairAccuracyByFamily"], "purple", floor, "Pair accuracy")
-    mode = charts.families(facts["pairAccuracyByMode"], "purple", None, "Pair accuracy")
     parts: list[Any] = []
     if gate.get("passed") is not None:
         word = "passed" if gate["passed"] else "not passed"
         badge = el("span", f"gate {word}", class_=f"badge b-{'pass' if gate['passed'] else 'fail'}")
         parts.append(el("p", badge, f"{gate_finding(gate)}."))
+    panels = []
     if chart is not None:
-        panel = charts.Panel(
-            "Pair accuracy by stage",
+        caption = (
             "Share of held-out original pairs in which the accepted member scores higher; ties count half. Stage 0 is "
-            "the warm-up.",
-            chart,
+            "the warm-up."
         )
-        parts.append(el("div", _figure(panel), class_="lead"))
+        panels.append(charts.Panel("Pair accuracy by stage", caption, chart))
+    if (modes := charts.pair_modes(facts)) is not None:
+        caption = "How the rejected member of a pair was made. A mode at chance is one that the reward model cannot see."
+        panels.append(charts.Panel("Pair accuracy by edit mode", caption, modes))
+    if panels:
+        parts.append(el("div", (_figure(p) for p in panels), class_="lead"))
     if family:
         parts += [el("h3", "Pair accuracy by constraint family"), el("p", "Dashed: the gate for each family. At 50 % "
                   "the reward model cannot see the family at all.", class_="how"), _minis(family)]  # fmt: skip
-    if mode:
-        parts += [
-            el("h3", "Pair accuracy by edit mode"),
-            el("p", "How the rejected member of a pair was made.", class_="how"),
-            _minis(mode),
-        ]
     if scores:
         parts += [
             el("h3", "Spread of the scores"),
@@ -329,8 +328,8 @@ def cross_play(facts: Facts) -> Markup | None:
     for key, title, caption in (
         ("auc", "AUC against the verifier", "Blue: the row's reward model ranks the column's samples as the verifier "
          "does. Orange: it ranks them the wrong way round. Pale: chance."),
-        ("winRate", "Win rate", "Blue: the row's reward model prefers the column's samples; orange: what they are "
-         "compared with. Pale: even."),
+        ("winRate", "Win rate", "How often the row's reward model scores a sample of the column's generator above an "
+         "accepted held-out response, ties as half. Pale: the generator passes for accepted data."),
     ):  # fmt: skip
         chart = charts.cross_play(facts, key, title)
         if chart is not None:
@@ -356,7 +355,7 @@ def samples(facts: Facts) -> Markup | None:
     body = (_sample(row) for row in rows)
     return _section(
         "Samples",
-        "Sampled at temperature 1: for each stage passing and failing ones in turn, so their shares here say nothing. "
+        "Sampled responses, for each stage passing and failing ones in turn, so their shares here say nothing. "
         "The score is the reward model's.",
         _filters(stages, first),
         el("p", "No sample fits this choice.", id="no-sample", class_="empty", hidden=True),
@@ -399,7 +398,7 @@ def _sample(row: Mapping[str, Any]) -> Markup:
         row["passed"]
     ]
     checks = [
-        el("span", f"{'✓' if v['ok'] else '✗'} {v['family']} ", class_=None if v["ok"] else "no")
+        el("span", f"{'✓' if v['ok'] else '✗'} {v['family']}", class_="yes" if v["ok"] else "no")
         for v in row["verdicts"]
     ]
     unfinished = None if row["ended"] else el("div", "no end token", class_="families")
@@ -467,7 +466,10 @@ def settings(facts: Facts) -> Markup | None:
             )
             for name, value in spec
         )
-        summary = el("summary", "Settings: every field as it was in effect, those that were written in bold")
+        summary = el(
+            "summary",
+            "Settings: every field as it was in effect; bold: written by the run's user and part of its identity",
+        )
         parts.append(el("details", summary, el("table", el("tbody", body))))
     rows = [("gapo", facts["run"]["gapoVersion"])] if facts["run"]["gapoVersion"] else []
     for name, values in environment.items():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from gapo.report.markup import Markup, el, join
-from gapo.report.numbers import plain
+from gapo.report.numbers import plain, tick_labels
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Axes:
     bottom: float = 30
     x_label: str = ""
     y_label: str = ""
-    x_format: Callable[[float], str] = plain
-    y_format: Callable[[float], str] = plain
+    y_format: Callable[[float], str] | None = None
+    """None: as many decimals as the ticks' step needs."""
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     y_floor: float | None = None
@@ -150,13 +150,15 @@ def frame(width: float, height: float, title: str, *body: object) -> Markup:
 def _grid(axes: Axes, x: Scale, y: Scale) -> Markup:
     floor = axes.height - axes.bottom
     parts = []
-    for value in ticks(y.low, y.high, axes.y_tick_count):
+    marked = ticks(y.low, y.high, axes.y_tick_count)
+    named = [axes.y_format(v) for v in marked] if axes.y_format else tick_labels(marked)
+    for value, name in zip(marked, named, strict=True):
         at = number(y(value))
         parts.append(el("line", class_="grid", x1=number(x.start), x2=number(x.end), y1=at, y2=at))
         parts.append(
             el(
                 "text",
-                axes.y_format(value),
+                name,
                 class_="tick",
                 x=number(axes.left - 5),
                 y=at,
@@ -165,11 +167,9 @@ def _grid(axes: Axes, x: Scale, y: Scale) -> Markup:
             )
         )
     shown = axes.x_ticks if axes.x_ticks is not None else ticks(x.low, x.high, 6)
-    for value in shown:
+    for value, name in zip(shown, tick_labels(shown), strict=True):
         at = number(x(value))
-        parts.append(
-            el("text", axes.x_format(value), class_="tick", x=at, y=number(floor + 13), text_anchor="middle")
-        )
+        parts.append(el("text", name, class_="tick", x=at, y=number(floor + 13), text_anchor="middle"))
     parts.append(
         el("line", class_="axis", x1=number(x.start), x2=number(x.end), y1=number(floor), y2=number(floor))
     )
@@ -190,16 +190,18 @@ def _grid(axes: Axes, x: Scale, y: Scale) -> Markup:
 
 
 def _boundaries(axes: Axes, x: Scale) -> Markup:
-    """Dotted lines at each boundary; labels only where they have room."""
-    parts, free_from = [], -1e9
-    for value, label in axes.boundaries:
-        at = x(value)
+    """Dotted lines at each boundary; labels at every nth, so that they have room."""
+    parts = []
+    places = [x(value) for value, _ in axes.boundaries]
+    closest = min((b - a for a, b in pairwise(places)), default=1e9)
+    widest = max((6 * len(label) + 8 for _, label in axes.boundaries), default=0)
+    every = max(1, math.ceil(widest / max(closest, 0.1)))
+    for i, (at, (_, label)) in enumerate(zip(places, axes.boundaries, strict=True)):
         parts.append(
             el("line", class_="edge", x1=number(at), x2=number(at), y1=axes.top, y2=axes.height - axes.bottom)
         )
-        if at >= free_from:
+        if i % every == 0:
             parts.append(el("text", label, class_="tick", x=number(at + 2), y=number(axes.top + 8)))
-            free_from = at + 6 * len(label) + 8
     return join(parts)
 
 
@@ -251,7 +253,7 @@ def _end_labels(series: Sequence[Series], axes: Axes, x: Scale, y: Scale) -> Mar
             x=number(x(s.points[-1].x) + 7),
             y=number(at),
             dy=".32em",
-            fill=color(s.color),
+            style=f"fill:{color(s.color)}",
         )
         for s, at in zip(labelled, heights, strict=True)
     )
@@ -277,6 +279,7 @@ class Histogram:
     counts: Sequence[float]
     color: str
     name: str
+    filled: bool = True
 
     @property
     def total(self) -> float:
@@ -321,7 +324,16 @@ def histogram_chart(
         outline.append((x(h.edges[-1]), y(0)))
         tip = el("title", f"{h.name}: {plain(h.total)} scores")
         d = path_of(outline)
-        body.append(el("path", tip, d=d, fill=color(h.color), stroke=color(h.color), class_="hist"))
+        body.append(
+            el(
+                "path",
+                tip,
+                d=d,
+                fill=color(h.color),
+                stroke=color(h.color),
+                class_="hist" if h.filled else "hist open",
+            )
+        )
     body.append(el("line", class_="axis", x1=left, x2=width - right, y1=floor, y2=floor))
     for value, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
         body.append(
@@ -342,10 +354,10 @@ def heatmap(
     ink: Callable[[float], str],
 ) -> Markup:
     """A matrix: `cells` maps (row, column) to a value and its tooltip; `ink` gives the cell's CSS class."""
-    left, top, width = 46.0, 30.0, 360.0
-    size = min(46.0, (width - left - 4) / len(columns))
+    left, top, width = 58.0, 38.0, 480.0
+    size = min(60.0, (width - left - 4) / len(columns))
     height = top + size * len(rows) + 6
-    digits = 2 if size >= 22 else 1
+    digits = 2 if size >= 24 else 1
     body: list[Markup] = [
         el("text", column_label, class_="unit", x=left, y=10),
         el("text", row_label, class_="unit", x=10, y=number(top + size * len(rows) / 2),

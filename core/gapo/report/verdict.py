@@ -21,6 +21,7 @@ def verdict(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "headline": " ".join(sentences),
         "outcome": outcome,
+        "reason": _reason(facts),
         "converged": outcome == "converged",
         "gatePassed": facts["gate"]["passed"] if facts["gate"] else None,
         "exportedStage": test.get("stage"),
@@ -41,7 +42,7 @@ def _ending(facts: Mapping[str, Any]) -> tuple[str, str | None]:
     decisions = [s["decision"] | {"stage": s["stage"]} for s in stages if s["decision"]]
     last = decisions[-1] if decisions else None
     if last and last["verdict"] == "converged":
-        return "converged", f"Converged at stage {last['stage']}: {_clause(last['reason'])}."
+        return "converged", f"Converged at stage {last['stage']}."
     if last and last["verdict"] == "stopped":
         return "stopped", f"Stopped at stage {last['stage']}, not converged: {_clause(last['reason'])}."
     if facts["test"]:
@@ -55,6 +56,12 @@ def _ending(facts: Mapping[str, Any]) -> tuple[str, str | None]:
     newest = max(s["stage"] for s in stages if s["tasks"])
     done = ", ".join(kind for at, kind in committed if at == newest) or "none yet"
     return "unfinished", f"Unfinished: the run is in stage {newest} (tasks done there: {done})."
+
+
+def _reason(facts: Mapping[str, Any]) -> str | None:
+    """Why the last decision was made, in the words of who decided."""
+    decisions = [s["decision"] for s in facts["stages"] if s["decision"]]
+    return decisions[-1]["reason"] if decisions else None
 
 
 def _failure(facts: Mapping[str, Any]) -> str | None:
@@ -151,8 +158,9 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
         )
     if facts["retired"]["objects"]:
         stages = ", ".join(str(k) for k in facts["retired"]["stages"])
+        noun = "stage" if len(facts["retired"]["stages"]) == 1 else "stages"
         notes.append(
-            f"Retention removed {facts['retired']['objects']} objects of stages {stages}; all figures are kept."
+            f"Retention removed {facts['retired']['objects']} objects of {noun} {stages}; all figures are kept."
         )
     return notes
 

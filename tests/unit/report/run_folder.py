@@ -131,9 +131,9 @@ def rate(name: str, value: float, n: int) -> dict[str, float]:
     return {name: value, f"{name}_lo": value - half, f"{name}_hi": value + half, f"{name}_n": n}
 
 
-def sample(prompt: int, response: str, passed: bool, **extra: Any) -> dict[str, Any]:
+def sample(number: int, response: str, passed: bool, **extra: Any) -> dict[str, Any]:
     return {
-        "promptId": f"p{prompt}",
+        "promptId": f"p{number}",
         "prompt": "Describe a desk lamp: name colour, material and price in this order, in exactly nine words, "
         "without the word cheap.",
         "response": response,
@@ -141,7 +141,7 @@ def sample(prompt: int, response: str, passed: bool, **extra: Any) -> dict[str, 
         "weightVersion": "3",
         "score": 0.62,
         "ended": True,
-        "verdicts": [{"family": f, "ok": passed or f != FAMILIES[prompt % 3]} for f in FAMILIES],
+        "verdicts": [{"family": f, "ok": passed or f != FAMILIES[number % 3]} for f in FAMILIES],
         "passed": passed,
         **extra,
     }
@@ -260,7 +260,7 @@ def stage_of_run(
     level = 0.8125 + 0.006 * stage
     rm = {
         **rate("rm/pair_accuracy", level, 1200),
-        "rm/memorisation_gap": 0.02 + 0.006 * stage,
+        "rm/memorisation_gap": round(0.02 + 0.006 * stage, 4),
         "rm/style_separability": round(0.55 + 0.01 * stage, 4),
         "rm/label_noise": satisfaction_at(stage, last),
         "rm/generated_share": 0.5,
@@ -268,6 +268,7 @@ def stage_of_run(
     }
     for i, family in enumerate(FAMILIES):
         rm |= rate(f"rm/pair_family/{family}", level + 0.05 * (i - 1), 400)
+    rm |= {"rm/pair_mode/modify": level + 0.02, "rm/pair_mode/insert": level - 0.03}
     width = 0.14 + 0.012 * stage
     scores = {
         "accepted": bell(0.72, width),
@@ -295,7 +296,9 @@ def finished_run(
         stage_of_run(folder, stage, last=stages, iterations=iterations, retrain=stage < stages)
         if stage < stages:
             folder.decide(
-                stage, "continue", f"{stage} evaluated stages; 9 are needed before a run can count as settled"
+                stage,
+                "continue",
+                f"evaluated stages: {stage}; 9 are needed before a run can count as settled",
             )
     words = "the last 4 evaluated stages gained +0.4 pp (at most +2.1) over the 4 before, under 4.0 pp at 2 consecutive looks"
     folder.decide(stages, verdict, words)
