@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from gapo.api.training import Ppo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gapo.api.training import Ppo
 from gapo_trainer.ppo import math as ppo
 
 NAN = float("nan")
@@ -18,7 +18,9 @@ NAN = float("nan")
 def gae_by_definition(values, rewards, gamma, lambda_):
     """Equation 16 as a double sum over one episode of Python floats."""
     length = len(values)
-    deltas = [rewards[i] + gamma * (values[i + 1] if i + 1 < length else 0.0) - values[i] for i in range(length)]
+    deltas = [
+        rewards[i] + gamma * (values[i + 1] if i + 1 < length else 0.0) - values[i] for i in range(length)
+    ]
     return [sum((gamma * lambda_) ** (j - i) * deltas[j] for j in range(i, length)) for i in range(length)]
 
 
@@ -28,7 +30,9 @@ discounts = st.sampled_from([0.0, 0.3, 0.95, 1.0])
 
 @settings(max_examples=80, deadline=None)
 @given(lengths, discounts, discounts, st.integers(0, 2**31 - 1), st.sampled_from([NAN, math.inf, 1e30]))
-def test_gae_equals_the_double_sum_for_ragged_rows_whatever_lies_in_the_padding(rows, gamma, lambda_, seed, junk):
+def test_gae_equals_the_double_sum_for_ragged_rows_whatever_lies_in_the_padding(
+    rows, gamma, lambda_, seed, junk
+):
     rng = torch.Generator().manual_seed(seed)
     width = max(max(rows), 1) + 2
     values = torch.randn(len(rows), width, generator=rng, dtype=torch.float64)
@@ -38,7 +42,9 @@ def test_gae_equals_the_double_sum_for_ragged_rows_whatever_lies_in_the_padding(
         values.masked_fill(~mask, junk), rewards.masked_fill(~mask, junk), mask, gamma, lambda_
     )
     for i, length in enumerate(rows):
-        expected = gae_by_definition(values[i, :length].tolist(), rewards[i, :length].tolist(), gamma, lambda_)
+        expected = gae_by_definition(
+            values[i, :length].tolist(), rewards[i, :length].tolist(), gamma, lambda_
+        )
         assert advantages[i, :length].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
         total = [a + v for a, v in zip(expected, values[i, :length].tolist(), strict=True)]
         assert returns[i, :length].tolist() == pytest.approx(total, rel=1e-12, abs=1e-12)
@@ -67,7 +73,8 @@ def test_losses_and_their_gradients_ignore_what_lies_in_the_padding():
         weights = ppo.token_weights(mask, "token")
         cfg = Ppo(entropy_coef=0.1)
         policy, metrics = ppo.policy_loss(
-            ppo.PolicyInputs(logprobs, entropy, old.detach(), sampled.detach(), advantages.detach(), weights), cfg
+            ppo.PolicyInputs(logprobs, entropy, old.detach(), sampled.detach(), advantages.detach(), weights),
+            cfg,
         )
         value, _ = ppo.value_loss(ppo.ValueInputs(values, old.detach(), advantages.detach(), weights), 0.2)
         (policy + value).backward()
@@ -107,7 +114,9 @@ def test_whitening_gives_mean_0_and_std_1_over_the_mask_alone():
 
 
 def test_whitening_a_single_action_or_none_is_safe():
-    assert ppo.masked_whiten(torch.tensor([[3.0, NAN]]), torch.tensor([[True, False]])).tolist() == [[0.0, 0.0]]
+    assert ppo.masked_whiten(torch.tensor([[3.0, NAN]]), torch.tensor([[True, False]])).tolist() == [
+        [0.0, 0.0]
+    ]
     assert ppo.masked_whiten(torch.tensor([[NAN]]), torch.tensor([[False]])).tolist() == [[0.0]]
 
 
@@ -211,7 +220,9 @@ def test_the_value_loss_takes_the_worse_of_free_and_clipped():
 def test_logprobs_and_entropy_of_a_known_distribution():
     p = torch.tensor([0.5, 0.25, 0.125, 0.125])
     logits = (p.log() + 3.0).expand(2, 4)
-    assert ppo.logprobs_of(logits, torch.tensor([0, 3])).tolist() == pytest.approx([math.log(0.5), math.log(0.125)])
+    assert ppo.logprobs_of(logits, torch.tensor([0, 3])).tolist() == pytest.approx(
+        [math.log(0.5), math.log(0.125)]
+    )
     assert ppo.entropy_of(logits).tolist() == pytest.approx([1.75 * math.log(2)] * 2)
 
 
@@ -237,5 +248,7 @@ def test_the_running_std_is_that_of_all_scores_together(batches):
 
 
 def test_the_running_std_starts_anew_with_another_reward_model():
-    running = ppo.RunningStd().after(torch.tensor([0.0, 10.0]), "rm-1").after(torch.tensor([0.0, 1.0]), "rm-2")
+    running = (
+        ppo.RunningStd().after(torch.tensor([0.0, 10.0]), "rm-1").after(torch.tensor([0.0, 1.0]), "rm-2")
+    )
     assert (running.digest, running.count, running.std) == ("rm-2", 2, 0.5)

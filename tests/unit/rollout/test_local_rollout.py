@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from tests.unit.ppo.tiny_ppo import BOS, EOS, forward_logprobs, tiny_model, tiny_tokenizer
+
 from gapo.errors import DataError, InvariantError
 from gapo_trainer.rng import generator
 from gapo_trainer.rollout.local import TransformersRollout
-from tests.unit.ppo.tiny_ppo import BOS, EOS, forward_logprobs, tiny_model, tiny_tokenizer
 
 PROMPTS = [[BOS, *range(4, 4 + n)] for n in (1, 5, 2, 7, 3, 3, 9, 1, 6)]
 

@@ -192,9 +192,10 @@ class _Stage:
         return bool(self.trainer.actor.all_reduce(torch.tensor(float(mine))) > 0)
 
     def checkpoint(self, ctx: TaskContext, iteration: int) -> None:
-        """Saves a resume point after `iteration` iterations, in a folder of its own: an upload may still read the last."""
-        folder = ctx.scratch / f"resume-{iteration}"
+        """Saves a resume point after `iteration` iterations."""
+        folder = ctx.scratch / "resume"
         if self.trainer.actor.rank == 0:
+            shutil.rmtree(folder, ignore_errors=True)
             self._save(folder)
             save_progress(folder, self.progress)
         ctx.resume.save(folder, iteration)
@@ -220,8 +221,6 @@ class _Stage:
         return metrics
 
     def _save(self, folder: Path) -> None:
-        if folder.name.startswith("resume-"):
-            shutil.rmtree(folder, ignore_errors=True)
         save_state(folder, self.trainer, self.tokenizer, self.kept, self.params.change.kl_factor)
 
 
