@@ -26,6 +26,9 @@ class FromScratch(ApiModel):
     """Longest sequence in tokens, prompt and response together."""
     init_std: float = Field(0.1, gt=0, le=1)
     """Standard deviation of the initial weights. 0.02, the usual default, leaves a small model at ln 2."""
+    matching: bool = True
+    """Encoders: start with equal tokens of prompt and response attending to each other
+    (docs/benchmarks/rm-calibration.md)."""
 
     @model_validator(mode="after")
     def _heads_divide_hidden(self) -> FromScratch:

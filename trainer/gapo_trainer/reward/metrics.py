@@ -142,7 +142,7 @@ def _bag_of_words(texts: Sequence[str], limit: int = 512) -> Floats:
     spread = features.std(axis=0)
     features = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     features[:, -1] = 1.0
-    return features
+    return np.asarray(features, dtype=np.float64)
 
 
 def _fit(features: Floats, labels: Floats, test: Floats, *, l2: float = 1.0, steps: int = 25) -> Floats:

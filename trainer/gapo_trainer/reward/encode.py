@@ -1,0 +1,158 @@
+"""Text pairs to what an encoder reads: the reward model's own tokenizer, truncation, segments, padding by length.
+
+The reward model reads the user's text, never the generator's token ids or chat template (docs/method.md 5).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from gapo.errors import DataError
+
+log = logging.getLogger(__name__)
+
+MAX_TRUNCATED = 0.01
+"""Share of truncated pairs above which a run fails."""
+MIN_FOR_SHARE = 100
+"""Fewer pairs than this are too few to judge that share by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One tokenised text pair, special tokens included."""
+
+    ids: tuple[int, ...]
+    response_start: int
+    """Index of the response's first token: everything before it is the prompt's segment."""
+
+    def with_response_of(self, other: Pair) -> Pair:
+        """This prompt with the other pair's response."""
+        return Pair(self.ids[: self.response_start] + other.ids[other.response_start :], self.response_start)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A padded batch on a device: input_ids [b, t] int64; lengths and response_starts [b]."""
+
+    input_ids: Tensor
+    lengths: Tensor
+    response_starts: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """[b, t] int64: 1 for real tokens. From lengths, so that the pad token may occur in a text."""
+        return (self._columns < self.lengths[:, None]).long()
+
+    @property
+    def segments(self) -> Tensor:
+        """[b, t] int64: 0 for the prompt's segment, 1 for the response's, 0 in the padding."""
+        return (self._columns >= self.response_starts[:, None]).long() * self.mask
+
+    @property
+    def restarting_positions(self) -> Tensor:
+        """[b, t] int64: counted from 0 in the prompt and again from 0 in the response."""
+        return (self._columns - self.response_starts[:, None] * self.segments) * self.mask
+
+    @property
+    def _columns(self) -> Tensor:
+        return torch.arange(self.input_ids.shape[1], device=self.input_ids.device)[None, :]
+
+
+@dataclass
+class PairEncoder:
+    """Tokenises pairs and counts what had to be cut."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_tokens: int
+    truncation: Literal["error", "middle"]
+    seen: int = 0
+    truncated: int = 0
+
+    def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Pair]:
+        """One Pair a text pair. Words that look like special tokens stay plain text, as far as the tokenizer can.
+
+        Raises DataError for a pair that is too long under `error`, and under `middle` once more than 1 % of the
+        pairs so far were cut.
+        """
+        if not prompts:
+            return []
+        encoded: Any = self.tokenizer(
+            list(prompts),
+            list(responses),
+            truncation=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            split_special_tokens=True,
+            verbose=False,
+        )
+        pairs = []
+        for i, ids in enumerate(encoded["input_ids"]):
+            sequence = encoded.encodings[i].sequence_ids
+            start = sequence.index(1) if 1 in sequence else len(ids) - 1
+            if len(ids) > self.max_tokens:
+                ids, start = self._cut(ids, sequence, start, prompts[i])
+            pairs.append(Pair(tuple(ids), start))
+        self.seen += len(pairs)
+        if self.truncated > MAX_TRUNCATED * self.seen and self.seen >= MIN_FOR_SHARE:
+            raise DataError(
+                f"rewardModel.truncation: {self.truncated} of {self.seen} pairs are longer than "
+                f"rewardModel.maxTokens ({self.max_tokens}), above {MAX_TRUNCATED:.0%}; raise maxTokens or shorten the data"
+            )
+        return pairs
+
+    def _cut(
+        self, ids: list[int], sequence: list[int | None], start: int, prompt: str
+    ) -> tuple[list[int], int]:
+        """Removes tokens from the prompt's middle; from the response's own middle only where that is not enough."""
+        over = len(ids) - self.max_tokens
+        if self.truncation == "error":
+            raise DataError(
+                f"rewardModel.maxTokens: a pair has {len(ids)} tokens, {self.max_tokens} are allowed; raise it or set "
+                f"rewardModel.truncation: middle (prompt: {prompt[:80]!r})"
+            )
+        self.truncated += 1
+        spans = []
+        for segment in (0, 1):
+            at = [i for i, s in enumerate(sequence) if s == segment]
+            room = max(0, len(at) - 1)  # at least one token of each stays
+            cut = min(over, room)
+            over -= cut
+            first = (at[0] + (len(at) - cut) // 2) if at else 0
+            spans.append((first, first + cut))
+        if over > 0:
+            raise DataError(f"rewardModel.maxTokens: {self.max_tokens} leaves no room for any text; raise it")
+        kept = [token for i, token in enumerate(ids) if not any(a <= i < b for a, b in spans)]
+        return kept, start - (spans[0][1] - spans[0][0])
+
+
+def collate(pairs: Sequence[Pair], pad_id: int, device: torch.device | str = "cpu") -> Inputs:
+    """Pads on the right to the longest pair."""
+    lengths = torch.tensor([len(pair.ids) for pair in pairs])
+    ids = torch.full((len(pairs), int(lengths.max())), pad_id, dtype=torch.int64)
+    for row, pair in enumerate(pairs):
+        ids[row, : len(pair.ids)] = torch.tensor(pair.ids)
+    starts = torch.tensor([pair.response_start for pair in pairs])
+    return Inputs(ids.to(device), lengths.to(device), starts.to(device))
+
+
+def by_length(pairs: Sequence[Pair], max_tokens: int) -> list[list[int]]:
+    """Indices of `pairs` in batches of similar length, each of at most `max_tokens` padded tokens (at least one row)."""
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].ids))
+    batches: list[list[int]] = []
+    for i in order:
+        if not batches or (len(batches[-1]) + 1) * len(pairs[i].ids) > max_tokens:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills padding; any will do, for masks come from lengths."""
+    return cast(int, tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)

@@ -1,0 +1,297 @@
+"""The reward model Q(c, t) = sigmoid(f(c, t)): a Hugging Face encoder over (prompt, response) with a scalar head."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from pydantic import ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    LongformerConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from gapo.api.base import ApiModel
+from gapo.api.models import FromScratch
+from gapo.api.models import RewardModel as RewardModelSpec
+from gapo.errors import DataError, SpecError
+from gapo_trainer.models import HEAD, TOKENIZER_FILES, initialise, locate
+from gapo_trainer.reward.encode import Inputs, PairEncoder
+
+SETTINGS = "rm.json"
+HEAD_STD = 0.02
+POSITION_SCALE = 0.4
+"""Initial size of a small encoder's position and segment embeddings, as a share of its word embeddings'."""
+_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+_DROPOUTS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "dropout",
+)
+
+
+class Settings(ApiModel):
+    """How a reward model reads its inputs: `rm.json`, beside the weights."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    schema_version: int = 1
+    pooling: Literal["cls", "mean"] = "cls"
+    global_attention: Literal["cls", "prompt"] = "prompt"
+    positions: Literal["running", "restarting"] = "running"
+    """`restarting`: the response's positions count from 0 again; needs an encoder trained so."""
+    max_tokens: int = 4096
+    truncation: Literal["error", "middle"] = "error"
+
+    @staticmethod
+    def of(spec: RewardModelSpec, encoder: PreTrainedConfig) -> Settings:
+        """The spec's settings, with `maxTokens` cut to what the encoder has positions for."""
+        return Settings(
+            pooling=spec.pooling,
+            global_attention=spec.global_attention,
+            positions="restarting" if spec.from_scratch is not None else "running",
+            max_tokens=min(spec.max_tokens, longest(encoder, spec.from_scratch)),
+            truncation=spec.truncation,
+        )
+
+
+class RewardModel(nn.Module):
+    """Encoder and scalar head. Logits f(c, t); the score is their sigmoid."""
+
+    def __init__(self, encoder: PreTrainedModel, settings: Settings) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.settings = settings
+        self.head = nn.Linear(_width(encoder.config), 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self._takes = frozenset(inspect.signature(encoder.forward).parameters)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """A batch of b padded pairs -> logits [b], float32."""
+        mask = inputs.mask
+        hidden = self.encoder(
+            input_ids=inputs.input_ids, attention_mask=mask, **self._extras(inputs)
+        ).last_hidden_state
+        with torch.autocast(hidden.device.type, enabled=False):
+            hidden = hidden.float()
+            if self.settings.pooling == "mean":
+                pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            else:
+                pooled = hidden[:, 0]
+            return cast(Tensor, self.head(pooled)).squeeze(-1)
+
+    def _extras(self, inputs: Inputs) -> dict[str, Tensor]:
+        config: Any = self.encoder.config
+        extras = {}
+        if "token_type_ids" in self._takes and getattr(config, "type_vocab_size", 0) >= 2:
+            extras["token_type_ids"] = inputs.segments
+        if self.settings.positions == "restarting":
+            offset = _position_offset(config)
+            extras["position_ids"] = inputs.restarting_positions + offset
+        if "global_attention_mask" in self._takes:
+            globally = torch.zeros_like(inputs.input_ids)
+            globally[:, 0] = 1
+            if self.settings.global_attention == "prompt":
+                globally = inputs.mask * (1 - inputs.segments)
+            extras["global_attention_mask"] = globally
+        return extras
+
+    def freeze(self, layers: int) -> None:
+        """Freezes the embeddings and the first `layers` layers. Raises SpecError where there are not as many."""
+        if layers == 0:
+            return
+        stacks = [
+            module
+            for module in self.encoder.modules()
+            if isinstance(module, nn.ModuleList) and len(module) == self.encoder.config.num_hidden_layers
+        ]
+        if not stacks or layers > len(stacks[0]):
+            raise SpecError(
+                f"rewardModel.freezeLayers: {layers} layers asked for, the encoder has "
+                f"{self.encoder.config.num_hidden_layers}"
+            )
+        embeddings = self.encoder.get_input_embeddings()
+        for module in (getattr(self.encoder, "embeddings", embeddings), *list(stacks[0])[:layers]):
+            module.requires_grad_(False)
+
+
+def build(
+    spec: RewardModelSpec, data_tokenizer: Path, rng: torch.Generator
+) -> tuple[RewardModel, PairEncoder]:
+    """A reward model at its start, with the encoder of its text pairs.
+
+    From scratch it takes the tokenizer in `data_tokenizer` (a folder); otherwise the named model's own. Raises
+    DataError for a model that cannot be read safely, SpecError for settings that do not fit it.
+    """
+    if spec.from_scratch is not None:
+        tokenizer = load_tokenizer(data_tokenizer, what="data: rm-tokenizer")
+        encoder = _encoder_from_scratch(spec.from_scratch, tokenizer, spec.dropout, rng)
+    else:
+        folder = locate(str(spec.model), what="rewardModel.model")
+        tokenizer = load_tokenizer(folder, what="rewardModel.model")
+        encoder = _load_encoder(folder, "rewardModel.model", spec.dropout)
+    settings = Settings.of(spec, encoder.config)
+    model = RewardModel(encoder, settings)
+    with torch.no_grad():
+        model.head.weight.copy_(torch.empty(model.head.weight.shape).normal_(0.0, HEAD_STD, generator=rng))
+    return model, PairEncoder(tokenizer, settings.max_tokens, settings.truncation)
+
+
+def save(model: RewardModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes `rm/`: a plain encoder folder for `AutoModel`, the tokenizer, `head.safetensors` and `rm.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.encoder.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    head = {name: value.detach().cpu().contiguous() for name, value in model.head.state_dict().items()}
+    save_file(head, folder / HEAD)
+    settings = model.settings.model_dump(mode="json", by_alias=True)
+    (folder / SETTINGS).write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def load(
+    folder: Path, *, dropout: float = 0.0, what: str = "the reward model"
+) -> tuple[RewardModel, PairEncoder]:
+    """What `save` wrote, in eval mode. Raises DataError that names the file that is missing or unreadable."""
+    for name in (SETTINGS, HEAD):
+        if not (folder / name).is_file():
+            raise DataError(f"{what}: {folder} has no {name}; it is not a reward model's folder")
+    try:
+        settings = Settings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
+        head = load_file(folder / HEAD)
+    except (ValidationError, SafetensorError) as error:
+        raise DataError(f"{what}: {folder} cannot be read: {error}") from error
+    tokenizer = load_tokenizer(folder, what=what)
+    model = RewardModel(_load_encoder(folder, what, dropout), settings)
+    model.head.load_state_dict(head)
+    model.train(False)
+    return model, PairEncoder(tokenizer, settings.max_tokens, settings.truncation)
+
+
+def load_tokenizer(folder: Path, *, what: str) -> PreTrainedTokenizerBase:
+    """A fast tokenizer that can make text pairs. Raises DataError where the folder has none."""
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise DataError(
+            f"{what}: {folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)}); save one beside the weights"
+        )
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, OSError, KeyError) as error:
+        raise DataError(f"{what}: the tokenizer in {folder} cannot be read: {error}") from error
+    if not tokenizer.is_fast:
+        raise DataError(f"{what}: the tokenizer in {folder} has no tokenizer.json; convert it to a fast one")
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def longest(config: PreTrainedConfig, scratch: FromScratch | None = None) -> int:
+    """Tokens of the longest pair that an encoder has positions for."""
+    if scratch is not None:
+        return scratch.max_positions
+    positions = int(getattr(config, "max_position_embeddings", 0) or 2**31)
+    return positions - _position_offset(config)
+
+
+def _encoder_from_scratch(
+    scratch: FromScratch, tokenizer: PreTrainedTokenizerBase, dropout: float, rng: torch.Generator
+) -> PreTrainedModel:
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        raise DataError("data: rm-tokenizer has no pad token")
+    shape: dict[str, Any] = {
+        "vocab_size": len(cast(Any, tokenizer)),
+        "hidden_size": scratch.hidden,
+        "num_hidden_layers": scratch.layers,
+        "num_attention_heads": scratch.heads,
+        "intermediate_size": scratch.intermediate or 4 * scratch.hidden,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
+        "initializer_range": scratch.init_std,
+        "type_vocab_size": 2,
+        "pad_token_id": pad,
+        "layer_norm_eps": 1e-6,
+    }
+    config: PreTrainedConfig
+    if scratch.arch == "longformer":
+        window = max(2, min(512, scratch.max_positions // 8) // 2 * 2)
+        config = LongformerConfig(
+            **shape, attention_window=window, max_position_embeddings=scratch.max_positions + pad + 1
+        )
+    else:
+        config = BertConfig(**shape, max_position_embeddings=scratch.max_positions)
+    auto: Any = AutoModel
+    encoder: PreTrainedModel = auto.from_config(config, add_pooling_layer=False, dtype=torch.float32)
+    initialise(encoder, scratch.init_std, rng)
+    if scratch.matching:
+        _start_matching(encoder)
+    return encoder
+
+
+def _start_matching(encoder: PreTrainedModel) -> None:
+    """Makes equal tokens of prompt and response attend to each other from the first step.
+
+    In the first layer the keys start as the queries, and what tokens share besides their word (position, segment)
+    starts small. Without it a small encoder must find matching by chance and sits at ln 2
+    (docs/benchmarks/rm-calibration.md).
+    """
+    embeddings, attention = cast(Any, encoder).embeddings, cast(Any, encoder).encoder.layer[0].attention.self
+    with torch.no_grad():
+        embeddings.position_embeddings.weight.mul_(POSITION_SCALE)
+        embeddings.token_type_embeddings.weight.mul_(POSITION_SCALE)
+        attention.key.weight.copy_(attention.query.weight)
+        if hasattr(attention, "key_global"):
+            attention.query_global.weight.copy_(attention.query.weight)
+            attention.key_global.weight.copy_(attention.query.weight)
+
+
+def _load_encoder(folder: Path, what: str, dropout: float) -> PreTrainedModel:
+    if not any(folder.glob("model*.safetensors")):
+        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
+        found = f"only {', '.join(pickles)}, which may run code when read" if pickles else "no weights"
+        raise DataError(
+            f"{what}: {folder} holds {found}; save the weights as safetensors (save_pretrained does)"
+        )
+    auto: Any = AutoModel
+    try:
+        config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        for name in _DROPOUTS:
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+        encoder = auto.from_pretrained(
+            folder, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+        )
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
+        raise DataError(f"{what}: {folder} cannot be loaded: {error}") from error
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # never used, and its parameters would get no gradient
+    return cast(PreTrainedModel, encoder)
+
+
+def _width(config: PreTrainedConfig) -> int:
+    return int(cast(Any, config).hidden_size)
+
+
+def _position_offset(config: PreTrainedConfig) -> int:
+    """RoBERTa's family counts positions from padding_idx + 1."""
+    roberta = config.model_type in {
+        "roberta",
+        "xlm-roberta",
+        "longformer",
+        "camembert",
+        "roberta-prelayernorm",
+    }
+    return int(cast(Any, config).pad_token_id) + 1 if roberta else 0

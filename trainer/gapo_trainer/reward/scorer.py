@@ -1,0 +1,90 @@
+"""Who scores responses: a reward model, or the verifier in its place."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapo.digest import digest
+from gapo_trainer.constraints import verify
+from gapo_trainer.reward import model as models
+from gapo_trainer.reward.encode import Pair, PairEncoder, by_length, collate, pad_id
+from gapo_trainer.reward.model import RewardModel
+
+TOKENS_PER_BATCH = 16_384
+Context = Mapping[str, Any]
+
+
+@torch.no_grad()
+def logits_of(
+    model: RewardModel, pairs: Sequence[Pair], pad: int, *, max_tokens: int = TOKENS_PER_BATCH
+) -> Tensor:
+    """[n] float32 logits on the CPU, in the order given; the model is left in the mode it was in."""
+    training, device = model.training, next(model.parameters()).device
+    model.train(False)
+    out = torch.zeros(len(pairs))
+    for batch in by_length(pairs, max_tokens):
+        out[batch] = model(collate([pairs[i] for i in batch], pad, device)).float().cpu()
+    model.train(training)
+    return out
+
+
+class RewardModelScorer:
+    """f(c, t) of a committed reward model, over text: the generator's tokens never reach it."""
+
+    def __init__(self, model: RewardModel, encoder: PairEncoder, digest: str) -> None:
+        self.model, self.encoder, self._digest = model, encoder, digest
+
+    @staticmethod
+    def load(folder: Path, *, device: torch.device | str | None = None) -> RewardModelScorer:
+        """From an `rm/` folder, on the given device, else on a GPU where there is one. Raises DataError."""
+        model, encoder = models.load(folder)
+        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return RewardModelScorer(model.to(chosen), encoder, _digest_of(folder))
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the folder's files: equal digests, equal scores."""
+        return self._digest
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[str], contexts: Sequence[Context] = ()
+    ) -> Tensor:
+        """[n] float32 logits on the CPU, in the order given. `contexts` are not read. Raises DataError for pairs
+        that are too long (rewardModel.truncation)."""
+        pairs = self.encoder.encode(prompts, responses)
+        return logits_of(self.model, pairs, pad_id(self.encoder.tokenizer))
+
+
+class VerifierScorer:
+    """The verifier's verdict as the reward: an upper bound and a positive control."""
+
+    @property
+    def digest(self) -> str:
+        return digest({"scorer": "verifier"})
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str], contexts: Sequence[Context]) -> Tensor:
+        """[n] +inf where a response meets all constraints of its context (a line of prompts-*.jsonl), else -inf.
+
+        Raises DataError for a constraint that is unknown or malformed.
+        """
+        passed = [
+            all(v.ok for v in verify(context["constraints"], response, context.get("context", {})))
+            for response, context in zip(responses, contexts, strict=True)
+        ]
+        return torch.where(torch.tensor(passed, dtype=torch.bool), torch.inf, -torch.inf)
+
+
+def _digest_of(folder: Path) -> str:
+    return digest(
+        {
+            path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+    )
