@@ -180,7 +180,12 @@ class ValueMatch(Family[ValueMatchSpec]):
 
     id = "attr.value_match"
     spec_type = ValueMatchSpec
-    phrasings = ("{key}: {value}", "{key} = {value}", "{key} is {value}", "the {key} is {value}")
+    phrasings = (
+        "State that the {key} is {value}, and no other.",
+        "The {key} is {value}; say so.",
+        "Say the right {key}: {value}.",
+        "Give the {key} as {value}.",
+    )
 
     def sample(self, rng: Rng, ctx: Context) -> ValueMatchSpec | None:
         lexicon = ctx.get("lexicon", {})

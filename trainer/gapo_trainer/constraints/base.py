@@ -140,7 +140,7 @@ class Family(ABC, Generic[S]):
         """A new spec, not among `specs`, that `response` violates: what an insertion adds."""
         for _ in range(ATTEMPTS):
             seen = self.witness(rng, response, ctx)
-            new = None if seen is None else self.modify(seen, response, ctx, rng)
+            new = self.sample(rng, ctx) if seen is None else self.modify(seen, response, ctx, rng)
             if new is not None and new not in specs and not self.check(new, response, ctx).ok:
                 return new
         return None

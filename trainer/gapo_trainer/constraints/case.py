@@ -111,11 +111,7 @@ class CapitalWords(Family[CapitalWordsSpec]):
         text = response
         while self._count(text) > spec.n and spec.relation != "at_least":
             match = rng.choice([m for m in WORD.finditer(text) if m[0].isupper() and m.end() > m.start()])
-            if len(match[0]) == 1:
-                # "A" or a unit such as "L": a lower-case letter says the same.
-                text = text[: match.start()] + match[0].lower() + text[match.end() :]
-            else:
-                text = text[: match.start()] + match[0].capitalize() + text[match.end() :]
+            text = text[: match.start()] + match[0].lower() + text[match.end() :]
         while self._count(text) < spec.n and spec.relation != "at_most":
             plain = [m for m in WORD.finditer(text) if not m[0].isupper() and m[0].isalpha()]
             if not plain:

@@ -46,6 +46,12 @@ def saying(word: str, rng: Rng) -> str:
     return rng.choice(SAYING).format(word)
 
 
+def other_words(text: str, ctx: Context) -> list[str]:
+    """Longer words of `text` that no value of the record needs, sorted."""
+    needed = {word for value in ctx.get("attributes", {}).values() for word in words_of(value)}
+    return sorted({word for word in words_of(text) if len(word) > 4 and word.isalpha()} - needed)
+
+
 def without(text: str, word: str) -> str:
     """`text` without `word`, cut out where it stands."""
     pattern = phrase_pattern(word)
@@ -89,15 +95,14 @@ class ForbiddenWords(Family[WordsListSpec]):
 
     def modify(self, spec: WordsListSpec, response: str, ctx: Context, rng: Rng) -> WordsListSpec | None:
         used = [word for word in COMMON if contains(response, word)]
-        used = used or sorted({word for word in words_of(response) if len(word) > 4 and word.isalpha()})
-        words = swap_one(spec.words, used, rng)
+        words = swap_one(spec.words, used or other_words(response, ctx), rng)
         return None if words is None else WordsListSpec(words)
 
     def repair(self, spec: WordsListSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         text = response
         for word in spec.words:
-            shorter = drop_sentences(text, {template.format(word) for template in SAYING}.__contains__)
-            text = without(shorter, word) if contains(shorter, word) else shorter
+            shorter = drop_sentences(text, lambda sentence, word=word: contains(sentence, word))  # type: ignore[misc]
+            text = shorter or without(text, word)
         return text if text and self.check(spec, text, ctx).ok else None
 
     def corrupt(self, spec: WordsListSpec, response: str, ctx: Context, rng: Rng) -> str | None:
@@ -135,7 +140,7 @@ class Existence(Family[WordsListSpec]):
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> WordsListSpec | None:
         used = [word for word in COMMON if contains(response, word)]
-        used = used or sorted({word for word in words_of(response) if len(word) > 4 and word.isalpha()})
+        used = used or other_words(response, ctx)
         return WordsListSpec((rng.choice(used),)) if used else None
 
     def modify(self, spec: WordsListSpec, response: str, ctx: Context, rng: Rng) -> WordsListSpec | None:

@@ -77,22 +77,25 @@ class Words(Family[BoundSpec]):
         text, count = response, len(words_of(response))
         pads = [pad for pad in rng.sample(PADDING, len(PADDING)) if pad not in text]
         while count > spec.n and spec.relation != "at_least":
-            removable = [pad for pad in PADDING if pad in text]
-            if removable and len(words_of(removable[0])) <= count - spec.n:
-                text = drop_sentences(text, removable[0].__eq__)
+            removable = {text[slice(*span)] for span in sentence_spans(text)} & set(PADDING)
+            pad = next(
+                (pad for pad in PADDING if pad in removable and len(words_of(pad)) <= count - spec.n), None
+            )
+            if pad is not None:
+                text = drop_sentences(text, pad.__eq__)
             elif spec.n == 0:
                 return None
             else:
                 text = text[: [match.end() for match in WORD.finditer(text)][spec.n - 1]] + "."
             count = len(words_of(text))
         while count < spec.n and spec.relation != "at_most":
-            pad = pads.pop() if pads else "It is very good."
+            extra = pads.pop() if pads else "It is very good."
             if spec.relation == "exactly" and len(words_of(pad)) > spec.n - count:
                 pad = (
                     " ".join(("So", "very", "good", "and", "solid", "too", "for", "all")[: spec.n - count])
                     + "."
                 )
-            text = insert_sentence(text, pad, rng.randint(0, 2))
+            text = insert_sentence(text, extra, rng.randint(0, 2))
             count = len(words_of(text))
         return text if self.check(spec, text, ctx).ok else None
 

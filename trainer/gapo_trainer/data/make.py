@@ -13,13 +13,15 @@ from gapo.errors import SpecError
 from gapo_trainer.data import tokenizers
 from gapo_trainer.data.micro import Micro, vocabulary
 from gapo_trainer.data.pairs import Contrast, Edit, Grammar, Mode, Row, Side, pair_rows
+from gapo_trainer.data.product import Product, levels
 
 DEFAULT_MODES: Mapping[str, float] = {"pp_modify": 0.7, "pp_insert": 0.3}
 """The paper's data: preferential prompts by modification and insertion."""
 TEST_MODES: Mapping[str, float] = {"pp_modify": 0.4, "pp_insert": 0.2, "pr_corrupt": 0.4}
 """Validation and test hold every mode, whatever training holds."""
 
-TRIES = 200
+TRIES = 500
+BPE_SIZE = 2048
 
 
 def make_dataset(
@@ -33,33 +35,53 @@ def make_dataset(
 ) -> dict[str, object]:
     """Write rows-*.jsonl, prompts-*.jsonl, rm-tokenizer/ and generator-tokenizer/ into `out`.
 
-    `size` counts training pairs; validation and test do not depend on it, so results of different sizes compare.
-    `modes` gives the training pairs' shares by mode, `conflict_share` the part of insertions that contradict
-    another constraint. Returns counts, flat name to number. Raises SpecError for an unknown grammar or mode.
+    `grammar` is micro, or a step of the product ladder (product-1 ... product-5; `product` is the last).
+    `size` counts training pairs; the other splits do not depend on it, so results of different sizes compare, and a
+    larger training set starts with the smaller one's rows. `modes` gives the training pairs' shares by mode,
+    `conflict_share` the part of insertions that contradict another constraint. Products also get an `ood` split:
+    held-out categories, and held-out families as the edited one.
+    Returns counts, flat name to number. Raises SpecError for an unknown grammar or mode, or a size the grammar lacks.
     """
-    chosen = _grammar(grammar)
-    if size < 1:
-        raise SpecError(f"size: {size} pairs asked for; give at least 1")
+    plans = _splits(grammar, size)
     _check_modes(modes, conflict_share)
     out.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, object] = {}
     taken: set[Any] = set()
-    for split, pairs in (("test", 2500), ("val", 500), ("train", size)):
+    for split, (chosen, pairs) in plans.items():
         shares = modes if split == "train" else TEST_MODES
-        rng = random.Random(f"{seed}/{grammar}/{split}")
-        conflicts = conflict_share if split == "train" else 0.0
-        plan = _mode_plan(chosen, shares, conflicts, pairs, rng)
+        rng = random.Random(f"{seed}/{chosen.name}/{split}")
+        plan = _mode_plan(chosen, shares, conflict_share if split == "train" else 0.0, pairs, rng)
         metrics |= _write_split(chosen, split, plan, rng, taken, out)
-    words = vocabulary()
-    tokenizers.save(tokenizers.word_level(words, "generator"), "generator", out / "generator-tokenizer")
-    tokenizers.save(tokenizers.word_level(words, "rm"), "rm", out / "rm-tokenizer")
+    roles: tuple[tokenizers.Role, ...] = ("generator", "rm")
+    for role in roles:
+        if grammar == "micro":
+            tokenizer = tokenizers.word_level(vocabulary(), role)
+        else:
+            tokenizer = tokenizers.byte_level_bpe(_texts(out / "rows-train.jsonl"), role, size=BPE_SIZE)
+        tokenizers.save(tokenizer, role, out / f"{role}-tokenizer")
+        metrics[f"tokenizer/{role}/size"] = tokenizer.get_vocab_size()
     return metrics
 
 
-def _grammar(name: str) -> Grammar:
-    if name == "micro":
-        return Micro()
-    raise SpecError(f"grammar: {name!r} is unknown; choose micro")
+def _splits(grammar: str, size: int) -> dict[str, tuple[Grammar, int]]:
+    """Each split's grammar and number of pairs, the training split last: it avoids what the others hold."""
+    if size < 1:
+        raise SpecError(f"size: {size} pairs asked for; give at least 1")
+    if grammar == "micro":
+        micro = Micro()
+        return {"test": (micro, 2500), "val": (micro, 500), "train": (micro, size)}
+    name = levels()[-1] if grammar == "product" else grammar
+    product = Product(name)
+    ood = (Product(name, ood=True), 400)
+    return {"test": (product, 2000), "val": (product, 500), "ood": ood, "train": (product, size)}
+
+
+def _texts(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            yield row["prompt"]
+            yield row["response"]
 
 
 def _check_modes(modes: Mapping[str, float], conflict_share: float) -> None:
@@ -88,6 +110,10 @@ def _mode_plan(
         if mode == "pp_insert":
             edit = "insert_conflict" if rng.random() < conflict_share else "insert_violated"
         names = list(grammar.families(edit))
+        if not names:
+            raise SpecError(
+                f"conflict_share: no family of the grammar {grammar.name} can contradict itself; give 0"
+            )
         rng.shuffle(names)
         family = min(names, key=lambda name: used[name])
         used[family] += 1

@@ -1,7 +1,7 @@
 """Constraint-aware pairs: four modes and a control, all cut from one symmetric shape.
 
 A *contrast* is two sides that differ in one constraint, c on the left and c' on the right. Each side's response
-meets its own side's constraints and violates the other side's differing one. A fair coin then decides which side is
+meets its own side's constraints and, of the other side's, violates the differing one alone. A fair coin then decides which side is
 accepted, so a prompt (or a response) is equally likely to appear with label 1 and with label 0 whatever the kernel
 that proposed c': neither the prompt alone nor the response alone tells the label (docs/method.md 17).
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from gapo.errors import InvariantError
-from gapo_trainer.constraints import FAMILIES
+from gapo_trainer.constraints import FAMILIES, verify
 
 Mode = Literal["pp_modify", "pp_insert", "pr_corrupt", "pr_sampled", "pp_equivalent"]
 Edit = Literal["modify", "insert_violated", "insert_conflict"]
@@ -47,7 +47,8 @@ class Side:
     @property
     def key(self) -> tuple[Any, ...]:
         """Base task and specs, order aside: no key occurs in two splits."""
-        return (self.context["category"], frozenset((c.family, c.spec) for c in self.constraints))
+        record = frozenset(self.context["attributes"].items())
+        return (self.context["category"], record, frozenset((c.family, c.spec) for c in self.constraints))
 
     def accepts(self, response: str) -> list[bool]:
         return [FAMILIES[c.family].check(c.spec, response, self.context).ok for c in self.constraints]
@@ -70,8 +71,13 @@ class Contrast:
         for mine, other in sides[: 1 if self.edit == "insert_conflict" else 2]:
             if not all(mine.accepts(mine.response)):
                 return f"response {mine.response!r} does not meet its own prompt {mine.prompt!r}"
-            if other.accepts(mine.response)[other.edited]:
+            verdicts = other.accepts(mine.response)
+            if verdicts[other.edited]:
                 return f"response {mine.response!r} also meets the other prompt {other.prompt!r}"
+            if verdicts.count(False) != 1:
+                return (
+                    f"response {mine.response!r} breaks more than the edited constraint of {other.prompt!r}"
+                )
         return None
 
 
@@ -139,8 +145,6 @@ def sampled_pairs(
     `prompt` is a row of prompts-*.jsonl, `responses` are (text, met every constraint by the verifier). As many pairs
     as the rarer outcome allows; the family of a pair is that of the first constraint that the failing one violates.
     """
-    from gapo_trainer.constraints import verify
-
     given = list(dict.fromkeys(responses))
     passing = [text for text, ok in given if ok]
     failing = [text for text, ok in given if not ok]
@@ -174,8 +178,3 @@ def sampled_pairs(
                 }
             )
     return rows
-
-
-def with_edited(side: Side, edited: int) -> Side:
-    """The same side with another constraint marked as the differing one."""
-    return replace(side, edited=edited)
