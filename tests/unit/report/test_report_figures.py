@@ -105,6 +105,15 @@ def test_scores_are_those_of_the_stages_own_reward_model_where_it_was_trained(fa
     assert by_stage[3]["generated"] == bell(0.5 + 0.012 * 3, 0.2)
 
 
+def test_two_reward_models_are_never_drawn_in_one_picture():
+    folder = RunFolder()
+    own = {"rmScores": {"accepted": bell(0.7, 0.1)}}
+    folder.commit(1, "rm", {"rm/pair_accuracy": 0.8}, files_of(distributions_json=own))
+    folder.commit(1, "evaluate", *evaluation(1, 2))
+    (row,) = facts_of(load_run_data(folder.objects))["rmScores"]
+    assert row == {"stage": 1, "from": "1/rm", "accepted": bell(0.7, 0.1)}
+
+
 def test_health_figures_come_from_the_tasks_that_commit_them(facts):
     health = facts["health"]
     assert [row["stage"] for row in health["fidelityAuc"]] == [0, 1, 2, 3]
@@ -123,6 +132,14 @@ def test_iterations_run_through_all_stages_and_leave_clocks_out(facts):
     assert [row["step"] for row in rows[:9]] == [0, 1, 2, 3, 4, 5, 6, 7, 0]
     assert rows[8]["ppo/kl"] == 0.03
     assert not any(name.startswith("wall/") for row in rows for name in row)
+
+
+def test_a_curve_is_drawn_at_its_committed_values():
+    folder = RunFolder()
+    rows = [{"step": 0, "critic/explained_variance": 0.0}, {"step": 1, "critic/explained_variance": 1.0}]
+    folder.commit(1, "ppo", {"ppo/kl": 0.1}, files_of(metrics_jsonl=rows))
+    # The scale goes from -0.08 (y 185) to 1 (y 20), the iterations from x 38 to 342: 185 - 0.08 / 1.08 * 165 = 172.8.
+    assert 'd="M38 172.8L342 20"' in page(facts_of(load_run_data(folder.objects)))
 
 
 def test_cross_play_holds_every_pair_that_met_once(facts):

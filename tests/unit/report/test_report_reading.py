@@ -58,6 +58,17 @@ def test_weights_that_retention_removed_are_said_and_cost_no_figure():
     assert facts["verdict"]["notes"] == ["Retention removed 1 objects of stage 2; all figures are kept."]
 
 
+def test_a_file_that_retention_removed_is_missed_in_silence():
+    folder = RunFolder()
+    manifest = folder.commit(1, "evaluate", {"eval/satisfaction": 0.5}, files_of(samples_jsonl=samples(1)))
+    key = manifest.objects["samples.jsonl"].key
+    create_once(folder.objects, layout.retired(1), Retired(stage=1, keys=[key]))
+    folder.objects.delete(key)
+    facts = facts_of(load_run_data(folder.objects))
+    assert (facts["samples"], facts["problems"]) == ([], [])
+    assert facts["satisfaction"][0]["value"] == 0.5
+
+
 def test_a_revoked_commit_gives_way_to_its_next_generation():
     folder = RunFolder()
     folder.commit(0, "sft", {"sft/loss": 9.0})
