@@ -57,8 +57,8 @@ class Rollouts:
         width = max(len(row) for row in self.logprobs)
         return torch.tensor([row + [0.0] * (width - len(row)) for row in self.logprobs], device=device)
 
-    def samples(self, scores: Sequence[float]) -> list[Sample]:
-        """As lines of samples.jsonl, with the reward model's probability for each."""
+    def samples(self, scores: Sequence[float | None]) -> list[Sample]:
+        """As lines of samples.jsonl, with the reward model's probability for each, where one scored them."""
         return [
             Sample(
                 prompt_id=str(prompt["promptId"]),

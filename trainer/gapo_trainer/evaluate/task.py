@@ -1,0 +1,238 @@
+"""The `evaluate` task: a stage's generator on held-out prompts, and how well the reward model judged it there.
+
+What is decided rests on sampled completions; greedy ones are shown beside them (docs/method.md 12).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from gapo.errors import DataError, SpecError
+from gapo_trainer.context import TaskContext
+from gapo_trainer.evaluate.crossplay import Cell, Score, cross_play, earlier_cells
+from gapo_trainer.evaluate.lengths import by_length, score_length_correlation
+from gapo_trainer.evaluate.policy import TokenMeans, token_means
+from gapo_trainer.evaluate.samples import (
+    Sample,
+    constraint_satisfaction,
+    read_prompts,
+    read_samples,
+    satisfaction,
+    write_samples,
+)
+from gapo_trainer.evaluate.sampling import Drawn, Params, Subject, autocast, to_device
+from gapo_trainer.models import load_generator
+from gapo_trainer.ppo.summary import histogram as histogram_between
+from gapo_trainer.reward.metrics import auc, ece, finite, histogram, prompt_swap_gap
+from gapo_trainer.reward.rows import Row, read_rows
+from gapo_trainer.reward.scorer import RewardModelScorer
+from gapo_trainer.rng import stream
+
+log = logging.getLogger(__name__)
+
+
+def run(ctx: TaskContext) -> dict[str, float]:
+    """Writes samples.jsonl and distributions.json to `ctx.out`; the manifest's metrics.
+
+    Raises DataError for prompts that cannot be verified, SpecError where there is no verifier to evaluate with.
+    """
+    params = Params.of(ctx.params)
+    if not params.verified:
+        raise SpecError("evaluation.scorer is none: there is nothing to evaluate with; set it to verifier")
+    drawn, greedy, tokens = _sample(ctx, params)
+    samples = drawn.samples
+    metrics = _described(samples, greedy, tokens)
+    shown: dict[str, Any] = {}
+    if "rm" in ctx.inputs:
+        judged = _Judged.of(ctx, params, samples)
+        samples = judged.samples
+        metrics |= judged.metrics
+        shown |= judged.distributions
+        if params.evaluation.cross_play_samples > 0:
+            shown["crossPlay"] = _cross_play(ctx, params, samples, judged.score)
+    shown |= {
+        "lengths": histogram_between(
+            [len(sample.token_ids) for sample in samples], 0, params.generation.max_new_tokens
+        ),
+        "byLength": by_length(samples),
+        "scoreLengthCorrelation": score_length_correlation(samples),
+    }
+    write_samples(ctx.out / "samples.jsonl", samples)
+    text = json.dumps(shown, allow_nan=False)
+    (ctx.out / "distributions.json").write_text(text + "\n", encoding="utf-8")
+    return finite(metrics)
+
+
+def _sample(ctx: TaskContext, params: Params) -> tuple[Drawn, list[Sample], TokenMeans]:
+    """Samples, greedy completions, and the policy's entropy and distance from its start on the samples."""
+    prompts = read_prompts(ctx.inputs["data"] / "prompts-val.jsonl", params.evaluation.prompts, verified=True)
+    subject = Subject(
+        ctx.inputs["generator"],
+        prompts,
+        params,
+        version=version_of(ctx, "generator"),
+        seed=ctx.task.seed,
+        stage=ctx.task.stage,
+    )
+    passes = params.evaluation.samples
+
+    def progress(done: int) -> None:
+        ctx.report({"fraction": 0.7 * done / passes, "metrics": {}})
+
+    drawn = subject.draw(passes, role="evaluate", progress=progress)
+    greedy = subject.draw_greedily().samples
+    reference = None
+    if "reference" in ctx.inputs:
+        folder = ctx.inputs["reference"] / "generator"
+        reference = to_device(load_generator(folder, what="the supervised start")[0])
+    tokens = token_means(
+        subject.model,
+        reference,
+        drawn.prompt_ids,
+        drawn.token_ids,
+        temperature=params.evaluation.temperature,
+        autocast=autocast,
+    )
+    ctx.report({"fraction": 0.8, "metrics": {}})
+    return drawn, greedy, tokens
+
+
+def _described(samples: Sequence[Sample], greedy: Sequence[Sample], tokens: TokenMeans) -> dict[str, float]:
+    """What is measured without a reward model."""
+    overall, families = constraint_satisfaction(samples)
+    metrics = {
+        **satisfaction(samples).metrics("eval/satisfaction"),
+        **overall.metrics("eval/constraint_satisfaction"),
+        "eval/greedy_satisfaction": satisfaction(greedy).value,
+        "eval/entropy": tokens.entropy,
+        "eval/distinct_responses": len({sample.response for sample in samples}) / len(samples),
+        "eval/response_length": fmean(len(sample.token_ids) for sample in samples),
+        "eval/missing_eos": fmean(not sample.ended for sample in samples),
+    }
+    for family, estimate in families.items():
+        metrics |= estimate.metrics(f"eval/family/{family}")
+    if tokens.kl is not None:
+        metrics["eval/kl_sft"] = tokens.kl
+    return metrics
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """The samples with the scores of the reward model that trained their generator, and how good those were."""
+
+    samples: list[Sample]
+    metrics: dict[str, float]
+    distributions: dict[str, Any]
+    score: Score
+
+    @staticmethod
+    def of(ctx: TaskContext, params: Params, samples: Sequence[Sample]) -> _Judged:
+        score = scores_of(ctx.inputs["rm"])
+        scores = score([s.prompt for s in samples], [s.response for s in samples])
+        passed = [x for x, sample in zip(scores, samples, strict=True) if sample.passed]
+        failed = [x for x, sample in zip(scores, samples, strict=True) if not sample.passed]
+        metrics = {
+            "fidelity/auc": auc(passed, failed),
+            "fidelity/ece": ece(scores, [float(bool(sample.passed)) for sample in samples]),
+            "fidelity/n": float(len(scores)),
+            "rm/score_generated": fmean(scores),
+        }
+        swapped = _swapped_scores(samples, score)
+        if swapped is not None:
+            metrics["rm/prompt_swap_gap"] = prompt_swap_gap(scores, swapped)
+        return _Judged(
+            [sample.scored(x) for sample, x in zip(samples, scores, strict=True)],
+            metrics,
+            {"rmScores": {"generated": histogram(scores), **_held_out(ctx, params, score)}},
+            score,
+        )
+
+
+def _swapped_scores(samples: Sequence[Sample], score: Score) -> list[float] | None:
+    """Scores of the same responses under the next prompt; None where there is one prompt only, or where a response
+    and a foreign prompt are longer together than the reward model reads."""
+    prompts = list(dict.fromkeys(sample.prompt for sample in samples))
+    if len(prompts) < 2:
+        return None
+    following = dict(zip(prompts, [*prompts[1:], prompts[0]], strict=True))
+    try:
+        return list(score([following[s.prompt] for s in samples], [s.response for s in samples]))
+    except DataError as error:
+        log.warning("rm/prompt_swap_gap is left out: %s", error)
+        return None
+
+
+def _held_out(ctx: TaskContext, params: Params, score: Score) -> dict[str, Any]:
+    """Histograms of the scores of held-out rows, as many as there are prompts."""
+    rows = _held_out_rows(ctx)
+    histograms = {}
+    for name, label in (("accepted", 1), ("rejected", 0)):
+        chosen = [row for row in rows if row.label == label][: params.evaluation.prompts]
+        if chosen:
+            histograms[name] = histogram(score([r.prompt for r in chosen], [r.response for r in chosen]))
+    return histograms
+
+
+def _held_out_rows(ctx: TaskContext) -> list[Row]:
+    return read_rows(ctx.inputs["data"] / "rows-val.jsonl")
+
+
+def _cross_play(ctx: TaskContext, params: Params, samples: Sequence[Sample], newest: Score) -> list[Cell]:
+    """The matrix of all reward models and generators so far; `samples` are this stage's."""
+    reward_models: dict[int, Callable[[], Score]] = {
+        number: partial(scores_of, ctx.inputs[name]) for number, name in _numbered(ctx, "rm").items()
+    }
+    reward_models[stage_of(ctx, "rm")] = lambda: newest
+    evaluations = {number: ctx.inputs[name] for number, name in _numbered(ctx, "evaluate").items()}
+    generators: dict[int, Callable[[], Sequence[Sample]]] = {
+        number: partial(read_samples, folder / "samples.jsonl") for number, folder in evaluations.items()
+    }
+    generators[ctx.task.stage] = lambda: samples
+    known = earlier_cells(folder / "distributions.json" for _, folder in sorted(evaluations.items()))
+    return cross_play(
+        known,
+        reward_models,
+        generators,
+        [(row.prompt, row.response) for row in _held_out_rows(ctx) if row.label == 1],
+        limit=params.evaluation.cross_play_samples,
+        seed=stream(ctx.task.seed, 0, "cross-play"),
+    )
+
+
+def scores_of(folder: Path) -> Score:
+    """Q(c, t) in [0, 1] by the reward model in folder/rm."""
+    scorer = RewardModelScorer.load(folder / "rm")
+
+    def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        found: list[float] = scorer.score(prompts, responses).sigmoid().tolist()
+        return found
+
+    return score
+
+
+def stage_of(ctx: TaskContext, name: str) -> int:
+    """The stage whose task committed the input `name`, from its manifest's key."""
+    key = ctx.task.inputs[name].key
+    found = re.match(r"stages/(\d+)/", key)
+    if found is None:
+        raise DataError(f"input {name}: {key} is not a manifest of a stage")
+    return int(found[1])
+
+
+def version_of(ctx: TaskContext, name: str) -> str:
+    """Names the weights of an input: its manifest's digest, shortened."""
+    return ctx.task.inputs[name].sha256[:12]
+
+
+def _numbered(ctx: TaskContext, prefix: str) -> dict[int, str]:
+    """Inputs `prefix-<stage>`, by stage."""
+    names = {name: re.fullmatch(rf"{prefix}-(\d+)", name) for name in ctx.inputs}
+    return {int(found[1]): name for name, found in names.items() if found}
