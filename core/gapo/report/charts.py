@@ -74,7 +74,7 @@ def satisfaction(facts: Facts) -> Markup | None:
     if greedy := _points(kept, "greedy"):
         series.append(Series(greedy, "grey", "greedy", dashed=True, dots=False))
     if left:
-        series.append(Series(_points(left), "red", "abandoned", dashed=True))
+        series.append(Series(_points(left), "red", "abandoned", dashed=True, label_above=True))
     if kept:
         series.append(Series(_points(kept), "blue", "sampled"))
     exported = facts["verdict"]["exportedStage"]

@@ -72,7 +72,7 @@ def picture(facts: Facts) -> bytes:
 def _draw(figure: Figure, facts: Facts) -> None:
     run = facts["run"]
     named = " · ".join(printable(part) for part in (run["name"], run["method"], run["runID"]) if part)
-    lines = textwrap.wrap(printable(facts["verdict"]["headline"]), 98, max_lines=3, placeholder=" …")
+    lines = textwrap.wrap(printable(facts["verdict"]["headline"]), 92, max_lines=3, placeholder=" …")
     figure.text(0.07, 0.966, "\n".join(lines), fontsize=13, fontweight="bold", va="top", linespacing=1.35)
     figure.text(0.07, 0.966 - 0.036 * len(lines) - 0.012, named, fontsize=9.5, color=SOFT, va="top")
     top = 0.966 - 0.036 * len(lines) - 0.106
@@ -94,6 +94,7 @@ def _title(axes: Axes, text: str, below: str) -> None:
 def _nothing(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
+    axes.spines["bottom"].set_visible(False)
     axes.text(0.5, 0.5, "nothing committed", transform=axes.transAxes, color=SOFT, ha="center", va="center")
 
 
@@ -136,7 +137,8 @@ def _satisfaction(axes: Axes, facts: Facts) -> None:
         ends.append((*greedy[-1], "greedy", COLORS["grey"]))
     if left:
         axes.plot([r["stage"] for r in left], [r["value"] for r in left], "o", color=COLORS["red"], ms=4)
-        ends.append((left[-1]["stage"], left[-1]["value"], "abandoned", COLORS["red"]))
+        axes.annotate("abandoned", (left[-1]["stage"], left[-1]["value"]), xytext=(0, 7), textcoords="offset points",
+                      ha="center", color=COLORS["red"], fontsize=9, fontweight="bold")  # fmt: skip
     if kept:
         _with_interval(axes, kept, "blue")
         ends.append((kept[-1]["stage"], kept[-1]["value"], "sampled", COLORS["blue"]))

@@ -80,7 +80,10 @@ def _tiles(facts: Facts) -> Markup | None:
 
 
 def _small(estimate: Mapping[str, Any], *, gain: bool = False) -> str:
-    parts = [interval(estimate, gain=gain), f"n = {plain(estimate['n'])}" if "n" in estimate else ""]
+    parts = [
+        interval(estimate, gain=gain),
+        f"n\u00a0=\u00a0{plain(estimate['n'])}" if "n" in estimate else "",
+    ]
     return ", ".join(p for p in parts if p)
 
 
@@ -156,7 +159,7 @@ def _stage(stage: Mapping[str, Any], longest: float, satisfied: str | None, expo
         change = ", ".join(f"{k}: {v}" for k, v in sorted(decision["change"].items()))
         why = join(
             el("span", decision["verdict"], class_=f"badge b-{decision['verdict']}"),
-            decision["reason"],
+            f"{' '.join(decision['reason'].split()).rstrip('.')}.",
             f" Changed: {change}." if change else None,
         )
     return el(
@@ -295,7 +298,7 @@ def reward_model(facts: Facts) -> Markup | None:
             el("p", "Each class is drawn as shares of its own total, from score 0 to 1. A reward model that has settled "
                "tells the classes apart and still spreads its scores over about 0.2 to 0.95 (shaded) instead of "
                "crowding at both ends.", class_="how"),
-            _key((name, color) for name, color in charts.CLASS_COLORS.items()),
+            _key((n, c) for n, c in charts.CLASS_COLORS.items() if any(n in row for row in facts["rmScores"])),
             _minis(scores),
         ]  # fmt: skip
     return _section("Reward model", "It is trained on pairs and never sees the verifier.", *parts)

@@ -29,6 +29,8 @@ class Series:
     """Name of a CSS colour variable of the page, such as `blue`."""
     label: str = ""
     """Written at the line's end; empty for none."""
+    label_above: bool = False
+    """Write it above the last point, where another line goes on beside it."""
     dashed: bool = False
     dots: bool = True
 
@@ -243,9 +245,22 @@ def _marks(series: Series, x: Scale, y: Scale) -> Markup:
 
 def _end_labels(series: Sequence[Series], axes: Axes, x: Scale, y: Scale) -> Markup:
     """Labels beside the last points, moved apart where they would overlap."""
-    labelled = sorted((s for s in series if s.label), key=lambda s: y(s.points[-1].y))
+    labelled = sorted((s for s in series if s.label and not s.label_above), key=lambda s: y(s.points[-1].y))
     heights = spread([y(s.points[-1].y) for s in labelled], 12, axes.top + 4, axes.height - axes.bottom - 2)
-    return join(
+    above = [
+        el(
+            "text",
+            s.label,
+            class_="label",
+            x=number(x(s.points[-1].x)),
+            y=number(y(max(p.hi or p.y for p in s.points)) - 8),
+            text_anchor="middle",
+            style=f"fill:{color(s.color)}",
+        )
+        for s in series
+        if s.label and s.label_above
+    ]
+    beside = (
         el(
             "text",
             s.label,
@@ -257,6 +272,7 @@ def _end_labels(series: Sequence[Series], axes: Axes, x: Scale, y: Scale) -> Mar
         )
         for s, at in zip(labelled, heights, strict=True)
     )
+    return join(above, beside)
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -61,7 +61,9 @@ def _ending(facts: Mapping[str, Any]) -> tuple[str, str | None]:
 def _reason(facts: Mapping[str, Any]) -> str | None:
     """Why the last decision was made, in the words of who decided."""
     decisions = [s["decision"] for s in facts["stages"] if s["decision"]]
-    return decisions[-1]["reason"] if decisions else None
+    # A rollback's reason stands among the notes, a stop's in the headline.
+    told = not decisions or decisions[-1]["verdict"] in {"rolled-back", "stopped"}
+    return None if told else _clause(decisions[-1]["reason"])
 
 
 def _failure(facts: Mapping[str, Any]) -> str | None:
