@@ -39,7 +39,9 @@ class Engine(Generic[M]):
     def __init__(self, model: M, optim: Optim, *, name: str) -> None:
         """`name` says in messages whose engine it is. The model is moved to the accelerator's device."""
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-        self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no")
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if bf16 else "no", cpu=not torch.cuda.is_available()
+        )
         self.name = name
         self.optim = optim
         self.module = model
