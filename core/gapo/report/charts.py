@@ -9,7 +9,8 @@ from typing import Any
 
 from gapo.report.markup import Markup
 from gapo.report.numbers import interval, plain, share
-from gapo.report.svg import Axes, Histogram, Point, Rule, Series, heatmap, histogram_chart, line_chart, ticks
+from gapo.report.svg import Axes, Point, Rule, Series, line_chart, ticks
+from gapo.report.svg_areas import Histogram, heatmap, histogram_chart
 
 Facts = Mapping[str, Any]
 STRATIFIED = (0.2, 0.95)
@@ -212,7 +213,7 @@ def health(facts: Facts) -> list[Panel]:
         ("memorisationGap", "Memorisation gap", "Mean score of accepted training rows minus accepted held-out rows. "
          "High means that the reward model knows its rows.", [*zero, *limit], "orange", {"y_label": "score"}),
         ("styleSeparability", "Style separability", "How well a probe that sees the response alone tells accepted from "
-         "generated ones. High: the reward model can win by style.", chance, "orange", {"y_label": "probe", "y_ceiling": 1}),
+         "generated ones. High: the reward model can win by style.", chance, "orange", {"y_label": "balanced accuracy", "y_ceiling": 1}),
         ("labelNoise", "Label noise", "Share of generated samples trained on as violations although the verifier "
          "passes them. It grows with a better generator.", [], "orange",
          {"y_label": "share", "y_floor": 0, "y_include": (0.0,), "y_format": whole}),

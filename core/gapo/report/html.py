@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from gapo.report import sections
+from gapo.report import sections, tables
 from gapo.report.markup import Markup, el, join
 
 Facts = Mapping[str, Any]
@@ -20,9 +20,9 @@ _PARTS = (
     sections.trust,
     sections.ppo,
     sections.cross_play,
-    sections.samples,
-    sections.figures,
-    sections.settings,
+    tables.samples,
+    tables.figures,
+    tables.settings,
 )
 
 

@@ -9,7 +9,8 @@ from tests.unit.report.page_text import Page
 
 from gapo.report.markup import Markup, el, join
 from gapo.report.numbers import plain, points, seconds, share, tick_labels
-from gapo.report.svg import Axes, Histogram, Point, Series, histogram_chart, line_chart, spread, ticks
+from gapo.report.svg import Axes, Point, Series, line_chart, spread, ticks
+from gapo.report.svg_areas import Histogram, histogram_chart
 
 
 @pytest.mark.parametrize(
