@@ -77,6 +77,9 @@ class Warmup(ApiModel):
     mismatched_share: UnitInterval = 0.0
     """Share of easy negatives (another prompt's response) at the first step, annealed to 0 over the first half."""
     warm_start: Literal["none", "mlm", "generator"] = "none"
+    """`mlm` first learns masked words of prompts and responses, `generator` takes over its word embeddings."""
+    mlm_steps: int = Field(400, ge=1)
+    """Optimiser steps of `mlm`, before `steps`."""
     max_seconds: float | None = Field(None, gt=0)
     """Stop the warm-up after this many seconds of training. Makes the result depend on the machine."""
 

@@ -84,10 +84,7 @@ class RewardModel(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         """A batch of b padded pairs -> logits [b], float32."""
-        mask = inputs.mask
-        hidden = self.encoder(
-            input_ids=inputs.input_ids, attention_mask=mask, **self._extras(inputs)
-        ).last_hidden_state
+        hidden, mask = self.hidden(inputs), inputs.mask
         with torch.autocast(hidden.device.type, enabled=False):
             hidden = hidden.float()
             if self.settings.pooling == "mean":
@@ -95,6 +92,13 @@ class RewardModel(nn.Module):
             else:
                 pooled = hidden[:, 0]
             return cast(Tensor, self.head(pooled)).squeeze(-1)
+
+    def hidden(self, inputs: Inputs) -> Tensor:
+        """[b, t, h] the encoder's last hidden states."""
+        output: Any = self.encoder(
+            input_ids=inputs.input_ids, attention_mask=inputs.mask, **self._extras(inputs)
+        )
+        return cast(Tensor, output.last_hidden_state)
 
     def _extras(self, inputs: Inputs) -> dict[str, Tensor]:
         config: Any = self.encoder.config
