@@ -10,8 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
+from typing import Any
 
 from gapo.api.run import GapoRunSpec
+from gapo.digest import digest
 from gapo.judgement import change_at, change_params, choose_best, decide, lineage_of
 from gapo.policies.attempts import Cause, Ended
 from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
@@ -19,7 +22,7 @@ from gapo.policies.rollback import Changes
 from gapo.recipes import Line, Recipe, Step, recipe_for
 from gapo.seen import AttemptKey, AttemptSeen, Committed, Seen
 from gapo.store.records import Decision
-from gapo.tasks import InputRef, Kind, Task, TaskKey, task_params
+from gapo.tasks import InputRef, Kind, Task, TaskKey, task_digest, task_params
 
 
 class State(StrEnum):
@@ -75,6 +78,15 @@ class RunFacts:
     run_id: str
     spec: GapoRunSpec
 
+    @cached_property
+    def params(self) -> Mapping[Kind, Mapping[str, Any]]:
+        """What each kind of task reads of the spec; the same for every plan of the run."""
+        return {kind: task_params(self.spec, kind) for kind in Kind}
+
+    @cached_property
+    def params_digests(self) -> Mapping[Kind, str]:
+        return {kind: digest(params) for kind, params in self.params.items()}
+
 
 class _Failed(Exception):  # noqa: N818  (ends the walk; not an error of the planner)
     def __init__(self, state: State, reason: str, message: str) -> None:
@@ -129,7 +141,6 @@ class _Walk:
     def _is_ours(
         self, step: Step, found: Committed, refs: Mapping[str, InputRef], change: Changes | None
     ) -> bool:
-        expected = self._task(step, refs, change, attempt=0)
         if dict(found.inputs) != dict(refs):
             if self._revoked_ancestor(step):
                 self.revoke.append(Revocation(step.key, found.generation, "an input was revoked"))
@@ -138,7 +149,7 @@ class _Walk:
             raise _Failed(
                 State.STALLED, "ForeignManifest", f"{found.ref.key}: made from other inputs than this run's"
             )
-        if found.task_digest != expected.digest:
+        if found.task_digest != self._expected_digest(step.key, refs, change):
             raise _Failed(
                 State.STALLED,
                 "ForeignManifest",
@@ -149,15 +160,24 @@ class _Walk:
     def _revoked_ancestor(self, step: Step) -> bool:
         return any(self.seen.revoked.get(key, 0) > 0 for key in step.inputs.values())
 
+    def _expected_digest(self, key: TaskKey, refs: Mapping[str, InputRef], change: Changes | None) -> str:
+        params, seed = self._params(key, change)
+        known = self.run.params_digests[key.kind] if seed is None else digest(params)
+        return task_digest(self.run.run_id, key, refs, known, self.run.spec.seed if seed is None else seed)
+
+    def _params(self, key: TaskKey, change: Changes | None) -> tuple[dict[str, Any], int | None]:
+        """The task's parameters, and its seed where a rollback changed both."""
+        params = dict(self.run.params[key.kind])
+        if change is None or key.stage == 0 or key.kind not in (Kind.PPO, Kind.SFT):
+            return params, None
+        params["change"] = change_params(change)
+        return params, self.run.spec.seed + change.seed_offset
+
     def _task(
         self, step: Step, refs: Mapping[str, InputRef], change: Changes | None, *, attempt: int
     ) -> Task:
         spec, key = self.run.spec, step.key
-        params = task_params(spec, key.kind)
-        seed = spec.seed
-        if change is not None and key.kind in (Kind.PPO, Kind.SFT) and key.stage > 0:
-            params["change"] = change_params(change)
-            seed += change.seed_offset
+        params, seed = self._params(key, change)
         return Task(
             run_id=self.run.run_id,
             stage=key.stage,
@@ -165,7 +185,7 @@ class _Walk:
             generation=self.seen.revoked.get(key, 0),
             inputs=dict(refs),
             params=params,
-            seed=seed,
+            seed=spec.seed if seed is None else seed,
             attempt=attempt,
             threads=_threads(spec, key.kind),
             checkpoint_interval=spec.checkpoint.interval,

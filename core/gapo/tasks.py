@@ -6,7 +6,9 @@ A task is complete and serialisable: the same bytes run as a local process and i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -78,19 +80,26 @@ class Task(ApiModel):
     def key(self) -> TaskKey:
         return TaskKey(self.stage, self.kind)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What the task computes. Attempt, threads and checkpoint interval are not part of it."""
-        return digest(
-            {
-                "runID": self.run_id,
-                "stage": self.stage,
-                "kind": self.kind.value,
-                "inputs": {name: ref.sha256 for name, ref in self.inputs.items()},
-                "params": self.params,
-                "seed": self.seed,
-            }
-        )
+        return task_digest(self.run_id, self.key, self.inputs, digest(self.params), self.seed)
+
+
+def task_digest(
+    run_id: str, key: TaskKey, inputs: Mapping[str, InputRef], params_digest: str, seed: int
+) -> str:
+    """The digest of the task with these inputs and parameters, without building it."""
+    return digest(
+        {
+            "runID": run_id,
+            "stage": key.stage,
+            "kind": key.kind.value,
+            "inputs": {name: ref.sha256 for name, ref in inputs.items()},
+            "params": params_digest,
+            "seed": seed,
+        }
+    )
 
 
 SECTIONS: dict[Kind, tuple[str, ...]] = {
@@ -112,7 +121,18 @@ SECTIONS: dict[Kind, tuple[str, ...]] = {
     ),
     Kind.EVALUATE: ("data", "generator", "rewardModel", "generation", "evaluation"),
     Kind.RM: ("data", "rewardModel", "adversarial", "guards"),
-    Kind.EXPORT: ("data", "generator", "generation", "evaluation"),
+    Kind.EXPORT: (
+        "method",
+        "data",
+        "generator",
+        "rewardModel",
+        "sft",
+        "stages",
+        "ppo",
+        "adversarial",
+        "generation",
+        "evaluation",
+    ),
 }
 """Which sections of the spec each kind of task reads: the rest may differ without changing the task."""
 

@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import logging
+import os
 import platform
 import shutil
 import signal
@@ -239,10 +241,7 @@ def other_run(request: Request, name: str, run_id: str) -> Objects:
 
 def pin_environment(task: Task) -> dict[str, str | int | float]:
     """Fixes the thread count and says what the numbers depend on (docs/method.md 11)."""
-    import os
-
     import torch
-    import transformers
 
     import gapo
 
@@ -256,7 +255,7 @@ def pin_environment(task: Task) -> dict[str, str | int | float]:
         "gapo": gapo.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "transformers": importlib.metadata.version("transformers"),
         "threads": threads,
         "processes": 1,
         "isa": torch.backends.cpu.get_cpu_capability(),

@@ -73,7 +73,8 @@ class Stages(ApiModel):
 
     max: int = Field(12, ge=0, le=200, json_schema_extra=LIVE)
     """Raising it lets a run that reached it go on."""
-    min: int = Field(1, ge=0)
+    min: int = Field(0, ge=0)
+    """No convergence before this stage."""
     iterations: int = Field(8, ge=1)
     """PPO iterations a stage."""
     rollouts_per_iteration: int = Field(1024, ge=1)

@@ -32,6 +32,8 @@ from gapo.tasks import Task, TaskKey
 ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
 GRACE_SECONDS = 20.0
 TICK_SECONDS = 0.25
+FENCE_SECONDS = 2.0
+"""How soon an executor that only waits notices that another has taken over."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Executor:
         self.launched: dict[str, Launched] = {}
         self._interrupted = False
         self._stopping: dict[str, float] = {}
+        self._fenced_at = 0.0
 
     def interrupt(self) -> None:
         """Stops the run's tasks, each after saving where it is; `run` then returns. Safe in a signal handler."""
@@ -188,6 +191,9 @@ class Executor:
         self.server.stop(launched.name, kill=overdue)
 
     def _wait(self, seconds: float) -> None:
+        if time.monotonic() - self._fenced_at > FENCE_SECONDS:
+            self._fenced_at = time.monotonic()
+            self.fence.check()
         exited = self.server.wait(seconds)
         if exited is not None:
             self._ended(exited)

@@ -214,7 +214,7 @@ def test_a_failing_task_is_tried_again_after_a_pause_and_then_fails_the_run() ->
     assert "scheduling.maxFailures" in waiting.status.message
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), slots=st.integers(1, 3))
 def test_crashes_and_lost_repeated_or_stale_observations_change_nothing_in_the_outcome(
     seed: int, slots: int

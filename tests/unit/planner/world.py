@@ -69,6 +69,7 @@ class World:
     decisions: dict[int, Decision] = field(default_factory=dict)
     started: list[TaskKey] = field(default_factory=list)
     started_after_commit: list[TaskKey] = field(default_factory=list)
+    facts: RunFacts | None = None
 
     def seen(self) -> Seen:
         return Seen(
@@ -79,7 +80,9 @@ class World:
         )
 
     def plan(self, seen: Seen | None = None, slots: int = 1) -> Plan:
-        return plan(RunFacts("run", self.spec), seen or self.seen(), self.now, slots=slots)
+        if self.facts is None or self.facts.spec is not self.spec:
+            self.facts = RunFacts("run", self.spec)
+        return plan(self.facts, seen or self.seen(), self.now, slots=slots)
 
     def apply(self, made: Plan) -> None:
         """Carries a plan out, each write a conditional create."""
