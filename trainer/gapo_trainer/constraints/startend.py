@@ -223,7 +223,7 @@ class Postscript(Family[PostscriptSpec]):
     }
     spec_type = PostscriptSpec
     phrasings = (
-        "At the end, add a postscript that starts with {marker}",
+        "Below the text, put one more line after {marker}",
         "Close with a note that starts with {marker}",
         "The last line must start with {marker}",
         "Add a last line that begins with {marker}",

@@ -18,4 +18,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
     else:
         made = make_from_sources(data, seed=ctx.task.seed, out=ctx.out)
     counts = {name: float(value) for name, value in made.items() if isinstance(value, int | float)}
-    return {"data/" + name.replace("/pairs", "_pairs").replace("/prompts", "_prompts"): n for name, n in counts.items()}
+    return {
+        "data/" + name.replace("/pairs", "_pairs").replace("/prompts", "_prompts"): n
+        for name, n in counts.items()
+    }
