@@ -62,7 +62,9 @@ class Drawn:
 def to_device(model: PreTrainedModel) -> PreTrainedModel:
     """On a GPU where there is one."""
     device: Any = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return model.requires_grad_(False).to(device)
+    model.requires_grad_(False)
+    model.to(device)
+    return model
 
 
 def autocast() -> AbstractContextManager[None]:

@@ -1,0 +1,94 @@
+"""The matrix of reward models and generators."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.unit.evaluate.tiny_evaluation import sample
+
+from gapo.errors import DataError
+from gapo_trainer.evaluate.crossplay import cross_play, earlier_cells
+
+ACCEPTED = [("prompt", "3"), ("prompt", "5")]
+
+
+def says(prompts, responses):
+    """A reward model that believes the number in the response."""
+    return [float(response) for response in responses]
+
+
+def inverted(prompts, responses):
+    return [-float(response) for response in responses]
+
+
+def generator(*numbers_and_verdicts):
+    return [sample(f"p{i}", ok, response=str(n)) for i, (n, ok) in enumerate(numbers_and_verdicts)]
+
+
+def test_cells_hold_auc_against_verdicts_and_wins_over_accepted_rows() -> None:
+    samples = generator((1, False), (2, True), (4, False), (6, True))
+    cells = cross_play({}, {0: lambda: says}, {1: lambda: samples}, ACCEPTED, limit=9, seed=0)
+    # Passing 2, 6 against failing 1, 4: wins 1 + 0 + 1 + 1 of 4. Samples against 3, 5: 0, 0, 1, 2 of 8.
+    assert cells == [{"rm": 0, "generator": 1, "auc": 3 / 4, "winRate": 3 / 8, "n": 4}]
+
+
+def test_ties_with_accepted_rows_count_half() -> None:
+    cells = cross_play({}, {0: lambda: says}, {0: lambda: generator((3, True))}, ACCEPTED, limit=9, seed=0)
+    assert cells[0]["winRate"] == 1 / 4
+
+
+def test_a_generator_whose_samples_all_pass_has_no_auc() -> None:
+    passing = generator((1, True), (2, True))
+    cells = cross_play({}, {0: lambda: says}, {0: lambda: passing}, ACCEPTED, limit=9, seed=0)
+    assert cells[0]["auc"] is None
+    assert cells[0]["winRate"] == 0.0
+
+
+def test_only_the_new_row_and_column_are_computed() -> None:
+    old = {"rm": 0, "generator": 0, "auc": 0.125, "winRate": 0.5, "n": 2}
+    samples = {j: (lambda: generator((1, False), (9, True))) for j in (0, 1)}
+    cells = cross_play(
+        {(0, 0): old}, {0: lambda: says, 1: lambda: inverted}, samples, ACCEPTED, limit=9, seed=0
+    )
+    assert cells[0] is old
+    assert [(c["rm"], c["generator"], c["auc"]) for c in cells[1:]] == [(0, 1, 1.0), (1, 0, 0.0), (1, 1, 0.0)]
+
+
+def test_a_reward_model_without_missing_cells_is_not_opened() -> None:
+    known = {(0, 0): {"rm": 0, "generator": 0, "auc": 1.0, "winRate": 1.0, "n": 1}}
+
+    def refuse():
+        raise AssertionError("opened")
+
+    assert cross_play(known, {0: refuse}, {0: refuse}, ACCEPTED, limit=9, seed=0) == list(known.values())
+
+
+def test_the_drawn_samples_are_limited_and_the_same_for_every_reward_model() -> None:
+    samples = generator(*((n, n % 2 == 0) for n in range(50)))
+    seen = {}
+
+    def recording(name):
+        def score(prompts, responses):
+            seen.setdefault(name, []).append(list(responses))
+            return says(prompts, responses)
+
+        return lambda: score
+
+    cells = cross_play(
+        {}, {0: recording(0), 1: recording(1)}, {0: lambda: samples}, ACCEPTED, limit=10, seed=3
+    )
+    assert [cell["n"] for cell in cells] == [10, 10]
+    assert seen[0] == seen[1]
+    assert seen[0][1] != [sample.response for sample in samples[:10]]
+
+
+def test_earlier_matrices_are_joined_and_a_damaged_one_is_refused(tmp_path) -> None:
+    for j in (0, 1):
+        cell = {"rm": 0, "generator": j, "auc": 0.5, "winRate": 0.5, "n": 1}
+        (tmp_path / f"{j}.json").write_text(json.dumps({"crossPlay": [cell]}))
+    (tmp_path / "2.json").write_text("{}")
+    assert sorted(earlier_cells(tmp_path / f"{j}.json" for j in range(3))) == [(0, 0), (0, 1)]
+    (tmp_path / "3.json").write_text('{"crossPlay": [{"rm": 0}]}')
+    with pytest.raises(DataError, match=r"3.json of an earlier evaluation"):
+        earlier_cells([tmp_path / "3.json"])

@@ -1,0 +1,223 @@
+"""The model card of an exported generator: what it is, how it was made, what was measured and what was not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+from transformers import PreTrainedTokenizerBase
+
+from gapo_trainer.evaluate.satisfaction import Estimate
+from gapo_trainer.models import prompt_ids
+
+METHODS = {
+    "GAPO": "PPO against an encoder reward model that is retrained after every stage on the generator's own samples "
+    "(GAPO, arXiv 2503.20194)",
+    "PPO": "PPO against a frozen encoder reward model",
+    "SFT": "supervised training on accepted responses",
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured on the test split."""
+
+    rates: Mapping[str, Estimate]
+    """`best`, `last` and `start`: share of completions that meet every constraint."""
+    gain: Estimate
+    """Best minus start, paired by prompt."""
+    families: Mapping[str, Estimate]
+    """Share of met constraints by family, of the best."""
+
+
+def model_card(
+    params: Mapping[str, Any],
+    figures: Figures | None,
+    *,
+    stage: int,
+    last_stage: int,
+    seed: int,
+    run: str,
+    tokenizer: PreTrainedTokenizerBase,
+) -> str:
+    """README.md in Markdown, the same for the same arguments. `params` are the run's resolved sections; `figures`
+    None says that nothing verified the samples."""
+    parts = [
+        _front_matter(params),
+        "# Generator trained to meet constraints\n",
+        _origin(params, stage=stage, last_stage=last_stage, seed=seed, run=run),
+        "## Measured\n",
+        _measured(params, figures) if figures else _unmeasured(),
+        "## Limitations\n",
+        _limitations(params, figures),
+        "## Use\n",
+        _use(params, tokenizer),
+        "## Settings\n",
+        "```yaml\n" + yaml.safe_dump(_settings(params), sort_keys=True, allow_unicode=True) + "```\n",
+    ]
+    return "\n".join(parts)
+
+
+def _front_matter(params: Mapping[str, Any]) -> str:
+    head: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["constrained-generation", str(params["method"]).lower()],
+    }
+    base = params["generator"].get("model", "")
+    if base.startswith("hf://"):
+        head["base_model"] = base.removeprefix("hf://").partition("@")[0]
+    return f"---\n{yaml.safe_dump(head, sort_keys=True)}---\n"
+
+
+def _origin(params: Mapping[str, Any], *, stage: int, last_stage: int, seed: int, run: str) -> str:
+    scratch = params["generator"].get("fromScratch")
+    if scratch:
+        base = f"a {scratch['layers']}-layer decoder of width {scratch['hidden']}, initialised at random"
+    else:
+        base = f"`{_name_of(params['generator']['model'])}`"
+    sentences = [
+        f"Made by {METHODS[params['method']]}, from {base}.",
+        f"Run `{run}`, seed {seed}. These are the weights of stage {stage} of {last_stage}"
+        + (
+            " (the start: no later stage did better on the validation prompts)."
+            if stage == 0 < last_stage
+            else "."
+        ),
+        f"Trained on {_data(params['data'])}.",
+    ]
+    reward = params.get("rewardModel", {})
+    if reward.get("source") == "verifier":
+        sentences.append(
+            "**The reward was the verifier's own verdict**, not a reward model's: an upper bound, not to be compared "
+            "with runs that learn from a reward model."
+        )
+    label = params.get("adversarial", {}).get("passingLabel", "zero")
+    if params["method"] == "GAPO" and label != "zero":
+        sentences.append(
+            f"**Verifier-informed**: in training, generated samples that the verifier passes were labelled "
+            f"`{label}` (`adversarial.passingLabel`), where the published method labels all of them 0. Its figures do "
+            "not belong in one row with the published method's."
+        )
+    return "\n".join(sentences) + "\n"
+
+
+def _data(data: Mapping[str, Any]) -> str:
+    made = data.get("generate")
+    if made:
+        return (
+            f"{made['size']} synthetic pairs of the grammar `{made['grammar']}` (data seed {made['seed']}); "
+            "validation and test prompts are disjoint from them"
+        )
+    names = [f"`{_name_of(s['uri'])}` (sha256 {s.get('sha256', '?')[:12]})" for s in data["sources"]]
+    return f"{', '.join(names)}; validation and test prompts are disjoint from the training rows"
+
+
+def _measured(params: Mapping[str, Any], figures: Figures) -> str:
+    temperature = params["evaluation"]["temperature"]
+    n = figures.rates["best"].n
+    rows = [
+        ("this model (best stage on validation)", figures.rates["best"]),
+        ("last stage", figures.rates["last"]),
+        ("start (before the stages)", figures.rates["start"]),
+    ]
+    lines = [
+        f"Share of completions that meet **every** constraint of their prompt, judged by a program: {n} test prompts "
+        f"that took no part in training or in choosing the stage, one completion each at temperature "
+        f"{temperature:g}, with 95 % intervals.\n",
+        "| generator | satisfaction | 95 % interval |",
+        "|---|---|---|",
+        *(f"| {name} | {_percent(e.value)} | {_percent(e.low)} – {_percent(e.high)} |" for name, e in rows),
+        "",
+        f"Gain over the start, paired by prompt: {_points(figures.gain.value)} percentage points "
+        f"({_points(figures.gain.low)} to {_points(figures.gain.high)}).\n",
+        "Share of constraints met by family:\n",
+        "| family | met | 95 % interval | constraints |",
+        "|---|---|---|---|",
+        *(
+            f"| `{family}` | {_percent(e.value)} | {_percent(e.low)} – {_percent(e.high)} | {e.n} |"
+            for family, e in figures.families.items()
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _unmeasured() -> str:
+    return "Nothing: the run had no verifier (`evaluation.scorer: none`). `samples.jsonl` holds its completions.\n"
+
+
+def _limitations(params: Mapping[str, Any], figures: Figures | None) -> str:
+    points = [
+        "One training run with one seed: the intervals cover the choice of prompts and samples, not what another "
+        "seed would have given.",
+        "Prompts outside the distribution of the training data were not measured here, nor were fluency, truth, "
+        "safety or bias.",
+    ]
+    if figures is not None:
+        points.insert(
+            0,
+            "Meeting the constraints is what the program checks, and nothing else: a completion can meet all of them "
+            "and still be poor text.",
+        )
+    if params["generator"].get("fromScratch"):
+        points.append("The model knows only the vocabulary of its grammar; it is no general language model.")
+    return "\n".join(f"- {point}" for point in points) + "\n"
+
+
+def _use(params: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str:
+    settings = f"do_sample=True, temperature={params['evaluation']['temperature']:g}, top_k=0"
+    limit = params["generation"]["maxNewTokens"]
+    if getattr(tokenizer, "chat_template", None):
+        encode = [
+            'turns = [{"role": "user", "content": prompt}]',
+            "ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)",
+        ]
+    else:
+        frame = prompt_ids(tokenizer, "")
+        split = 0 if tokenizer.bos_token_id is None else 1
+        start, end = json.dumps(frame[:split]), json.dumps(frame[split:])
+        encode = [f"ids = {start} + tokenizer.encode(prompt, add_special_tokens=False) + {end}"]
+    lines = [
+        "```python",
+        "import torch",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        'folder = "."  # where this file lies',
+        "tokenizer = AutoTokenizer.from_pretrained(folder)",
+        "model = AutoModelForCausalLM.from_pretrained(folder)",
+        'prompt = "…"',
+        *encode,
+        f"output = model.generate(torch.tensor([ids]), {settings}, max_new_tokens={limit})",
+        "text = tokenizer.decode(output[0, len(ids):], skip_special_tokens=True)",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections as they were, with file and folder names in the place of whole paths."""
+    settings = json.loads(json.dumps(dict(params)))
+    for source in settings["data"].get("sources", []):
+        source["uri"] = _name_of(source["uri"])
+    for section in ("generator", "rewardModel"):
+        if "model" in settings.get(section, {}):
+            settings[section]["model"] = _name_of(settings[section]["model"])
+    return dict(settings)
+
+
+def _name_of(uri: str) -> str:
+    """A Hub name as it is; of anything else the last part, for a path says where it lay and not what it is."""
+    return uri if uri.startswith("hf://") else uri.rstrip("/").rpartition("/")[2]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"

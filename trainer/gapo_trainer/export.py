@@ -1,0 +1,79 @@
+"""The `export` task: the best stage's generator with its figures on the untouched test split.
+
+The stage was chosen on validation prompts; best, last and start meet the test prompts here, once (docs/method.md 12).
+"""
+
+from __future__ import annotations
+
+import shutil
+
+from gapo_trainer.context import TaskContext
+from gapo_trainer.evaluate.card import Figures, model_card
+from gapo_trainer.evaluate.samples import (
+    Sample,
+    constraint_satisfaction,
+    rates_by_prompt,
+    read_prompts,
+    satisfaction,
+    write_samples,
+)
+from gapo_trainer.evaluate.sampling import Params, Subject
+from gapo_trainer.evaluate.satisfaction import paired_gain
+from gapo_trainer.evaluate.task import stage_of, version_of
+from gapo_trainer.models import load_tokenizer
+
+ARMS = {"best": "generator", "last": "last", "start": "start"}
+"""Names in metrics, and the inputs that they are."""
+
+
+def run(ctx: TaskContext) -> dict[str, float]:
+    """Writes model/ with its model card, and samples.jsonl of the best generator; the manifest's metrics.
+
+    With evaluation.scorer none there are samples and no figures. Raises DataError for test prompts that cannot be
+    verified.
+    """
+    params = Params.of(ctx.params)
+    model = ctx.out / "model"
+    shutil.copytree(ctx.inputs["generator"] / "generator", model)
+    stage = stage_of(ctx, "generator")
+    metrics = {"export/stage": float(stage)}
+    samples = _sample(ctx, params)
+    write_samples(ctx.out / "samples.jsonl", samples["best"])
+    figures = None
+    if params.verified:
+        rates = {arm: satisfaction(drawn) for arm, drawn in samples.items()}
+        gain = paired_gain(rates_by_prompt(samples["best"]), rates_by_prompt(samples["start"]))
+        figures = Figures(rates, gain, constraint_satisfaction(samples["best"])[1])
+        for arm, rate in rates.items():
+            metrics |= rate.metrics(f"test/{arm}_satisfaction")
+        metrics |= gain.metrics("test/gain")
+    card = model_card(
+        ctx.params,
+        figures,
+        stage=stage,
+        last_stage=stage_of(ctx, "last"),
+        seed=ctx.task.seed,
+        run=ctx.task.run_id,
+        tokenizer=load_tokenizer(model, what="the exported generator"),
+    )
+    (model / "README.md").write_text(card, encoding="utf-8")
+    return metrics
+
+
+def _sample(ctx: TaskContext, params: Params) -> dict[str, list[Sample]]:
+    """One completion of each test prompt by each arm, all from the same random numbers; without a verifier, by the
+    best alone. Arms with the same weights are sampled once."""
+    prompts = read_prompts(
+        ctx.inputs["data"] / "prompts-test.jsonl", params.evaluation.test_prompts, verified=params.verified
+    )
+    arms = ARMS if params.verified else {"best": ARMS["best"]}
+    by_version: dict[str, list[Sample]] = {}
+    for done, name in enumerate(arms.values()):
+        version = version_of(ctx, name)
+        if version not in by_version:
+            subject = Subject(
+                ctx.inputs[name], prompts, params, version=version, seed=ctx.task.seed, stage=ctx.task.stage
+            )
+            by_version[version] = subject.draw(1, role="export").samples
+        ctx.report({"fraction": (done + 1) / (len(arms) + 1), "metrics": {}})
+    return {arm: by_version[version_of(ctx, name)] for arm, name in arms.items()}
