@@ -19,7 +19,7 @@ CLASS_COLORS = {"accepted": "green", "rejected": "orange", "generated": "blue"}
 MAX_DRAWN = 400
 """Points of an iteration curve that are drawn; longer ones are averaged over neighbours."""
 
-_LEAD = Axes(width=480, height=270, left=44, right=78, top=26, bottom=36)
+_LEAD = Axes(label_gap=17, width=480, height=270, left=44, right=78, top=26, bottom=36)
 _PANEL = Axes(right=18)
 _MINI = Axes(width=210, height=124, left=32, right=10, top=30, bottom=18, y_tick_count=2)
 
@@ -167,9 +167,7 @@ def rm_scores(facts: Facts) -> list[Markup]:
             if name in row
         ]
         drawn.append((row, histograms))
-    top = max((s for _, hs in drawn for h in hs for s in h.shares), default=1.0)
-    # One class all in one bin must not flatten every other chart.
-    top = min(top, 0.5)
+    top = usual_peak([h.peak for _, histograms in drawn for h in histograms]) * 1.1
     return [
         histogram_chart(
             histograms,
@@ -180,6 +178,11 @@ def rm_scores(facts: Facts) -> list[Markup]:
         )
         for row, histograms in drawn
     ]
+
+
+def usual_peak(peaks: Sequence[float]) -> float:
+    """The height that four in five histograms stay within: a class all in one bin must not flatten the others."""
+    return sorted(peaks)[int(0.8 * (len(peaks) - 1))] if peaks else 1.0
 
 
 def score_heading(row: Mapping[str, Any]) -> str:
@@ -209,7 +212,7 @@ def health(facts: Facts) -> list[Panel]:
          "score is from the share that really satisfies. Lower is better.", [], "blue",
          {"y_label": "ECE", "y_floor": 0, "y_include": (0.0,)}),
         ("promptSwapGap", "Prompt-swap gap", "Mean score of a generated response under its own prompt minus under "
-         "another one. Near 0 the reward model reads the response alone.", zero, "green", {"y_label": "score"}),
+         "another one. Near 0 the reward model reads the response alone.", zero, "green", {"y_label": "score", "y_include": (0.05,)}),
         ("memorisationGap", "Memorisation gap", "Mean score of accepted training rows minus accepted held-out rows. "
          "High means that the reward model knows its rows.", [*zero, *limit], "orange", {"y_label": "score"}),
         ("styleSeparability", "Style separability", "How well a probe that sees the response alone tells accepted from "
@@ -280,6 +283,7 @@ def iterations(facts: Facts) -> list[Panel]:
             x_label="iteration",
             y_label=unit,
             x_range=(0, last) if last else (-0.5, 0.5),
+            x_ticks=[t for t in ticks(0, last, 6) if t == int(t)],
             boundaries=stage_starts(rows),
             **options,
         )
@@ -321,8 +325,7 @@ def cross_play(facts: Facts, key: str, title: str) -> Markup | None:
         cells,
         rows=sorted({rm for rm, _ in cells}),
         columns=sorted({generator for _, generator in cells}),
-        row_label="reward model of stage",
-        column_label="generator of stage",
+        heading="row: reward model of stage; column: generator of stage",
         title=title,
         ink=diverging,
     )

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gapo.errors import SpecError
-from gapo.report.charts import CLASS_COLORS, STRATIFIED, stage_starts, stage_ticks
+from gapo.report.charts import CLASS_COLORS, STRATIFIED, stage_starts, stage_ticks, usual_peak
 from gapo.report.markup import printable
 from gapo.report.svg import spread
 
@@ -72,10 +72,14 @@ def picture(facts: Facts) -> bytes:
 def _draw(figure: Figure, facts: Facts) -> None:
     run = facts["run"]
     named = " · ".join(printable(part) for part in (run["name"], run["method"], run["runID"]) if part)
-    lines = textwrap.wrap(printable(facts["verdict"]["headline"]), 92, max_lines=3, placeholder=" …")
-    figure.text(0.07, 0.966, "\n".join(lines), fontsize=13, fontweight="bold", va="top", linespacing=1.35)
-    figure.text(0.07, 0.966 - 0.036 * len(lines) - 0.012, named, fontsize=9.5, color=SOFT, va="top")
-    top = 0.966 - 0.036 * len(lines) - 0.106
+    headline = printable(facts["verdict"]["headline"])
+    lines, size = textwrap.wrap(headline, 92), 13.0
+    if len(lines) > 3:
+        lines, size = textwrap.wrap(headline, 116, max_lines=4, placeholder=" …"), 10.5
+    figure.text(0.07, 0.966, "\n".join(lines), fontsize=size, fontweight="bold", va="top", linespacing=1.35)
+    deep = 0.0028 * size * len(lines)
+    figure.text(0.07, 0.966 - deep - 0.012, named, fontsize=9.5, color=SOFT, va="top")
+    top = 0.966 - deep - 0.106
     grid = figure.add_gridspec(2, 2, left=0.07, right=0.925, bottom=0.07, top=top, hspace=0.42, wspace=0.3)
     _satisfaction(figure.add_subplot(grid[0, 0]), facts)
     _ridges(figure.add_subplot(grid[0, 1]), facts)
@@ -116,7 +120,7 @@ def _labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     low, high = axes.get_ylim()
     ends = sorted(ends, key=lambda e: e[1])
     height = axes.get_position().height * 7.25 * 72
-    heights = spread([e[1] for e in ends], (high - low) * 11.5 / height, low, high)
+    heights = spread([e[1] for e in ends], (high - low) * 11.5 / height, low + (high - low) * 0.03, high)
     for (x, _, text, ink), y in zip(ends, heights, strict=True):
         axes.annotate(text, (x, y), xytext=(8, 0), textcoords="offset points", color=ink, fontsize=9, fontweight="bold",
                       va="center", annotation_clip=False)  # fmt: skip
@@ -186,9 +190,7 @@ def _ridges(axes: Axes, facts: Facts) -> None:
         return _nothing(axes)
     axes.grid(False)
     axes.axvspan(*STRATIFIED, color=COLORS["blue"], alpha=0.05, lw=0)
-    tops = [max(_shares(row[name])) for row in rows for name in CLASS_COLORS if name in row]
-    # The tallest of all would flatten the others: those above are cut at what most reach.
-    unit = sorted(tops)[int(0.8 * (len(tops) - 1))]
+    unit = usual_peak([max(_shares(row[name])) for row in rows for name in CLASS_COLORS if name in row])
     for level, row in enumerate(reversed(rows)):
         for name, color in CLASS_COLORS.items():
             if name not in row:
@@ -239,6 +241,8 @@ def _curves(upper: Axes, lower: Axes, facts: Facts) -> None:
     _title_on_half(
         upper, "Reward and KL", "by PPO iteration; dotted: a stage begins, with another reward model"
     )
+    from matplotlib.ticker import MaxNLocator
+
     rows = facts["ppo"]
     if not rows:
         _nothing(upper)
@@ -257,7 +261,8 @@ def _curves(upper: Axes, lower: Axes, facts: Facts) -> None:
         for at, _ in starts:
             axes.axvline(at, color=COLORS["grey"], lw=0.8, ls=(0, (1, 2)), zorder=0)
         axes.locator_params(axis="y", nbins=3)
-        axes.set_xlim(-0.5, max(0.5, rows[-1]["iteration"]))
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+        axes.set_xlim(0 if len(rows) > 1 else -0.5, max(0.5, rows[-1]["iteration"]))
         _labels(axes, ends)
     every = -(-len(starts) // 12)
     for at, label in starts[::every]:

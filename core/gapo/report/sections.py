@@ -41,7 +41,7 @@ def header(facts: Facts) -> Markup:
 def _tiles(facts: Facts) -> Markup | None:
     shown: list[tuple[str, str, str]] = []
     test = facts["test"] or {}
-    if gain := test.get("gain"):
+    if test.get("stage") and (gain := test.get("gain")):
         shown.append(("Gain over the SFT start, test", points(gain["value"]), _small(gain, gain=True)))
     if best := test.get("best"):
         stage = "" if test["stage"] is None else f", stage {test['stage']}"

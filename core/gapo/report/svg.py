@@ -65,6 +65,8 @@ class Axes:
     y_include: Sequence[float] = ()
     x_ticks: Sequence[float] | None = None
     y_tick_count: int = 5
+    label_gap: float = 12
+    """Least distance of two labels at lines' ends."""
     boundaries: Sequence[tuple[float, str]] = field(default=())
     """Vertical lines with a label at the top, such as a stage's first iteration."""
 
@@ -246,7 +248,9 @@ def _marks(series: Series, x: Scale, y: Scale) -> Markup:
 def _end_labels(series: Sequence[Series], axes: Axes, x: Scale, y: Scale) -> Markup:
     """Labels beside the last points, moved apart where they would overlap."""
     labelled = sorted((s for s in series if s.label and not s.label_above), key=lambda s: y(s.points[-1].y))
-    heights = spread([y(s.points[-1].y) for s in labelled], 12, axes.top + 4, axes.height - axes.bottom - 2)
+    heights = spread(
+        [y(s.points[-1].y) for s in labelled], axes.label_gap, axes.top + 4, axes.height - axes.bottom - 2
+    )
     above = [
         el(
             "text",

@@ -26,6 +26,11 @@ class Histogram:
         return sum(self.counts)
 
     @property
+    def peak(self) -> float:
+        """The highest bin's share."""
+        return max(self.counts) / self.total
+
+    @property
     def shares(self) -> list[float]:
         return [c / self.total for c in self.counts]
 
@@ -40,7 +45,7 @@ def histogram_chart(
     width: float = 210,
     height: float = 118,
 ) -> Markup:
-    """Filled step outlines over [0, 1]. `top_share` is the highest share of the whole row of charts."""
+    """Filled step outlines over [0, 1]. Bins above `top_share` are cut there."""
     left, right, top, bottom = 6.0, 6.0, 18.0, 18.0
     x = Scale(0, 1, left, width - right)
     y = Scale(0, top_share, height - bottom, top)
@@ -60,7 +65,8 @@ def histogram_chart(
     for h in histograms:
         outline = [(x(h.edges[0]), y(0))]
         for (start, end), value in zip(pairwise(h.edges), h.shares, strict=True):
-            outline += [(x(start), y(value)), (x(end), y(value))]
+            at = y(min(value, top_share))
+            outline += [(x(start), at), (x(end), at)]
         outline.append((x(h.edges[-1]), y(0)))
         tip = el("title", f"{h.name}: {plain(h.total)} scores")
         d = path_of(outline)
@@ -88,21 +94,16 @@ def heatmap(
     *,
     rows: Sequence[int],
     columns: Sequence[int],
-    row_label: str,
-    column_label: str,
+    heading: str,
     title: str,
     ink: Callable[[float], str],
 ) -> Markup:
     """A matrix: `cells` maps (row, column) to a value and its tooltip; `ink` gives the cell's CSS class."""
-    left, top, width = 58.0, 38.0, 480.0
+    left, top, width = 34.0, 42.0, 480.0
     size = min(60.0, (width - left - 4) / len(columns))
     height = top + size * len(rows) + 6
     digits = 2 if size >= 24 else 1
-    body: list[Markup] = [
-        el("text", column_label, class_="unit", x=left, y=10),
-        el("text", row_label, class_="unit", x=10, y=number(top + size * len(rows) / 2),
-           transform=f"rotate(-90 10 {number(top + size * len(rows) / 2)})", text_anchor="middle"),
-    ]  # fmt: skip
+    body: list[Markup] = [el("text", heading, class_="unit", x=2, y=12)]
     for i, column in enumerate(columns):
         at = number(left + (i + 0.5) * size)
         body.append(el("text", column, class_="tick", x=at, y=top - 6, text_anchor="middle"))

@@ -69,8 +69,12 @@ def _sample(row: Mapping[str, Any]) -> Markup:
         row["passed"]
     ]
     checks = [
-        el("span", f"{'✓' if v['ok'] else '✗'} {v['family']}", class_="yes" if v["ok"] else "no")
-        for v in row["verdicts"]
+        el(
+            "span",
+            f"{'✓' if met == n else '✗'} {family}{f' {met}/{n}' if n > 1 else ''}",
+            class_="yes" if met == n else "no",
+        )
+        for family, (met, n) in _by_family(row["verdicts"]).items()
     ]
     unfinished = None if row["ended"] else el("div", "no end token", class_="families")
     score = "" if row["score"] is None else f"{row['score']:.2f}"
@@ -84,6 +88,15 @@ def _sample(row: Mapping[str, Any]) -> Markup:
         data_stage=row["stage"],
         data_verdict=word,
     )  # fmt: skip
+
+
+def _by_family(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Family → constraints met and asked for, in the prompt's order."""
+    found: dict[str, tuple[int, int]] = {}
+    for v in verdicts:
+        met, n = found.get(v["family"], (0, 0))
+        found[v["family"]] = (met + v["ok"], n + 1)
+    return found
 
 
 def _cut(text: str) -> str:

@@ -14,6 +14,7 @@ from tests.unit.report.run_folder import (
     evaluation,
     files_of,
     finished_run,
+    sample,
     satisfaction_at,
     stage_of_run,
     start_of_run,
@@ -169,6 +170,16 @@ def test_samples_alternate_between_passing_and_failing_ones_of_different_prompts
     assert rows[0]["from"] == "evaluate"
     assert "tokenIds" not in rows[0]
     assert {v["family"] for v in rows[0]["verdicts"]} == set(FAMILIES)
+
+
+def test_constraints_of_one_family_are_counted_together():
+    folder = RunFolder()
+    verdicts = [{"family": "attr.value_match", "ok": ok} for ok in (True, False, True)]
+    verdicts.append({"family": "length.words", "ok": True})
+    files = files_of(samples_jsonl=[sample(0, "a lamp", False, verdicts=verdicts)])
+    folder.commit(1, "evaluate", {"eval/satisfaction": 0.5}, files)
+    text = page(facts_of(load_run_data(folder.objects)))
+    assert '<span class="no">✗ attr.value_match 2/3</span><span class="yes">✓ length.words</span>' in text
 
 
 def test_the_sample_table_filters_by_stage_and_verdict_and_opens_at_the_exported_stage(html):

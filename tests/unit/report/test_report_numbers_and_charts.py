@@ -88,3 +88,10 @@ def test_a_histogram_is_drawn_as_shares_of_its_total():
     half = Histogram([0, 0.5, 1], [30, 10], "blue", "generated")
     chart = histogram_chart([half], title="t", top_share=1, band=None, heading="h", width=212, height=136)
     assert 'd="M6 118L6 43L106 43L106 93L206 93L206 118"' in chart
+    assert '<text class="tick" x="106" y="131" text-anchor="middle">0.5</text>' in chart
+
+
+def test_a_bin_above_the_common_height_is_cut_there():
+    spike = Histogram([0, 0.5, 1], [40, 0], "blue", "generated")
+    chart = histogram_chart([spike], title="t", top_share=0.5, band=None, heading="h", width=212, height=136)
+    assert 'd="M6 118L6 18L106 18L106 118L206 118L206 118"' in chart
