@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
@@ -63,7 +64,8 @@ def build_generator(
         pad_token_id=tokenizer.pad_token_id,
     )
     auto: Any = AutoModelForCausalLM
-    model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
+    with torch.random.fork_rng(devices=[]):  # transformers' own initialisation, overwritten at once
+        model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
     initialise(model, scratch.init_std, rng)
     model.train(False)
     return model
@@ -131,7 +133,7 @@ def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:
         model = auto.from_pretrained(
             folder, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
         )
-    except (ValueError, OSError, KeyError, RuntimeError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{what}: {folder} cannot be loaded: {error}") from error
     model.train(False)
     return cast(PreTrainedModel, model)
@@ -162,7 +164,8 @@ class Critic(nn.Module):
     def __init__(self, body: PreTrainedModel) -> None:
         super().__init__()
         self.body = body
-        self.head = nn.Linear(body.config.hidden_size, 1, bias=True)
+        with torch.random.fork_rng(devices=[]):
+            self.head = nn.Linear(body.config.hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

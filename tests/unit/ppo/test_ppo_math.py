@@ -207,14 +207,14 @@ def test_token_weights_sum_to_one_and_sequence_weights_make_short_responses_coun
 
 def test_the_value_loss_takes_the_worse_of_free_and_clipped():
     weights = torch.full((1, 3), 1 / 3)
-    values = torch.tensor([[1.0, 1.0, 0.1]])
+    values = torch.tensor([[1.0, 3.0, 0.1]])
     old = torch.tensor([[0.0, 2.0, 0.0]])
-    returns = torch.tensor([[1.0, 1.0, 1.0]])
-    # clipped to 0.2, 1.8, 0.1: errors max(0, 0.64), max(0, 0.64), 0.81
+    returns = torch.tensor([[1.0, 2.0, 1.0]])
+    # clipped to 0.2, 2.2, 0.1: errors max(0, 0.64), max(1, 0.04), 0.81 both ways
     loss, _ = ppo.value_loss(ppo.ValueInputs(values, old, returns, weights), 0.2)
-    assert float(loss) == pytest.approx(0.5 * (0.64 + 0.64 + 0.81) / 3)
+    assert float(loss) == pytest.approx(0.5 * (0.64 + 1.0 + 0.81) / 3)
     loss, _ = ppo.value_loss(ppo.ValueInputs(values, old, returns, weights), 0.0)
-    assert float(loss) == pytest.approx(0.5 * 0.81 / 3)
+    assert float(loss) == pytest.approx(0.5 * (0.0 + 1.0 + 0.81) / 3)
 
 
 def test_logprobs_and_entropy_of_a_known_distribution():

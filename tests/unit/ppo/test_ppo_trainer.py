@@ -130,7 +130,7 @@ def test_the_first_minibatch_has_ratio_1_no_kl_and_clips_nothing(folder, tempera
         folder, generation={"temperature": temperature}, ppo={"tokens_per_micro_batch": 40, "mini_batch": 16}
     )
     metrics = trainer.iteration(0).metrics
-    assert metrics["ppo/ratio_first_minibatch_max"] <= 1e-6
+    assert metrics["ppo/ratio_first_minibatch_max"] == 0, "the old logprobs come from other micro-batches"
     assert abs(metrics["ppo/approx_kl"]) <= 1e-6
     assert metrics["ppo/clip_fraction"] == 0
     again = trainer.iteration(1).metrics
