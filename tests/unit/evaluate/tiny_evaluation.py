@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from gapo.api.models import FromScratch, RewardModel
-from gapo.tasks import InputRef, Kind, Task
+from gapo.api.run import GapoRunSpec
+from gapo.tasks import InputRef, Kind, Task, task_params
 from gapo_trainer.context import TaskContext
 from gapo_trainer.data import tokenizers
 from gapo_trainer.data.micro import FILLERS, NOUNS, vocabulary
@@ -18,21 +19,25 @@ from gapo_trainer.rng import generator
 
 GENERATION = {"maxNewTokens": 12, "batch": 16}
 EVALUATION = {"prompts": 8, "samples": 3, "testPrompts": 10, "crossPlaySamples": 12}
-SECTIONS = {
+SPEC = {
     "method": "GAPO",
     "data": {"generate": {"grammar": "micro", "size": 200, "seed": 0}},
     "generator": {"fromScratch": {"arch": "decoder", "layers": 1, "hidden": 32, "heads": 2}},
-    "rewardModel": {"source": "rewardModel"},
-    "adversarial": {"passingLabel": "zero"},
+    "rewardModel": {"fromScratch": {"arch": "encoder", "layers": 1, "hidden": 32, "heads": 2}},
     "generation": GENERATION,
     "evaluation": EVALUATION,
+}
+NO_VERIFIER = {
+    "evaluation": {**EVALUATION, "scorer": "none"},
+    "convergence": {"enabled": False},
+    "guards": {"hacking": {"action": "off"}},
 }
 
 
 def prompt_row(number: int, split: str) -> dict:
     """A prompt that random words meet about every other time: no word of four, and at least 8 words."""
     forbidden = [FILLERS[(number + i) % len(FILLERS)] for i in range(4)]
-    noun = NOUNS[number % len(NOUNS)]
+    noun = NOUNS[(number + number // len(FILLERS)) % len(NOUNS)]
     return {
         "promptId": f"{split}-{number:03d}",
         "prompt": f"{noun} ; 8 words ; no {' '.join(forbidden)} .",
@@ -98,7 +103,7 @@ def context(
     out: Path, inputs: dict[str, tuple[str, Path]], *, kind=Kind.EVALUATE, stage=1, seed=0, **sections
 ) -> TaskContext:
     """A task over `inputs`, name to (manifest key, folder); `sections` replace those of the spec."""
-    params = json.loads(json.dumps({**SECTIONS, **sections}))
+    params = task_params(GapoRunSpec.model_validate({**SPEC, **sections}), kind)
     out.mkdir(parents=True)
     refs = {
         name: InputRef(key=key, sha256=hashlib.sha256(str((key, folder)).encode()).hexdigest())
