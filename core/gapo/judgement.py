@@ -164,7 +164,7 @@ def _rule(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...], now: datetime)
 def _roll_back(
     spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...], why: str, figures: Mapping[str, float]
 ) -> _Ruling:
-    best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=_flagged(spec, seen, stages))
+    best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
     answer = plan_rollback(
         current=stages[-1],
         best=best.stage if best else None,
@@ -177,7 +177,8 @@ def _roll_back(
     return _Ruling("stopped", answer.reason, figures)
 
 
-def _flagged(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...]) -> dict[int, str]:
+def flagged(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...]) -> dict[int, str]:
+    """Stages of a lineage at which a guard that may act was hit, each with the guard's words."""
     history = [StageMetrics(k, stage_metrics(seen, k)) for k in stages if k > 0]
     return flagged_stages(history, guard_settings(spec), start=stage_metrics(seen, 0))
 
@@ -185,7 +186,7 @@ def _flagged(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...]) -> dict[int
 def choose_best(spec: GapoRunSpec, seen: Seen, line: Line, stage: int) -> int:
     """The stage to export: the best on validation, or the last where nothing was evaluated."""
     stages = tuple(k for k in (*line.ancestors, line.stage) if k <= stage)
-    best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=_flagged(spec, seen, stages))
+    best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
     return best.stage if best else stage
 
 

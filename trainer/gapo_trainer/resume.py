@@ -20,6 +20,11 @@ from gapo.tasks import Task
 log = logging.getLogger(__name__)
 
 
+KEPT = 2
+"""Resume points of its own that a task keeps; a 7B state is over 100 GB. The one before the last serves a reader
+that found the last while it was being written."""
+
+
 class StopRequestedError(Exception):
     """The process was asked to stop and has saved what it could."""
 
@@ -28,7 +33,13 @@ class ResumePoints:
     """One task's resume points. `stop` may be set by a signal handler."""
 
     def __init__(
-        self, objects: Objects, task: Task, writer: str, spool: Path, fence: Fence | None, stop: threading.Event
+        self,
+        objects: Objects,
+        task: Task,
+        writer: str,
+        spool: Path,
+        fence: Fence | None,
+        stop: threading.Event,
     ) -> None:
         self._objects, self._task, self._writer, self._spool = objects, task, writer, spool
         self._fence, self._stop = fence, stop
@@ -36,6 +47,7 @@ class ResumePoints:
         self._next_number = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume")
         self._upload: Future[None] | None = None
+        self._own: list[ResumePoint] = []
 
     def restore(self, into: Path) -> int | None:
         """Fetches the furthest resume point that is whole; its iteration, or None where the task starts afresh."""
@@ -109,3 +121,8 @@ class ResumePoints:
         )
         self._next_number = write_resume_point(self._objects, point).number + 1
         shutil.rmtree(copy, ignore_errors=True)
+        self._own.append(point)
+        for older in self._own[:-KEPT]:
+            for ref in older.objects.values():
+                self._objects.delete(ref.key)
+        del self._own[:-KEPT]

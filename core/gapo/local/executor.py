@@ -20,6 +20,7 @@ from gapo.observe import Observer
 from gapo.planner import Plan, Revocation, RunFacts, State, Status, plan
 from gapo.policies.attempts import Cause, Exit
 from gapo.policies.retries import classify
+from gapo.retire import retire_at
 from gapo.seen import AttemptKey
 from gapo.store import layout
 from gapo.store.claims import Fence, take_claim
@@ -109,6 +110,7 @@ class Executor:
         self.fence = Fence(self.objects, claim)
         self.claim = claim.number
         self.observer.scan()
+        self._retire()
         try:
             while True:
                 made = self._round()
@@ -142,6 +144,7 @@ class Executor:
             create_once(self.objects, layout.decision(made.decide.stage), made.decide)
             self.observer.refresh_decision(made.decide.stage)
             self.view.decided(made.decide)
+            self._retire()
         for task in made.start:
             self._start(task)
         for attempt in made.stop:
@@ -149,6 +152,9 @@ class Executor:
                 if launched.key == attempt:
                     self._stop(launched)
         return bool(made.lost or made.decide or made.revoke)
+
+    def _retire(self) -> None:
+        retire_at(self.objects, self.facts.run_id, self.facts.spec, self.observer.seen())
 
     def _start(self, task: Task) -> None:
         key = layout.task(task.stage, task.kind.value, task.attempt)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -188,13 +188,7 @@ def test_a_suspended_run_has_no_process_and_keeps_what_it_has(machine: Machine) 
 
 def test_an_executor_that_is_taken_over_stops_and_the_other_finishes(machine: Machine) -> None:
     machine.misbehave({"1/ppo/0": "hang"})
-    first = subprocess.Popen(
-        [sys.executable, "-c", _DRIVER, str(machine.folder)],
-        cwd=ROOT,
-        env={**ENVIRONMENT, "GAPO_INSTANT": os.environ["GAPO_INSTANT"]},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    first = drive(machine)
     wait_for(lambda: machine.place().objects.exists(layout.task(1, "ppo", 0)))
     machine.misbehave({})
     assert machine.run().state is State.SUCCEEDED
@@ -219,6 +213,31 @@ _DRIVER = textwrap.dedent("""
 """)
 
 
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    yield
+    while DRIVERS:
+        driver = DRIVERS.pop()
+        driver.kill()
+        driver.wait()
+
+
+DRIVERS: list[subprocess.Popen[str]] = []
+
+
+def drive(machine: Machine) -> subprocess.Popen[str]:
+    """An executor of its own process over the machine's storage."""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", _DRIVER, str(machine.folder)],
+        cwd=ROOT,
+        env={**ENVIRONMENT, "GAPO_INSTANT": os.environ["GAPO_INSTANT"]},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    DRIVERS.append(driver)
+    return driver
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -228,11 +247,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def test_tasks_die_with_an_executor_that_is_killed_and_the_next_one_goes_on(machine: Machine) -> None:
     machine.misbehave({"1/ppo/0": "hang"})
-    driver = subprocess.Popen(
-        [sys.executable, "-c", _DRIVER, str(machine.folder)],
-        cwd=ROOT,
-        env={**ENVIRONMENT, "GAPO_INSTANT": os.environ["GAPO_INSTANT"]},
-    )
+    driver = drive(machine)
     wait_for(lambda: machine.place().objects.exists(layout.task(1, "ppo", 0)))
     wait_for((machine.folder / "work" / "first" / "logs" / "1-ppo-0.log").exists)
     children = _descendants(driver.pid)
@@ -257,3 +272,30 @@ def test_a_fenced_executor_says_who_took_over(machine: Machine) -> None:
     executor.view = Steal()
     with pytest.raises(FencedError, match="another on host-2"):
         executor.run()
+
+
+def test_after_each_decision_only_what_the_run_may_still_need_is_kept(machine: Machine) -> None:
+    assert machine.run(stages=4).state is State.SUCCEEDED
+    root = machine.folder / "store" / "default" / "instant" / "r1"
+
+    def kept(stage: int, kind: str) -> set[str]:
+        return {path.parent.name for path in (root / f"stages/{stage}/{kind}").rglob("weights")}
+
+    everything = {"generator", "rm", "critic", "state", "model"}
+    assert kept(0, "sft") == everything
+    assert kept(1, "ppo") == kept(2, "ppo") == {"rm", "model"}
+    assert kept(3, "ppo") == kept(4, "ppo") == everything
+    assert kept(1, "rm") >= {"rm"}
+    assert list(root.glob("stages/1/ppo/0/*/out/samples.jsonl"))
+    assert not list(root.glob("stages/1/ppo/0/*/resume-*/count"))
+    recorded = json.loads((root / "retired" / "4.json").read_text())["keys"]
+    assert not any((root / key).exists() for key in recorded)
+    assert machine.run(stages=4).state is State.SUCCEEDED
+    assert all(len(group) == 1 for group in machine.seen().attempts.values())
+
+
+def test_nothing_is_removed_where_retention_is_off(machine: Machine) -> None:
+    machine.run(stages=4, retention={"enabled": False})
+    root = machine.folder / "store" / "default" / "instant" / "r1"
+    assert not (root / "retired").exists()
+    assert list((root / "stages/1/ppo").rglob("critic/weights"))
