@@ -48,6 +48,7 @@ class ResumePoints:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume")
         self._upload: Future[None] | None = None
         self._own: list[ResumePoint] = []
+        self._count = 0
 
     def restore(self, into: Path) -> int | None:
         """Fetches the furthest resume point that is whole; its iteration, or None where the task starts afresh."""
@@ -82,7 +83,8 @@ class ResumePoints:
         Raises StopRequestedError, after the upload, where a stop waits; what an earlier upload raised otherwise.
         """
         self._settle()
-        copy = self._spool / f"resume-{iteration}"
+        self._count += 1
+        copy = self._spool / f"resume-{iteration}-{self._count}"
         shutil.copytree(folder, copy)
         self._upload = self._pool.submit(self._store, copy, iteration)
         self._saved_at = time.monotonic()
@@ -115,7 +117,7 @@ class ResumePoints:
             number=self._next_number,
             task_digest=task.digest,
             iteration=iteration,
-            objects=self._objects.upload_folder(copy, f"{prefix}/resume-{iteration}"),
+            objects=self._objects.upload_folder(copy, f"{prefix}/{copy.name}"),
             writer=self._writer,
             attempt=task.attempt,
         )
