@@ -12,15 +12,19 @@ import yaml
 from tests.unit.evaluate.tiny_evaluation import (
     EVALUATION,
     NO_VERIFIER,
+    SPEC,
     context,
     write_data,
     write_generator,
     write_lines,
 )
+from tests.unit.ppo.tiny_ppo import tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gapo.tasks import Kind
+from gapo.api.run import GapoRunSpec
+from gapo.tasks import Kind, task_params
 from gapo_trainer import export
+from gapo_trainer.evaluate.card import model_card
 from gapo_trainer.models import load_tokenizer, prompt_ids
 
 
@@ -151,6 +155,22 @@ def test_a_run_rewarded_by_the_verifier_says_so(inputs, tmp_path) -> None:
     )
     export.run(ctx)
     assert "The reward was the verifier's own verdict" in card_of(ctx)
+
+
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({}, "retrained after every stage on the generator's own samples (GAPO"),
+        ({"method": "PPO"}, "PPO against a frozen encoder reward model, from"),
+        ({"adversarial": {"retrain": False}}, "PPO against a frozen encoder reward model, from"),
+        ({"adversarial": {"generatedShareOfNegatives": 0}}, "the control arm of GAPO"),
+        ({"method": "SFT", "rewardModel": None}, "Made by supervised training on accepted responses, from"),
+    ],
+)
+def test_the_card_names_the_method_that_the_settings_amount_to(sections, said: str) -> None:
+    params = task_params(GapoRunSpec.model_validate({**SPEC, **sections}), Kind.EXPORT)
+    card = model_card(params, None, stage=0, last_stage=1, seed=0, run="tiny", tokenizer=tiny_tokenizer())
+    assert said in card
 
 
 def test_without_a_verifier_there_are_samples_and_no_figures(inputs, tmp_path) -> None:

@@ -13,12 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from gapo_trainer.evaluate.satisfaction import Estimate
 from gapo_trainer.models import prompt_ids
 
-METHODS = {
-    "GAPO": "PPO against an encoder reward model that is retrained after every stage on the generator's own samples "
-    "(GAPO, arXiv 2503.20194)",
-    "PPO": "PPO against a frozen encoder reward model",
-    "SFT": "supervised training on accepted responses",
-}
+PAPER = "arXiv 2503.20194"
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ def _origin(params: Mapping[str, Any], *, stage: int, last_stage: int, seed: int
     else:
         base = f"`{_name_of(params['generator']['model'])}`"
     sentences = [
-        f"Made by {METHODS[params['method']]}, from {base}.",
+        f"Made by {_method(params)}, from {base}.",
         f"Run `{run}`, seed {seed}. These are the weights of stage {stage} of {last_stage}"
         + (
             " (the start: no later stage did better on the validation prompts)."
@@ -89,13 +84,12 @@ def _origin(params: Mapping[str, Any], *, stage: int, last_stage: int, seed: int
         ),
         f"Trained on {_data(params['data'])}.",
     ]
-    reward = params.get("rewardModel", {})
-    if reward.get("source") == "verifier":
+    if params.get("rewardModel", {}).get("source") == "verifier":
         sentences.append(
             "**The reward was the verifier's own verdict**, not a reward model's: an upper bound, not to be compared "
             "with runs that learn from a reward model."
         )
-    label = params.get("adversarial", {}).get("passingLabel", "zero")
+    label = params["adversarial"]["passingLabel"]
     if params["method"] == "GAPO" and label != "zero":
         sentences.append(
             f"**Verifier-informed**: in training, generated samples that the verifier passes were labelled "
@@ -103,6 +97,25 @@ def _origin(params: Mapping[str, Any], *, stage: int, last_stage: int, seed: int
             "not belong in one row with the published method's."
         )
     return "\n".join(sentences) + "\n"
+
+
+def _method(params: Mapping[str, Any]) -> str:
+    """What trained the generator, in words, from what the settings amount to."""
+    if params["method"] == "SFT":
+        return "supervised training on accepted responses"
+    if params["rewardModel"]["source"] == "verifier":
+        return "PPO with a program's verdict as the reward"
+    if params["method"] == "PPO" or not params["adversarial"]["retrain"]:
+        return "PPO against a frozen encoder reward model"
+    if params["adversarial"]["generatedShareOfNegatives"] == 0:
+        return (
+            "PPO against an encoder reward model that is trained on after every stage, with original pairs only: "
+            f"the control arm of GAPO ({PAPER})"
+        )
+    return (
+        "PPO against an encoder reward model that is retrained after every stage on the generator's own samples "
+        f"(GAPO, {PAPER})"
+    )
 
 
 def _data(data: Mapping[str, Any]) -> str:
