@@ -27,6 +27,8 @@ from gapo.store import layout
 from gapo.store.claims import take_claim
 from gapo.tasks import Kind, TaskKey
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "tests.unit.local.instant"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/core:{ROOT}/trainer"}
