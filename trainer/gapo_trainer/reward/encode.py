@@ -124,7 +124,8 @@ class PairEncoder:
             room = max(0, len(at) - 1)  # at least one token of each stays
             cut = min(over, room)
             over -= cut
-            first = (at[0] + (len(at) - cut) // 2) if at else 0
+            # of an odd number the prompt keeps one more in front, the response one more at its end
+            first = (at[0] + (len(at) - cut + 1 - segment) // 2) if at else 0
             spans.append((first, first + cut))
         if over > 0:
             raise DataError(f"rewardModel.maxTokens: {self.max_tokens} leaves no room for any text; raise it")

@@ -108,7 +108,10 @@ def style_separability(accepted: Sequence[str], generated: Sequence[str], *, fol
     texts = [*accepted, *generated]
     labels = np.concatenate([np.ones(len(accepted)), np.zeros(len(generated))])
     features = _bag_of_words(texts)
-    fold_of = {text: i % folds for i, text in enumerate(dict.fromkeys(_interleaved(accepted, generated)))}
+    fold_of: dict[str, int] = {}
+    for side in (accepted, generated):  # dealt side by side, so that each fold holds both labels
+        for i, text in enumerate(dict.fromkeys(side)):
+            fold_of.setdefault(text, i % folds)
     fold = np.asarray([fold_of[text] for text in texts])
     right = np.zeros(len(texts))
     for k in range(folds):
@@ -118,12 +121,6 @@ def style_separability(accepted: Sequence[str], generated: Sequence[str], *, fol
         logits = _fit(features[train], labels[train], features[test])
         right[test] = np.where(logits == 0, 0.5, (logits > 0) == (labels[test] > 0.5))
     return float((right[labels > 0.5].mean() + right[labels < 0.5].mean()) / 2)
-
-
-def _interleaved(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """Both in turn, so that a round over the result deals each side evenly to the folds."""
-    length = max(len(first), len(second))
-    return [side[i] for i in range(length) for side in (first, second) if i < len(side)]
 
 
 def _bag_of_words(texts: Sequence[str], limit: int = 512) -> Floats:
