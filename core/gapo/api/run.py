@@ -109,6 +109,8 @@ def problems(spec: GapoRunSpec) -> list[str]:
             f"generation.maxNewTokens ({spec.generation.max_new_tokens}) must be below "
             f"generator.fromScratch.maxPositions ({scratch.max_positions}): the prompt needs room too"
         )
+    if spec.generator.lora is not None or spec.critic.lora is not None:
+        found.append("lora is not supported yet; leave it out to train all weights")
     if spec.stages.min > spec.stages.max:
         found.append(f"stages.min ({spec.stages.min}) is above stages.max ({spec.stages.max})")
     if spec.ppo.mini_batch > spec.stages.rollouts_per_iteration:

@@ -73,6 +73,7 @@ def test_all_problems_are_told_at_once() -> None:
         ({"stages": {"max": 1, "min": 2}}, "stages.min (2) is above stages.max (1)"),
         ({"ppo": {"miniBatch": 500}}, "ppo.miniBatch (500) is above stages.rolloutsPerIteration (128)"),
         ({"checkpoint": {"interval": "5 minutes"}}, "is not a duration; write 30s, 5m or 1h30m"),
+        ({"generator": {"fromScratch": {}, "lora": {}}}, "lora is not supported yet"),
         ({"generation": {"topP": 0.9}}, "spec.generation.topP: unknown field"),
     ],
 )
