@@ -51,3 +51,11 @@ lock: $(UV) ## Compile requirements/dev.txt anew from pyproject.toml
 
 clean: ## Remove the environment and local outputs (./runs stays: it holds training)
 	rm -rf .venv out build *.egg-info
+
+.PHONY: check-quickstart check-micro test-kill bench-ppo paper-mini
+
+check-quickstart: env ## The quickstart on three seeds: does the exported stage beat the SFT start? (15 minutes)
+	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_quickstart --write docs/benchmarks/quickstart.md
+
+check-micro: env ## The positive control: PPO with the verifier as reward, and every arm (25 minutes)
+	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_micro --write docs/benchmarks/micro.md

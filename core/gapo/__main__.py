@@ -1,0 +1,5 @@
+"""`python -m gapo` is the `gapo` command."""
+
+from gapo.cli import main
+
+main()
