@@ -44,6 +44,8 @@ def make_dataset(
     """
     plans = _splits(grammar, size)
     _check_modes(modes, conflict_share)
+    if conflict_share and not plans["train"][0].families("insert_conflict"):
+        raise SpecError(f"conflict_share: no family of the grammar {grammar} can contradict itself; give 0")
     out.mkdir(parents=True, exist_ok=True)
     metrics: dict[str, object] = {}
     taken: set[Any] = set()
@@ -110,10 +112,6 @@ def _mode_plan(
         if mode == "pp_insert":
             edit = "insert_conflict" if rng.random() < conflict_share else "insert_violated"
         names = list(grammar.families(edit))
-        if not names:
-            raise SpecError(
-                f"conflict_share: no family of the grammar {grammar.name} can contradict itself; give 0"
-            )
         rng.shuffle(names)
         family = min(names, key=lambda name: used[name])
         used[family] += 1

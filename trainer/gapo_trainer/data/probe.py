@@ -29,7 +29,7 @@ LIMIT = 0.53
 ENOUGH = 5000
 """Held-out rows that the probe needs to speak with authority."""
 FEATURES = 1000
-TRAIN_ROWS = 12_000
+TRAIN_ROWS = 8_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,39 +57,40 @@ def probe(rows: Sequence[Row], *, seed: int) -> list[Finding]:
     """
     judged = [row for row in rows if row.get("edit") != "insert_conflict"]
     modes = sorted({str(row.get("mode", "")) for row in judged})
-    groups = {"all": judged} | (
-        {mode: [r for r in judged if r.get("mode") == mode] for mode in modes} if len(modes) > 1 else {}
-    )
+    texts: tuple[Text, ...] = ("prompt", "response")
     findings = []
-    for mode, group in groups.items():
-        for text in ("prompt", "response"):
-            found = _probe_one(group, text, mode, seed)
-            if found is not None:
-                findings.append(found)
-    return findings
+    for text in texts:
+        marked = [(row, _features(row, text)) for row in judged]
+        groups = {"all": marked}
+        if len(modes) > 1:
+            groups |= {mode: [one for one in marked if str(one[0].get("mode", "")) == mode] for mode in modes}
+        found = (_probe_one(group, text, mode, seed) for mode, group in groups.items())
+        findings += [one for one in found if one is not None]
+    return sorted(findings, key=lambda one: (one.mode != "all", one.mode, one.text))
 
 
-def _probe_one(rows: Sequence[Row], text: Text, mode: str, seed: int) -> Finding | None:
+def _probe_one(
+    marked: Sequence[tuple[Row, Counter[str]]], text: Text, mode: str, seed: int
+) -> Finding | None:
     rng = random.Random(f"{seed}/probe")
-    bases = list(dict.fromkeys(_base(row) for row in rows))
+    bases = list(dict.fromkeys(_base(row) for row, _ in marked))
     rng.shuffle(bases)
     held = set(bases[: len(bases) // 2])
-    train = [row for row in rows if _base(row) not in held]
-    test = [row for row in rows if _base(row) in held]
-    if len(held) < 50 or any(len({row["label"] for row in side}) < 2 for side in (train, test)):
+    train = [one for one in marked if _base(one[0]) not in held]
+    test = [one for one in marked if _base(one[0]) in held]
+    if len(held) < 50 or any(len({row["label"] for row, _ in side}) < 2 for side in (train, test)):
         return None
     rng.shuffle(train)
     train = train[:TRAIN_ROWS]
-    bags = [_features(row, text) for row in train]
-    names = [name for name, n in _common(bags) if n > 1][:FEATURES]
+    names = [name for name, n in _common(bag for _, bag in train) if n > 1][:FEATURES]
     index = {name: i for i, name in enumerate(names)}
-    x, scale = _matrix(bags, index, None)
-    labels = np.array([row["label"] for row in train], dtype=np.float32)
+    x, scale = _matrix([bag for _, bag in train], index, None)
+    labels = np.array([row["label"] for row, _ in train], dtype=np.float32)
     weights = _logistic(x, labels, _balance(labels))
-    x_test, _ = _matrix([_features(row, text) for row in test], index, scale)
-    truth = np.array([row["label"] for row in test])
+    x_test, _ = _matrix([bag for _, bag in test], index, scale)
+    truth = np.array([row["label"] for row, _ in test], dtype=np.float32)
     hits = (x_test @ weights > 0) == (truth == 1)
-    accuracy, error = _clustered(hits, _balance(truth.astype(np.float32)), [_base(row) for row in test])
+    accuracy, error = _clustered(hits, _balance(truth), [_base(row) for row, _ in test])
     top = np.argsort(-np.abs(weights[:-1]))[:5]
     return Finding(text, mode, len(test), accuracy, accuracy - 1.96 * error, tuple(names[i] for i in top))
 
@@ -143,7 +144,7 @@ def _balance(labels: Floats) -> Floats:
     return (each / len(labels)).astype(np.float32)
 
 
-def _logistic(x: Floats, labels: Floats, weights: Floats, *, ridge: float = 0.01, steps: int = 150) -> Floats:
+def _logistic(x: Floats, labels: Floats, weights: Floats, *, ridge: float = 0.01, steps: int = 80) -> Floats:
     """Ridge logistic regression by accelerated gradient descent; features are standardised."""
     w = np.zeros(x.shape[1], dtype=np.float32)
     ahead, t = w, 1.0

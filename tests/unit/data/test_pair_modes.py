@@ -1,0 +1,176 @@
+"""The pair modes, on contrasts of both grammars."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gapo.errors import InvariantError
+from gapo_trainer.constraints import verify
+from gapo_trainer.data.micro import Micro
+from gapo_trainer.data.pairs import Contrast, Grammar, Row, pair_rows, sampled_pairs
+from gapo_trainer.data.product import Product
+
+GRAMMARS: dict[str, Grammar] = {
+    "micro": Micro(),
+    "product-2": Product("product-2"),
+    "product-5": Product("product-5"),
+}
+some = settings(max_examples=40, deadline=None, derandomize=True)
+a_seed = st.integers(0, 10**9)
+a_grammar = st.sampled_from(sorted(GRAMMARS))
+
+
+def contrast(grammar: Grammar, rng: random.Random, edit: str) -> Contrast:
+    while True:
+        made = grammar.contrast(rng, edit, rng.choice(grammar.families(edit)))
+        if made is not None:
+            return made
+
+
+def rows_of(name: str, seed: int, mode: str, edit: str) -> tuple[Row, Row]:
+    rng = random.Random(seed)
+    grammar = GRAMMARS[name]
+    made = contrast(grammar, rng, edit)
+    first, second = pair_rows(made, mode, pair_id="p", split="train", grammar=grammar, rng=rng)
+    return first, second
+
+
+def verdicts(row: Row) -> list[bool]:
+    return [v.ok for v in verify(row["constraints"], row["response"], row["context"])]
+
+
+@some
+@given(seed=a_seed, name=a_grammar, mode=st.sampled_from(["pp_modify", "pp_insert", "pr_corrupt"]))
+def test_an_accepted_row_meets_every_constraint_and_a_rejected_one_breaks_exactly_the_edited(
+    seed: int, name: str, mode: str
+) -> None:
+    edit = "insert_violated" if mode == "pp_insert" else "modify"
+    good, bad = rows_of(name, seed, mode, edit)
+    assert (good["label"], bad["label"]) == (1, 0)
+    assert all(verdicts(good))
+    broken = [c["family"] for c, ok in zip(bad["constraints"], verdicts(bad), strict=True) if not ok]
+    assert broken == [bad["editedFamily"]] == [good["editedFamily"]]
+    assert good["pairId"] == bad["pairId"]
+    assert good["id"] != bad["id"]
+
+
+@some
+@given(seed=a_seed, name=a_grammar, edit=st.sampled_from(["modify", "insert_violated"]))
+def test_a_preferential_prompt_pair_differs_inside_the_constraint_block_alone(
+    seed: int, name: str, edit: str
+) -> None:
+    good, bad = rows_of(name, seed, "pp_modify" if edit == "modify" else "pp_insert", edit)
+    assert good["response"] == bad["response"]
+    assert good["prompt"] != bad["prompt"]
+    assert len(good["constraints"]) == len(bad["constraints"])
+    if name != "micro":
+        assert good["prompt"].split("\nRules:\n")[0] == bad["prompt"].split("\nRules:\n")[0]
+        differ = [a != b for a, b in zip(good["constraints"], bad["constraints"], strict=True)]
+        assert sum(differ) == 1
+    else:
+        assert good["prompt"].split(" : ")[0] == bad["prompt"].split(" : ")[0]
+
+
+@some
+@given(seed=a_seed, name=a_grammar)
+def test_a_preferential_response_pair_shares_its_prompt(seed: int, name: str) -> None:
+    good, bad = rows_of(name, seed, "pr_corrupt", "modify")
+    assert good["prompt"] == bad["prompt"]
+    assert good["constraints"] == bad["constraints"]
+    assert good["response"] != bad["response"]
+    assert good["edit"] == "corrupt"
+
+
+@some
+@given(seed=a_seed, name=a_grammar)
+def test_an_equivalent_pair_keeps_its_label_under_other_words(seed: int, name: str) -> None:
+    first, second = rows_of(name, seed, "pp_equivalent", "modify")
+    assert first["label"] == second["label"]
+    assert all(verdicts(first)) == all(verdicts(second)) == (first["label"] == 1)
+    key = lambda c: (c["family"], str(c["params"]))  # noqa: E731
+    assert sorted(map(key, first["constraints"])) == sorted(map(key, second["constraints"]))
+
+
+def test_either_side_of_a_contrast_is_accepted_equally_often() -> None:
+    """Without the coin, whatever proposes the edit would mark the rejected prompts."""
+    rng = random.Random(0)
+    made = contrast(GRAMMARS["micro"], rng, "modify")
+    accepted = [
+        pair_rows(made, "pp_modify", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng)[0][
+            "prompt"
+        ]
+        for _ in range(400)
+    ]
+    assert 150 < accepted.count(made.left.prompt) < 250
+
+
+def test_a_conflict_never_makes_its_unsatisfiable_prompt_the_accepted_one() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        made = contrast(GRAMMARS["micro"], rng, "insert_conflict")
+        good, bad = pair_rows(
+            made, "pp_insert", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng
+        )
+        assert good["prompt"] == made.left.prompt
+        assert bad["edit"] == "insert_conflict"
+        assert all(verdicts(good))
+        assert not all(verdicts(bad))
+
+
+def test_a_contrast_that_breaks_its_contract_is_refused() -> None:
+    rng = random.Random(0)
+    made = contrast(GRAMMARS["micro"], rng, "modify")
+    same = Contrast("modify", made.left, made.left)
+    wrong = dataclasses.replace(made, left=dataclasses.replace(made.left, response="a kettle"))
+    for bad, message in ((same, "also meets"), (wrong, "does not meet its own")):
+        with pytest.raises(InvariantError, match=message):
+            pair_rows(bad, "pp_modify", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng)
+
+
+PROMPT = {
+    "promptId": "q",
+    "base": "b",
+    "category": "kettle",
+    "prompt": "kettle : red ; 3 words .",
+    "constraints": [
+        {"family": "length.words", "params": {"relation": "exactly", "n": 3}, "text": "3 words"},
+        {"family": "keywords.forbidden_words", "params": {"words": ["nice"]}, "text": "no nice"},
+    ],
+    "context": {"category": "kettle", "attributes": {}},
+}
+
+
+def test_sampled_responses_are_matched_passing_against_failing() -> None:
+    given_ = [
+        ("a red kettle", True),
+        ("a nice kettle", False),
+        ("a kettle", False),
+        ("the red kettle", True),
+        ("a kettle", False),
+        ("kettle", False),
+    ]
+    rows = sampled_pairs(PROMPT, given_, split="train", rng=random.Random(0))
+    assert len(rows) == 4
+    assert [row["label"] for row in rows] == [1, 0, 1, 0]
+    assert {row["response"] for row in rows[::2]} == {"a red kettle", "the red kettle"}
+    assert {row["mode"] for row in rows} == {"pr_sampled"}
+    for row in rows[1::2]:
+        expected = "keywords.forbidden_words" if row["response"] == "a nice kettle" else "length.words"
+        assert row["editedFamily"] == expected
+    assert len({row["id"] for row in rows}) == 4
+
+
+def test_sampled_responses_of_one_kind_make_no_pair() -> None:
+    assert sampled_pairs(PROMPT, [("a red kettle", True)], split="train", rng=random.Random(0)) == []
+
+
+def test_a_verdict_that_the_verifier_does_not_share_is_refused() -> None:
+    with pytest.raises(InvariantError, match="prompt q"):
+        sampled_pairs(
+            PROMPT, [("a red kettle", True), ("the red kettle", False)], split="train", rng=random.Random(0)
+        )
