@@ -20,10 +20,15 @@ class Evaluation(ApiModel):
     every: int = Field(1, ge=1)
     """Evaluate every this many stages."""
     prompts: int = Field(500, ge=1)
+    """Validation prompts."""
     samples: int = Field(4, ge=1)
+    """Completions of each."""
     temperature: float = Field(1.0, gt=0)
+    """Sampling temperature of evaluation."""
     at_start: bool = True
+    """Evaluate stage 0 too."""
     test_prompts: int = Field(2000, ge=1)
+    """Test prompts, used once, when the best stage is exported."""
     cross_play_samples: int = Field(128, ge=0)
     """Samples of each earlier stage that the cross-play matrix scores; 0 switches it off."""
 
@@ -32,23 +37,30 @@ class Convergence(ApiModel):
     """When more stages no longer pay (docs/method.md 13)."""
 
     enabled: bool = True
+    """False leaves the end to `stages.max`."""
     window: int = Field(4, ge=2)
+    """Stages in each of the two windows that are compared."""
     min_delta: UnitInterval = 0.01
     """Gain a stage, as a share of prompts, under which the run counts as settled."""
     quantile: float = Field(2.35, gt=0)
+    """How many standard errors the upper bound lies above the gain."""
     looks: int = Field(2, ge=1)
+    """Settled stages in a row that it takes."""
 
 
 class Guard(ApiModel):
     action: GuardAction = "warn"
+    """`warn` tells; `stop` and `rollback` act at the second hit in a row (docs/convergence.md)."""
 
 
 class KlGuard(Guard):
     nats_per_token: float = Field(0.5, gt=0)
+    """A hit is more than this, in nats a token from the supervised start."""
 
 
 class MemorisationGuard(Guard):
     gap: float = Field(0.1, gt=0)
+    """A hit is a training row's mean score this much above a held-out row's."""
 
 
 class Guards(ApiModel):
@@ -59,13 +71,17 @@ class Guards(ApiModel):
     kl: KlGuard = KlGuard()
     memorisation: MemorisationGuard = MemorisationGuard()
     max_rollbacks: int = Field(2, ge=0, le=2)
+    """After this many the run stops."""
 
 
 class Budget(ApiModel):
     """Upper limits; the run ends with its best stage so far when one is reached."""
 
     rollouts: int | None = Field(None, ge=1)
+    """Rollouts of committed stages."""
     tokens: int | None = Field(None, ge=1)
+    """Tokens generated and trained on, all models together."""
     gpu_hours: float | None = Field(None, gt=0)
+    """GPU-hours of all attempts."""
     wall_clock: float | None = Field(None, gt=0)
     """Seconds of task time."""

@@ -18,8 +18,11 @@ class FromScratch(ApiModel):
     arch: Literal["decoder", "encoder", "longformer"] = "decoder"
     """`decoder` is a Llama-style causal model, `encoder` a bidirectional one, `longformer` a windowed encoder."""
     layers: int = Field(2, ge=1, le=64)
+    """Transformer layers."""
     hidden: int = Field(96, ge=16, le=8192)
+    """Width; a multiple of `heads`."""
     heads: int = Field(4, ge=1, le=128)
+    """Attention heads a layer."""
     intermediate: int | None = Field(None, ge=16)
     """Width of the feed-forward layer; 4 x hidden where unset."""
     max_positions: int = Field(64, ge=8, le=32768)
@@ -41,9 +44,13 @@ class Lora(ApiModel):
     """Low-rank adapters instead of full weights."""
 
     r: int = Field(16, ge=1)
+    """Rank of the adapters."""
     alpha: float = Field(32, gt=0)
+    """Scale; an adapter counts `alpha / r`."""
     targets: list[str] = Field(default_factory=list, max_length=32)
+    """Names of the linear layers that get adapters."""
     modules_to_save: list[str] = Field(default_factory=list, max_length=16)
+    """Names of layers that are trained whole."""
 
 
 class Generator(ApiModel):
@@ -53,6 +60,7 @@ class Generator(ApiModel):
     """`hf://org/name[@revision]`, a path, or `pvc://claim/path`. Weights must be safetensors."""
     from_scratch: FromScratch | None = None
     lora: Lora | None = None
+    """Low-rank adapters instead of full weights; refused for now."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Generator:
@@ -65,14 +73,18 @@ class Gate(ApiModel):
     """No PPO against a reward model at chance: what the warm-up must reach on held-out pairs."""
 
     min_pair_accuracy: UnitInterval = 0.75
+    """Share of held-out pairs in which the accepted member must score higher."""
     min_family_accuracy: UnitInterval = 0.6
+    """The same for each constraint family by itself."""
     on_fail: Literal["stop", "warn"] = "stop"
+    """`stop` ends the run with exit code 73; `warn` goes on and says so in the report."""
 
 
 class Warmup(ApiModel):
     """Stage 0 of the reward model: binary cross-entropy on augmented pairs."""
 
     steps: int = Field(600, ge=1)
+    """Optimiser steps."""
     gate: Gate = Gate()
     mismatched_share: UnitInterval = 0.0
     """Share of easy negatives (another prompt's response) at the first step, annealed to 0 over the first half."""
@@ -90,9 +102,11 @@ class RewardModel(ApiModel):
     source: Literal["rewardModel", "verifier"] = "rewardModel"
     """`verifier` uses the program's verdict as the reward: an upper bound and a positive control."""
     model: ModelUri | None = None
+    """Like `generator.model`: an encoder with its tokenizer."""
     from_scratch: FromScratch | None = None
     warmup: Warmup = Warmup()
     lr: float = Field(1e-5, gt=0)
+    """Learning rate."""
     batch: int = Field(32, ge=4, multiple_of=4)
     """Rows a step; half are positives (docs/method.md 2), hence a multiple of 4."""
     steps: int | None = Field(None, ge=1)
@@ -100,14 +114,21 @@ class RewardModel(ApiModel):
     epochs: float | None = Field(None, gt=0)
     """Passes over a stage's generated samples; 2 where neither is given, as in the paper."""
     restart: Literal["last", "warmup"] = "last"
+    """What a stage's retraining starts from: the `last` reward model, or the one of the `warmup`."""
     label_smoothing: UnitInterval = 0.0
+    """How far labels are moved from 0 and 1 towards one half."""
     dropout: UnitInterval = 0.0
+    """Dropout while it trains."""
     weight_decay: float = Field(0.01, ge=0)
+    """AdamW's weight decay."""
     freeze_layers: int = Field(0, ge=0)
+    """Embeddings and this many first layers are not trained; 0 trains all."""
     max_tokens: int = Field(4096, ge=8)
+    """Longest prompt and response together, in the reward model's own tokens; cut to what the encoder can read."""
     global_attention: Literal["cls", "prompt"] = "prompt"
     """Which tokens attend globally in a windowed encoder such as Longformer."""
     pooling: Literal["cls", "mean"] = "cls"
+    """What the score is read from: the first token, or the mean of all."""
     truncation: Literal["error", "middle"] = "error"
     """`middle` cuts the prompt's middle, never the response's end; above 1 % truncated the run fails."""
 
@@ -128,14 +149,19 @@ class Critic(ApiModel):
     """The value model V(c): the SFT weights with a zero head, unless it has a model of its own."""
 
     model: ModelUri | None = None
+    """A model of its own; the generator's supervised start where unset."""
     lora: Lora | None = None
+    """Low-rank adapters instead of full weights."""
     on_stage_change: Literal["warm", "keep", "reset"] = "warm"
     """`warm`: re-score the last rollouts with the new reward model and train only the critic on them."""
     warmup_passes: int = Field(4, ge=0, le=64)
+    """`warm`: passes over those rollouts."""
 
 
 class Reference(ApiModel):
     """What the KL penalty is measured against."""
 
     mode: Literal["sft", "lastStage"] = "sft"
+    """`sft` is the supervised start (or the imported stage); `lastStage` the generator as the stage before left it."""
     offload: bool = False
+    """Keep the reference on the CPU and move it to the device only while it is needed."""

@@ -31,6 +31,7 @@ class Storage(ApiModel):
     location: str = Field(
         default="local", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", json_schema_extra=FIXED
     )
+    """Name of the location; `local` is the folder `./runs` unless `gapo run --location` says otherwise."""
     path: str | None = Field(
         None, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", json_schema_extra=FIXED
     )
@@ -46,14 +47,18 @@ class Retention(ApiModel):
     """What is kept of a run's weights; metrics, samples, decisions and reward models always are."""
 
     last_stages: int = Field(2, ge=1)
+    """Newest stages whose generator is kept, beside the start, the best and what a guard may go back to."""
     enabled: bool = True
+    """False keeps everything."""
 
 
 class Rollout(ApiModel):
     """Where the generator's samples are drawn."""
 
     engine: Literal["transformers", "vllm"] = "transformers"
+    """For a cluster; on one machine samples are drawn in process."""
     replicas: int = Field(1, ge=1, le=64)
+    """For a cluster."""
 
 
 class Scheduling(ApiModel):
@@ -62,14 +67,18 @@ class Scheduling(ApiModel):
     max_failures: int = Field(3, ge=0, le=20, json_schema_extra=LIVE)
     """Charged failures a task may have before the run fails. Raise it to try a failed run again."""
     queue_name: str | None = Field(None, max_length=63)
+    """For a cluster."""
     pending_timeout: Duration = 900.0
+    """For a cluster."""
 
 
 class Role(ApiModel):
     """The pods of one role. On one machine only `threads` is used."""
 
     image: str | None = Field(None, max_length=512)
+    """For a cluster."""
     resources: dict[str, Any] = Field(default_factory=dict)
+    """For a cluster."""
     threads: int | None = Field(None, ge=1, le=512)
     """CPU threads a process; all cores of the machine where unset."""
 

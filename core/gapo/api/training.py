@@ -18,25 +18,33 @@ class Generate(ApiModel):
     size: int = Field(ge=50, le=1_000_000)
     """Training pairs."""
     seed: int = Field(0, ge=0)
+    """Same grammar, size and seed: same bytes."""
 
 
 class Source(ApiModel):
     """A JSONL file of the user's own."""
 
     uri: str = Field(min_length=1, max_length=1024)
+    """A path, taken from the manifest's folder, or a `file://`, `s3://`, `gs://` or `az://` address."""
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
     """Digest of the file; filled in when the run starts, so that the run's identity is the content."""
     weight: float = Field(1.0, gt=0)
+    """How often its training rows are repeated; 2.5 repeats each two or three times."""
     split: Literal["train", "val", "test", "auto"] = "auto"
+    """Where its rows go; `auto` draws a tenth for validation, a tenth for test and the rest for training."""
 
 
 class Columns(ApiModel):
     """Names of the columns in the user's files."""
 
     prompt: str = "prompt"
+    """Text."""
     response: str = "response"
+    """Text."""
     label: str = "label"
+    """0 or 1: whether the response meets every constraint of the prompt."""
     constraints: str = "constraints"
+    """List of `{family, params}` that the verifier checks."""
 
 
 class Data(ApiModel):
@@ -46,8 +54,11 @@ class Data(ApiModel):
     sources: list[Source] = Field(default_factory=list, max_length=64)
     columns: Columns = Columns()
     format: Literal["text"] = "text"
+    """One prompt and one response, both text."""
     dedup: bool = True
+    """Drop exact repeats of prompt and response."""
     max_prompt_tokens: int = Field(1024, ge=1)
+    """Longest prompt in the generator's tokens; a longer one fails the run and is named."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Data:
@@ -62,10 +73,13 @@ class Sft(ApiModel):
     steps: int = Field(300, ge=0)
     """0 skips it: the given model is the start."""
     lr: float = Field(1e-5, gt=0)
+    """Peak learning rate; it falls to a tenth along a cosine."""
     batch: int = Field(32, ge=1)
+    """Rows a step."""
     warmup: UnitInterval = 0.05
     """Share of the steps over which the learning rate rises."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's weight decay."""
 
 
 class Stages(ApiModel):
@@ -78,15 +92,20 @@ class Stages(ApiModel):
     iterations: int = Field(8, ge=1)
     """PPO iterations a stage."""
     rollouts_per_iteration: int = Field(1024, ge=1)
+    """Responses sampled in each PPO iteration."""
     prompt_sampling: Literal["shuffled", "withReplacement"] = "shuffled"
+    """How prompts are drawn: each once before any twice, or at random."""
 
 
 class Kl(ApiModel):
     """The penalty that keeps the generator near its reference."""
 
     coef: float = Field(0.01, ge=0)
+    """Its weight; where `adaptive`, its first value."""
     estimator: Literal["k1", "k2", "k3"] = "k1"
+    """Estimate of the KL a token, Schulman's k1, k2 or k3."""
     adaptive: bool = False
+    """Move the weight so that the KL stays near `target` (Ziegler et al. 2019)."""
     target: float = Field(0.05, gt=0)
     """Adaptive: the KL to aim at, in nats a token."""
     horizon: int = Field(10_000, ge=1)
@@ -97,8 +116,11 @@ class Reward(ApiModel):
     """From the reward model's score to the reward that PPO sees."""
 
     transform: Literal["probability", "logit"] = "probability"
+    """The score as Q(c, t), or as the logit f(c, t)."""
     normalise: Literal["none", "runningStd"] = "none"
+    """`runningStd` divides by the spread of this reward model's scores so far."""
     clip: float = Field(10.0, gt=0)
+    """Bound on the reward's absolute value."""
     missing_eos_score: float | None = None
     """Score of a response that does not end; 0 for a probability and -1 for a normalised reward where unset."""
     saturation_std: float = Field(0.02, ge=0)
@@ -109,30 +131,43 @@ class Ppo(ApiModel):
     """Proximal policy optimisation with a critic (Schulman et al. 2017) and GAE (Schulman et al. 2016)."""
 
     epochs: int = Field(1, ge=1)
+    """Passes over an iteration's rollouts."""
     mini_batch: int = Field(128, ge=1)
     """Episodes an optimiser step."""
     tokens_per_micro_batch: int = Field(16_384, ge=16)
     """Bounds memory: a minibatch is cut into micro-batches of about this many tokens."""
     actor_lr: float = Field(5e-7, gt=0)
+    """Learning rate of the generator."""
     critic_lr: float = Field(9e-6, gt=0)
+    """Learning rate of the critic."""
     schedule: Literal["constant", "linear"] = "constant"
     """`linear` decays to 10 % over a stage."""
     warmup: int = Field(0, ge=0)
     """Optimiser steps over which the learning rate rises at the run's start."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's, of both."""
     eps: float = Field(1e-5, gt=0)
+    """AdamW's, of both."""
     weight_decay: float = Field(0.0, ge=0)
+    """AdamW's, of both."""
     grad_clip: float = Field(1.0, gt=0)
+    """Bound on the gradient's norm."""
     clip_low: float = Field(0.2, gt=0, lt=1)
+    """The ratio of new to old probability is clipped below at 1 less this."""
     clip_high: float = Field(0.2, gt=0)
+    """… and above at 1 plus this."""
     value_clip: float = Field(0.2, ge=0)
     """0 switches value clipping off."""
     gamma: UnitInterval = 1.0
+    """Discount."""
     lambda_: UnitInterval = Field(0.95, alias="lambda")
+    """GAE's lambda."""
     entropy_coef: float = Field(0.0, ge=0)
+    """Weight of an entropy bonus."""
     whiten: bool = True
     """Whiten advantages over the whole batch."""
     loss_reduction: Literal["token", "sequence"] = "token"
+    """Whether each token or each response counts alike."""
     kl: Kl = Kl()
     reward: Reward = Reward()
 
@@ -141,7 +176,9 @@ class Replay(ApiModel):
     """Earlier stages' samples among the generated negatives."""
 
     stages: int = Field(2, ge=1, le=16)
+    """How many stages the samples come from, the newest included."""
     newest_share: UnitInterval = 0.5
+    """Share of the newest stage's among them."""
 
 
 class Adversarial(ApiModel):
@@ -152,6 +189,7 @@ class Adversarial(ApiModel):
     passing_label: Literal["zero", "drop", "half", "one"] = "zero"
     """The label of generated samples that the verifier passes; `zero` is the paper's, the others verifier-informed."""
     samples_per_stage: int = Field(512, ge=16)
+    """Prompts that each stage's final generator is sampled on, for the reward model."""
     replay: Replay = Replay()
     retrain: bool = True
     """False freezes the reward model: GAPO becomes PPO."""
@@ -163,7 +201,10 @@ class Generation(ApiModel):
     """Sampling in training. Top-p and top-k would make the ratio wrong and are not offered."""
 
     max_new_tokens: int = Field(512, ge=1)
+    """Longest response in tokens."""
     temperature: float = Field(1.0, gt=0)
+    """Sampling temperature of training."""
     samples_per_prompt: int = Field(1, ge=1)
+    """Responses to each prompt; must divide `stages.rolloutsPerIteration`."""
     batch: int = Field(128, ge=1)
     """Sequences decoded at once in process."""
