@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 from pydantic import JsonValue
@@ -104,10 +103,10 @@ class _Ruling:
     change: Changes | None = None
 
 
-def decide(run_id: str, spec: GapoRunSpec, seen: Seen, line: Line, now: datetime) -> Decision:
+def decide(run_id: str, spec: GapoRunSpec, seen: Seen, line: Line) -> Decision:
     """The decision at the end of `line.stage`. Equal facts give equal bytes, whoever decides."""
     stages = (*line.ancestors, line.stage)
-    ruling = _rule(spec, seen, stages, now)
+    ruling = _rule(spec, seen, stages)
     listed = {
         stage: {name: value for name, value in stage_metrics(seen, stage).items() if name in LISTED}
         for stage in stages
@@ -133,7 +132,7 @@ def change_params(change: Changes) -> dict[str, JsonValue]:
     }
 
 
-def _rule(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...], now: datetime) -> _Ruling:
+def _rule(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...]) -> _Ruling:
     history = [StageMetrics(k, stage_metrics(seen, k)) for k in stages if k > 0]
     start = stage_metrics(seen, 0)
     guards = judge_guards(history, guard_settings(spec), start=start)
@@ -145,8 +144,7 @@ def _rule(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...], now: datetime)
     budget = judge_budget(
         [c.metrics for c in seen.committed.values()],
         [a.ended for group in seen.attempts.values() for a in group if a.ended is not None],
-        settings=BudgetSettings(**spec.budget.model_dump()),
-        now=now,
+        BudgetSettings(**spec.budget.model_dump()),
     )
     if budget.exceeded is not None:
         return _Ruling("stopped", budget.reason, {})

@@ -308,7 +308,7 @@ def _advance(walk: _Walk, recipe: Recipe) -> tuple[Status, Decision | None]:
             return _running(walk, line.stage), None
         decision = seen.decisions.get(line.stage)
         if decision is None:
-            made = decide(walk.run.run_id, spec, seen, line, walk.now)
+            made = decide(walk.run.run_id, spec, seen, line)
             return _running(walk, line.stage), made
         last = line.stage >= spec.stages.max
         ends = decision.verdict in ("converged", "stopped") or last

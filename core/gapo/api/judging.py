@@ -75,7 +75,7 @@ class Guards(ApiModel):
 
 
 class Budget(ApiModel):
-    """Upper limits; the run ends with its best stage so far when one is reached."""
+    """Upper limits, looked at when a stage ends; the run then ends with its best stage so far."""
 
     rollouts: int | None = Field(None, ge=1)
     """Rollouts of committed stages."""

@@ -29,14 +29,6 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True)
-class Running:
-    """An attempt that has not ended."""
-
-    started_at: datetime
-    gpus: float = 0.0
-
-
-@dataclass(frozen=True)
 class Spent:
     rollouts: int
     tokens: int
@@ -46,32 +38,21 @@ class Spent:
 
 @dataclass(frozen=True)
 class BudgetVerdict:
-    """`exceeded` names the spec's field that is used up, None where there is something left.
-
-    `wake_after`: seconds until a running attempt reaches a limit; None where none will by running on.
-    """
+    """`exceeded` names the spec's field that is used up, None where there is something left."""
 
     exceeded: str | None
     reason: str
     spent: Spent
-    wake_after: float | None = None
 
 
-def spent(
-    metrics: Iterable[Mapping[str, float]],
-    ended: Sequence[Ended],
-    running: Sequence[Running] = (),
-    *,
-    now: datetime,
-) -> Spent:
-    """What the run has used: work from every committed manifest's `metrics`, time from all attempts.
+def spent(metrics: Iterable[Mapping[str, float]], ended: Sequence[Ended]) -> Spent:
+    """What the run has used: work from every committed manifest's `metrics`, time from all ended attempts.
 
     Attempts that failed cost their GPU-hours and wall clock too; their rollouts were never committed and are not
     counted. Abandoned stages count: they were paid for. Attempts that overlap share the wall clock.
     """
     committed = list(metrics)
     spans = [(e.started_at, e.ended_at, e.gpus) for e in ended]
-    spans += [(r.started_at, max(now, r.started_at), r.gpus) for r in running]
     return Spent(
         rollouts=round(sum(m.get(ROLLOUTS, 0) for m in committed)),
         tokens=round(sum(v for m in committed for name, v in m.items() if name.endswith(TOKENS))),
@@ -83,14 +64,11 @@ def spent(
 def judge_budget(
     metrics: Iterable[Mapping[str, float]],
     ended: Sequence[Ended],
-    running: Sequence[Running] = (),
     settings: BudgetSettings | None = None,
-    *,
-    now: datetime,
 ) -> BudgetVerdict:
-    """Says whether a limit is reached: exactly used up counts, for the next task would exceed it."""
+    """Says, at a stage's end, whether a limit is reached: exactly used up counts, the next stage would exceed it."""
     settings = settings or BudgetSettings()
-    used = spent(metrics, ended, running, now=now)
+    used = spent(metrics, ended)
     limits = (settings.rollouts, settings.tokens, settings.gpu_hours, settings.wall_clock)
     amounts = (used.rollouts, used.tokens, used.gpu_hours, used.wall_clock)
     for name, limit, amount in zip(FIELDS, limits, amounts, strict=True):
@@ -99,17 +77,7 @@ def judge_budget(
             return BudgetVerdict(
                 name, f"budget.{name} is used up: {_figure(amount)}{unit} of {_figure(limit)}{unit}", used
             )
-    return BudgetVerdict(None, "within the budget", used, _wake_after(settings, used, running))
-
-
-def _wake_after(settings: BudgetSettings, used: Spent, running: Sequence[Running]) -> float | None:
-    waits = []
-    if running and settings.wall_clock is not None:
-        waits.append(settings.wall_clock - used.wall_clock)
-    gpus = sum(r.gpus for r in running)
-    if gpus > 0 and settings.gpu_hours is not None:
-        waits.append((settings.gpu_hours - used.gpu_hours) * 3600 / gpus)
-    return min(waits, default=None)
+    return BudgetVerdict(None, "within the budget", used)
 
 
 def _union_seconds(spans: Iterable[tuple[datetime, datetime]]) -> float:
