@@ -62,7 +62,10 @@ def test_gapo_without_retraining_plans_the_very_tasks_of_ppo() -> None:
     ppo = World(spec_of(method="PPO", adversarial={"retrain": False}))
     frozen.run()
     ppo.run()
-    assert {k: t.digest for k, t in frozen.tasks.items()} == {k: t.digest for k, t in ppo.tasks.items()}
+    # The export's model card names the method; all that trains or judges is the same task.
+    assert {k: t.digest for k, t in frozen.tasks.items() if k[0].kind is not Kind.EXPORT} == {
+        k: t.digest for k, t in ppo.tasks.items() if k[0].kind is not Kind.EXPORT
+    }
 
 
 def test_ppo_with_the_verifier_as_reward_trains_no_reward_model() -> None:
