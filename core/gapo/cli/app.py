@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import sys
 
-import click
 import typer
 
 from gapo.cli.inspect import export, report, status
@@ -19,7 +18,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train a generator by PPO against a reward model that is retrained on the generator's own output.",
-    epilog="Exit codes: 0 done, 64 bad manifest, 65 bad data, 66 damaged checkpoint, 70 broken invariant, "
+    epilog="Exit codes: 0 done, 2 bad command line, 64 bad manifest, 65 bad data, 66 damaged checkpoint, 70 broken invariant, "
     "73 gate not passed, 75 try again later, 130 interrupted (run again to go on).",
 )
 app.command("run")(run)
@@ -46,17 +45,10 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1].startswith("-") or sys.argv[1] not in _OWN:
         add_rooms(app)
     try:
-        app(standalone_mode=False)
+        app()  # exits by itself: 0, the code of a typer.Exit, or 2 for a command line that it cannot read
     except GapoError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.code)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(64)
 
 
 _OWN = {"run", "validate", "plan", "status", "report", "export"}
