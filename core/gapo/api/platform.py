@@ -39,6 +39,8 @@ class Storage(ApiModel):
 
 
 class Checkpoint(ApiModel):
+    """How often a task saves where it is."""
+
     interval: Duration = 300.0
     """Time between resume points, honoured at the next iteration's end."""
 
@@ -84,6 +86,8 @@ class Role(ApiModel):
 
 
 class Roles(ApiModel):
+    """Who runs what: `generator` runs sft, ppo and export, `data` also imports, `rewardModel` its own training."""
+
     data: Role = Role()
     generator: Role = Role()
     reward_model: Role = Role()
