@@ -1,0 +1,362 @@
+"""Training: the loss, leaving ln 2, gates, early ends, resume points, and the two tasks from files to files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.unit.reward.tiny_reward import SHAPE, Resume, context, lines_of, micro, write_samples
+
+from gapo.api.models import Gate
+from gapo.errors import GateError, SpecError
+from gapo.tasks import Kind
+from gapo_trainer.reward import gate as gates
+from gapo_trainer.reward import task as tasks
+from gapo_trainer.reward.rows import Generated
+from gapo_trainer.reward.task import run_stage, run_warmup, split_samples, stage_steps
+from gapo_trainer.reward.trainer import BceTrainer, Schedule, State, bce
+
+RM = {
+    "fromScratch": SHAPE,
+    "lr": 1e-3,
+    "batch": 16,
+    "steps": 8,
+    "warmup": {"steps": 12, "gate": {"onFail": "warn"}},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return micro(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory, data):
+    """A warmed-up reward model's artifact."""
+    ctx = context(tmp_path_factory.mktemp("warm"), Kind.RM_WARMUP, {"rewardModel": RM}, {"data": data})
+    run_warmup(ctx)
+    return ctx.out
+
+
+def test_binary_cross_entropy_equals_hand_values():
+    # σ(0) = 1/2; σ(ln 3) = 3/4: -ln(1/2), -ln(1/4) for target 0, and the mean of both sides for target 1/2
+    logits = torch.tensor([0.0, math.log(3), math.log(3)])
+    targets = torch.tensor([1.0, 0.0, 0.5])
+    expected = math.log(2) + math.log(4) + 0.5 * (math.log(4 / 3) + math.log(4))
+    assert float(bce(logits, targets)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_learning_rate_rises_and_then_falls_to_a_twentieth():
+    schedule = Schedule(steps=100, look_every=10, early_stop="settled")
+    factors = [schedule.lr_factor(step) for step in range(100)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[99] == pytest.approx(0.05, abs=0.002)
+    assert factors[52] == pytest.approx(0.525, abs=0.02)
+
+
+def test_easy_negatives_are_annealed_away_over_the_first_half():
+    schedule = Schedule(steps=100, look_every=10, early_stop="settled", mismatched_share=0.6)
+    assert [schedule.mismatched(step) for step in (0, 25, 50, 99)] == pytest.approx([0.6, 0.3, 0.0, 0.0])
+
+
+def test_a_warm_up_leaves_its_files_and_figures(warm, data):
+    names = {path.name for path in (warm / "rm").iterdir()}
+    assert {
+        "config.json", "model.safetensors", "head.safetensors", "rm.json", "tokenizer.json"
+    } <= names  # fmt: skip
+    rows = lines_of(warm / "metrics.jsonl")
+    assert rows[-1]["step"] == 12
+    assert rows[-1]["rm/pair_accuracy_n"] == 40
+    shown = json.loads((warm / "distributions.json").read_text())["rmScores"]
+    assert sum(shown["accepted"]["counts"]) == sum(shown["rejected"]["counts"]) == 40
+
+
+def test_a_warm_up_does_not_depend_on_held_out_rows(tmp_path, data):
+    """Another validation set, the same weights: nothing of it is learnt from before the first look."""
+    other = tmp_path / "data"
+    other.mkdir()
+    for path in data.iterdir():
+        (other / path.name).symlink_to(path)
+    (other / "rows-val.jsonl").unlink()
+    (other / "rows-val.jsonl").write_text((data / "rows-test.jsonl").read_text())
+    rm = RM | {"warmup": {"steps": 9, "gate": {"onFail": "warn"}}}  # looks at step 10 at the earliest
+    weights = []
+    for i, folder in enumerate((data, other)):
+        ctx = context(tmp_path / str(i), Kind.RM_WARMUP, {"rewardModel": rm}, {"data": folder})
+        run_warmup(ctx)
+        weights.append(load_file(ctx.out / "rm" / "model.safetensors"))
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_no_row_of_validation_or_test_is_among_the_rows_trained_on(data):
+    train = {(row["prompt"], row["response"]) for row in lines_of(data / "rows-train.jsonl")}
+    for split in ("val", "test"):
+        assert not train & {
+            (row["prompt"], row["response"]) for row in lines_of(data / f"rows-{split}.jsonl")
+        }
+
+
+def test_a_gate_that_fails_stops_the_run_and_names_the_families(tmp_path, data):
+    gate = {"minPairAccuracy": 1.0, "minFamilyAccuracy": 1.0}
+    rm = RM | {"warmup": {"steps": 4, "gate": gate}}
+    ctx = context(tmp_path, Kind.RM_WARMUP, {"rewardModel": rm}, {"data": data})
+    with pytest.raises(
+        GateError, match=r"pair accuracy 0\.\d\d \(1\.00 needed\); family .* \(1\.00 needed\)"
+    ) as e:
+        run_warmup(ctx)
+    assert e.value.code == 73
+    assert "keywords.forbidden_words" in str(e.value)
+    assert not (ctx.out / "rm").exists()
+
+
+def measured(**families):
+    found = {gates.PAIR: 0.83}
+    for name, value in families.items():
+        found |= {
+            f"{gates.FAMILY}{name}": value,
+            f"{gates.FAMILY}{name}_n": 100.0,
+            f"{gates.FAMILY}{name}_lo": 0.0,
+        }
+    return found
+
+
+def test_a_dead_family_fails_the_gate_although_the_total_passes():
+    verdict = gates.judge(measured(length=1.0, forbidden=0.5, value=0.99), Gate())
+    assert not verdict.passed
+    assert verdict.message == "family forbidden is at 0.50 (0.60 needed)"
+    assert gates.judge(measured(length=0.9, forbidden=0.61), Gate()).passed
+    with pytest.raises(GateError, match=r"family forbidden is at 0\.50"):
+        gates.enforce(verdict, Gate())
+    gates.enforce(verdict, Gate(on_fail="warn"))
+
+
+def test_without_held_out_pairs_the_gate_cannot_pass():
+    verdict = gates.judge({"rm/accuracy": 0.9}, Gate())
+    assert not verdict.passed
+    assert "no pairs" in verdict.message
+
+
+def test_weak_families_are_drawn_four_times_as_often():
+    weights = gates.family_weights(measured(length=1.0, forbidden=0.5, value=0.7), Gate())
+    assert weights == {"length": 1.0, "forbidden": 4.0, "value": 4.0}
+
+
+@pytest.mark.parametrize("stop_at", [1, 7])
+def test_a_resumed_warm_up_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path, data, stop_at):
+    def train(name, at):
+        params = {
+            "rewardModel": RM | {"warmup": {"steps": 14, "mismatchedShare": 0.5, "gate": {"onFail": "warn"}}}
+        }
+        ctx = context(tmp_path, Kind.RM_WARMUP, params, {"data": data}, name=name, stop_at=at)
+        return ctx, run_warmup(ctx)
+
+    whole, expected = train("whole", None)
+    with pytest.raises(Resume.StopRequestedError):
+        train("cut", stop_at)
+    resumed, found = train("cut", None)
+    assert found == expected
+    for name in ("model.safetensors", "head.safetensors"):
+        assert (resumed.out / "rm" / name).read_bytes() == (whole.out / "rm" / name).read_bytes()
+
+
+def stage_params(**adversarial):
+    return {"rewardModel": RM, "adversarial": adversarial}
+
+
+def test_a_resumed_stage_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path, data, warm):
+    inputs = {
+        "data": data,
+        "rm": warm,
+        "samples": write_samples(tmp_path / "s0", data, count=24),
+        "samples-1": write_samples(tmp_path / "s1", data, count=24, seed=1),
+    }
+
+    def train(name, at):
+        ctx = context(tmp_path, Kind.RM, stage_params(), inputs, stage=2, name=name, stop_at=at)
+        return ctx, run_stage(ctx)
+
+    whole, expected = train("whole", None)
+    with pytest.raises(Resume.StopRequestedError):
+        train("cut", 5)
+    resumed, found = train("cut", None)
+    assert found == expected
+    assert (resumed.out / "rm" / "model.safetensors").read_bytes() == (
+        whole.out / "rm" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_stage_reports_its_share_its_label_noise_and_fresh_samples_it_never_trained_on(
+    tmp_path, data, warm
+):
+    samples = write_samples(tmp_path / "samples", data, count=30, passing=0.5)
+    inputs = {"data": data, "rm": warm, "samples": samples}
+    ctx = context(tmp_path, Kind.RM, stage_params(), inputs, stage=1)
+    metrics = run_stage(ctx)
+    assert metrics["rm/generated_share"] == 0.5
+    assert 0.3 < metrics["rm/label_noise"] < 0.7
+    assert metrics["rm/steps"] == 8
+    for name in (
+        "loss",
+        "auc",
+        "accuracy",
+        "adversarial_loss",
+        "adversarial_auc",
+        "score_generated",
+        "memorisation_gap",
+    ):
+        assert f"rm/{name}" in metrics
+    shown = json.loads((ctx.out / "distributions.json").read_text())["rmScores"]["generated"]
+    assert sum(shown["counts"]) == 6  # a fifth of 30
+
+
+def test_verifier_informed_labels_lower_the_achieved_share(tmp_path, data, warm):
+    samples = write_samples(tmp_path / "samples", data, count=30, passing=0.5)
+    inputs = {"data": data, "rm": warm, "samples": samples}
+    ctx = context(tmp_path, Kind.RM, stage_params(passingLabel="drop"), inputs, stage=1)
+    metrics = run_stage(ctx)
+    assert metrics["rm/generated_share"] < 0.4
+    assert metrics["rm/label_noise"] == 0.0
+
+
+def test_the_control_arm_trains_on_original_pairs_alone_for_as_many_steps(tmp_path, data, warm):
+    samples = write_samples(tmp_path / "samples", data, count=30)
+    inputs = {"data": data, "rm": warm, "samples": samples}
+    ctx = context(tmp_path, Kind.RM, stage_params(generatedShareOfNegatives=0), inputs, stage=1)
+    metrics = run_stage(ctx)
+    assert metrics["rm/generated_share"] == 0.0
+    assert metrics["rm/steps"] == 8
+    assert "rm/adversarial_auc" in metrics
+
+
+def test_steps_follow_from_passes_over_the_newest_samples():
+    params = tasks.Params.model_validate({"rewardModel": RM | {"steps": None}})
+    spec, adversarial = params.reward_model, params.adversarial
+    # 16 rows, half negative, half of those generated: 4 a step; 2 passes over 100 samples
+    assert stage_steps(spec, adversarial, 100, with_older=False) == 50
+    assert stage_steps(spec, adversarial, 100, with_older=True) == 100
+    none = adversarial.model_copy(update={"generated_share_of_negatives": 0.0})
+    assert stage_steps(spec, none, 100, with_older=False) == 50
+    assert stage_steps(spec.model_copy(update={"steps": 7}), adversarial, 100, with_older=False) == 7
+
+
+def test_samples_to_measure_with_share_no_prompt_with_those_to_train_on():
+    samples = [Generated(f"p{i % 20}", f"g{i}", False) for i in range(60)]
+    train, unseen = split_samples(samples, seed=1, stage=1)
+    assert len(unseen) == 12
+    assert len(train) == 48
+    assert not {s.prompt for s in train} & {s.prompt for s in unseen}
+    assert split_samples(samples, seed=1, stage=1) == (train, unseen)
+
+
+def test_a_run_whose_reward_is_the_verifier_has_no_reward_model_to_train(tmp_path, data):
+    ctx = context(tmp_path, Kind.RM_WARMUP, {"rewardModel": {"source": "verifier"}}, {"data": data})
+    with pytest.raises(SpecError, match="there is no reward model to train"):
+        run_warmup(ctx)
+
+
+class Watched(BceTrainer):
+    """Reads its looks from a list and takes no step."""
+
+    def _step(self):
+        self.state.step += 1
+        with torch.no_grad():
+            self.engine.module.weight.fill_(self.state.step)
+
+
+class Quiet:
+    def due(self):
+        return False
+
+
+def watched(looks, early_stop, **schedule):
+    class Fake:
+        model = module = torch.nn.Linear(1, 1, bias=False)
+        rank, world = 0, 1
+
+        def all_reduce(self, x):
+            return x
+
+    seen = iter(looks)
+    trainer = Watched(
+        engine=Fake(),
+        pairs=[],
+        planner=None,
+        pad=0,
+        schedule=Schedule(steps=len(looks), look_every=1, early_stop=early_stop, **schedule),
+        look=lambda: next(seen),
+        gate=Gate(),
+        seed=0,
+        stage=1,
+        state=State(),
+    )
+    ctx = type("Ctx", (), {"resume": Quiet(), "report": staticmethod(lambda _: None)})()
+    trainer.run(ctx, lambda _: None)
+    return trainer
+
+
+def test_a_warm_up_ends_when_the_gate_is_passed_and_nothing_more_is_gained():
+    def look(value):
+        return {gates.PAIR: value, f"{gates.FAMILY}length": value}
+
+    settled = watched([look(v) for v in (0.5, 0.8, 0.9, 0.9, 0.904, 0.9, 0.95, 0.95)], "settled")
+    assert settled.state.step == 6
+    below = watched([look(0.7)] * 8, "settled")
+    assert (below.state.step, below.state.stopped) == (8, "")
+
+
+def test_a_stage_ends_when_held_out_pairs_are_unlearnt_and_goes_back_to_the_weights_before():
+    looks = [{gates.PAIR: v} for v in (0.90, 0.91, 0.86, 0.92, 0.85, 0.84, 0.99)]
+    trainer = watched(looks, "unlearning")
+    assert trainer.state.step == 6
+    assert "fell from 0.920 to 0.840" in trainer.state.stopped
+    assert trainer.engine.module.weight.item() == 4.0
+
+
+def test_a_stage_ends_when_training_rows_are_memorised():
+    looks = [{gates.PAIR: 0.9, "rm/memorisation_gap": gap} for gap in (0.02, 0.12, 0.02)]
+    assert watched(looks, "unlearning", memorisation_gap=0.1).state.step == 2
+    assert watched(looks, "unlearning").state.step == 3
+
+
+def test_masked_words_and_the_generators_embeddings_can_come_first(tmp_path, data):
+    from tests.unit.ppo.tiny_ppo import tiny_model, tiny_tokenizer
+
+    from gapo_trainer.models import save_generator
+
+    losses = {}
+    for steps in (1, 40):
+        rm = RM | {"warmup": {"steps": 1, "warmStart": "mlm", "mlmSteps": steps, "gate": {"onFail": "warn"}}}
+        ctx = context(tmp_path / str(steps), Kind.RM_WARMUP, {"rewardModel": rm}, {"data": data})
+        run_warmup(ctx)
+        losses[steps] = load_file(ctx.out / "rm" / "model.safetensors")["embeddings.word_embeddings.weight"]
+    assert not torch.allclose(losses[1], losses[40], atol=1e-2)
+
+    tokenizer = tiny_tokenizer(["<pad>", "<bos>", "<eos>", "<unk>", "kettle", "red", "unheard"])
+    model = tiny_model(tokenizer, hidden=32)
+    save_generator(model, tokenizer, tmp_path / "g" / "generator")
+    rm = RM | {"lr": 1e-9, "warmup": {"steps": 1, "warmStart": "generator", "gate": {"onFail": "warn"}}}
+    inputs = {"data": data, "generator": tmp_path / "g"}
+    ctx = context(tmp_path / "e", Kind.RM_WARMUP, {"rewardModel": rm}, inputs)
+    run_warmup(ctx)
+    words = load_file(ctx.out / "rm" / "model.safetensors")["embeddings.word_embeddings.weight"]
+    vocabulary = json.loads((ctx.out / "rm" / "tokenizer.json").read_text())["model"]["vocab"]
+    mine, theirs = words[vocabulary["kettle"]], model.get_input_embeddings().weight[4].detach()
+    assert float(torch.cosine_similarity(mine, theirs, dim=0)) == pytest.approx(1.0, abs=1e-5)
+    other = words[vocabulary["lamp"]]
+    assert abs(float(torch.cosine_similarity(other, theirs, dim=0))) < 0.7
+
+
+def test_a_step_does_not_depend_on_how_a_batch_is_cut_into_micro_batches(tmp_path, data, monkeypatch):
+    weights = []
+    for tokens in (16_384, 60):
+        monkeypatch.setattr("gapo_trainer.reward.trainer.TOKENS_PER_MICRO_BATCH", tokens)
+        ctx = context(tmp_path / str(tokens), Kind.RM_WARMUP, {"rewardModel": RM}, {"data": data})
+        run_warmup(replace(ctx))
+        weights.append(load_file(ctx.out / "rm" / "model.safetensors"))
+    for name, value in weights[0].items():
+        assert torch.allclose(value, weights[1][name], atol=2e-4), name
