@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from tests.unit.ppo.tiny_ppo import BOS, EOS, forward_logprobs, tiny_model, tiny_tokenizer
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from gapo.errors import DataError, InvariantError
+from gapo_trainer.models import initialise
 from gapo_trainer.rng import generator
 from gapo_trainer.rollout.local import TransformersRollout
 
@@ -28,8 +30,22 @@ def sample(model, prompts=PROMPTS, *, batch=64, seed=0, limit=8, temperature=1.0
     )
 
 
+@pytest.fixture(scope="module")
+def absolute():
+    """Learnt absolute positions: unlike rotary ones, they show a row that is shifted by its padding."""
+    config = GPT2Config(vocab_size=20, n_embd=32, n_layer=2, n_head=2, n_positions=48, attn_pdrop=0.0)
+    with torch.random.fork_rng(devices=[]):
+        model = AutoModelForCausalLM.from_config(config).eval()
+    initialise(model, 0.2, generator(0, 0, "initialisation"))
+    return model
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_sampled_logprobs_are_those_of_a_plain_forward_pass_over_the_same_ids(model, temperature):
+@pytest.mark.parametrize("positions", ["model", "absolute"])
+def test_sampled_logprobs_are_those_of_a_plain_forward_pass_over_the_same_ids(
+    positions, temperature, request
+):
+    model = request.getfixturevalue(positions)
     out = sample(model, temperature=temperature)
     for prompt, tokens, logprobs in zip(PROMPTS, out.token_ids, out.logprobs, strict=True):
         assert logprobs == pytest.approx(forward_logprobs(model, prompt, tokens, temperature), abs=2e-5)
