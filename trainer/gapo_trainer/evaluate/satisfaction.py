@@ -81,7 +81,8 @@ def clustered_rate(successes: Sequence[int], trials: Sequence[int]) -> Estimate:
     squares = sum((s - rate * m) ** 2 for s, m in kept)
     if prompts == n or prompts == 1 or squares < 1e-12:
         low, high = wilson(rate * prompts, prompts)
-        return Estimate(rate, low, high, n)
+        # The formula's own bounds there, without its rounding.
+        return Estimate(rate, low if rate > 0 else 0.0, high if rate < 1 else 1.0, n)
     half = t_quantile(CONFIDENCE, prompts - 1) * math.sqrt(squares * prompts / (prompts - 1)) / n
     return Estimate(rate, max(0.0, rate - half), min(1.0, rate + half), n)
 
