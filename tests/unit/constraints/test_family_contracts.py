@@ -175,3 +175,37 @@ def test_no_method_of_a_family_has_given_up(name: str) -> None:
     assert tried > MUST_START_WELL / 2
     for method in ("modify", "corrupt", "witness", "contradict"):
         assert answered[method] > tried / 3, f"{name}.{method} answered {answered[method]} of {tried} times"
+
+
+BOUNDED = {
+    "attr.count": {},
+    "length.words": {},
+    "length.sentences": {},
+    "keywords.frequency": {"word": "gift"},
+    "keywords.letter_frequency": {"letter": "k"},
+    "case.capital_word_frequency": {},
+    "format.highlights": {},
+    "format.placeholders": {},
+}
+
+
+@pytest.mark.parametrize("name", sorted(BOUNDED))
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_an_exact_number_can_be_met_and_its_modification_is_another_number(name: str, n: int) -> None:
+    one = FAMILIES[name]
+    met_any = 0
+    for seed, text in enumerate(PROSE):
+        rng = random.Random(seed)
+        wanted = n + 12 if name == "length.words" else n
+        spec = one.parse({**BOUNDED[name], "relation": "exactly", "n": wanted})
+        met = one.repair(spec, text, CONTEXT, rng)
+        if met is None:
+            continue
+        met_any += 1
+        assert one.check(spec, met, CONTEXT).measured == wanted
+        new = one.modify(spec, met, CONTEXT, rng)
+        assert new is not None
+        assert new.relation == "exactly"
+        assert new.n != wanted
+        assert not one.check(new, met, CONTEXT).ok
+    assert met_any >= 4

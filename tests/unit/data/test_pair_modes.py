@@ -127,7 +127,14 @@ def test_a_contrast_that_breaks_its_contract_is_refused() -> None:
     made = contrast(GRAMMARS["micro"], rng, "modify")
     same = Contrast("modify", made.left, made.left)
     wrong = dataclasses.replace(made, left=dataclasses.replace(made.left, response="a kettle"))
-    for bad, message in ((same, "also meets"), (wrong, "does not meet its own")):
+    # Another prompt altogether: the response breaks its edited constraint and others besides.
+    other = contrast(GRAMMARS["micro"], random.Random(99), "modify")
+    far = Contrast("modify", made.left, other.right)
+    for bad, message in (
+        (same, "also meets"),
+        (wrong, "does not meet its own"),
+        (far, "breaks more than the edited"),
+    ):
         with pytest.raises(InvariantError, match=message):
             pair_rows(bad, "pp_modify", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng)
 

@@ -29,6 +29,8 @@ PADDING = (
     "Setting it up is quick and easy.",
 )
 """Sentences that say nothing about any attribute, to lengthen a text."""
+SHORT = ("So", "very", "good", "and", "solid", "too", "for", "all")
+"""Its first n words make a sentence of n words."""
 
 
 @dataclass(config=STRICT)
@@ -90,11 +92,8 @@ class Words(Family[BoundSpec]):
             count = len(words_of(text))
         while count < spec.n and spec.relation != "at_most":
             extra = pads.pop() if pads else "It is very good."
-            if spec.relation == "exactly" and len(words_of(pad)) > spec.n - count:
-                pad = (
-                    " ".join(("So", "very", "good", "and", "solid", "too", "for", "all")[: spec.n - count])
-                    + "."
-                )
+            if spec.relation == "exactly" and len(words_of(extra)) > spec.n - count:
+                extra = " ".join(SHORT[: spec.n - count]) + "."
             text = insert_sentence(text, extra, rng.randint(0, 2))
             count = len(words_of(text))
         return text if self.check(spec, text, ctx).ok else None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gapo.errors import DataError
-from gapo_trainer.constraints import parse, verify
+from gapo_trainer.constraints import verify
 
 Row = dict[str, Any]
 
@@ -110,8 +110,6 @@ def _label(line: Row, column: str) -> int:
 def _constraints(value: object, column: str) -> list[Mapping[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise DataError(f"column {column!r} must be a list of objects with family and params")
-    for one in value:
-        parse(one)
     return value
 
 
