@@ -79,6 +79,7 @@ def test_every_prompt_is_sampled_as_often_as_asked_with_every_constraint_judged(
     counts = Counter(sample["promptId"] for sample in samples)
     assert set(counts.values()) == {3}
     assert len(counts) == 8
+    assert len({tuple(sample["tokenIds"]) for sample in samples}) == 24
     for sample in samples:
         assert sample["prompt"] == PROMPTS[sample["promptId"]]["prompt"]
         assert [v["family"] for v in sample["verdicts"]] == ["keywords.forbidden_words", "length.words"]
@@ -211,6 +212,21 @@ def test_the_last_evaluation_holds_the_whole_cross_play_matrix(artifacts, evalua
     assert sorted(cells) == [(0, 1), (0, 2), (1, 1), (1, 2)]
     assert cells[0, 1] == shown1["crossPlay"][0]
     assert all(0 <= cell["winRate"] <= 1 for cell in cells.values())
+
+
+def test_cells_of_earlier_evaluations_are_handed_on_as_they_are(artifacts, evaluated, tmp_path) -> None:
+    ctx1, *_ = evaluated
+    earlier = tmp_path / "evaluate-1"
+    earlier.mkdir()
+    (earlier / "samples.jsonl").write_bytes((ctx1.out / "samples.jsonl").read_bytes())
+    cell = {"rm": 0, "generator": 1, "auc": 0.125, "winRate": 0.25, "n": 8}
+    (earlier / "distributions.json").write_text(json.dumps({"crossPlay": [cell]}))
+    inputs = inputs_of(
+        artifacts, **{"rm": artifacts["rm-1"], "evaluate-1": ("stages/1/evaluate/manifest-0.json", earlier)}
+    )
+    ctx2 = context(tmp_path / "out", inputs, stage=2)
+    evaluate.run(ctx2)
+    assert files_of(ctx2.out)[1]["crossPlay"][0] == cell
 
 
 def test_all_samples_in_cross_play_give_the_fidelity_of_the_current_reward_model(artifacts, tmp_path) -> None:
