@@ -364,3 +364,17 @@ def test_a_data_set_without_prompts_is_refused(world):
     (world.data / "prompts-train.jsonl").write_text("")
     with pytest.raises(DataError, match=r"prompts-train\.jsonl"):
         world.run("a")
+
+
+def test_the_verifier_can_be_the_reward(tmp_path):
+    world = World(tmp_path)
+    out, metrics = world.run("a", rewardModel={"source": "verifier"})
+    assert metrics["ppo/score"] == pytest.approx(metrics["ppo/satisfaction"])
+    samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
+    assert {(sample["score"], sample["passed"]) for sample in samples} <= {(1.0, True), (0.0, False)}
+    assert all(0 <= metrics[f"guard/score_{end}"] <= 1 for end in ("first", "last"))
+
+
+def test_a_reward_model_that_is_not_among_the_inputs_is_missed_by_name(tmp_path):
+    with pytest.raises(SpecError, match="no rm input"):
+        World(tmp_path).run("a")
