@@ -284,7 +284,7 @@ def watched(looks, early_stop, **schedule):
     seen = iter(looks)
     trainer = Watched(
         engine=Fake(),
-        pairs=[],
+        corpus=None,
         planner=None,
         pad=0,
         schedule=Schedule(steps=len(looks), look_every=1, early_stop=early_stop, **schedule),

@@ -133,6 +133,26 @@ class PairEncoder:
         return kept, start - (spans[0][1] - spans[0][0])
 
 
+class Corpus:
+    """(prompt, response) texts that are tokenised when first taken: a stage reads few of a data set's rows."""
+
+    def __init__(self, encoder: PairEncoder, texts: Sequence[tuple[str, str]]) -> None:
+        self._encoder, self._texts = encoder, texts
+        self._known: dict[int, Pair] = {}
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def take(self, indices: Sequence[int]) -> list[Pair]:
+        """The pairs at `indices`, in their order."""
+        missing = [i for i in dict.fromkeys(indices) if i not in self._known]
+        found = self._encoder.encode(
+            [self._texts[i][0] for i in missing], [self._texts[i][1] for i in missing]
+        )
+        self._known.update(zip(missing, found, strict=True))
+        return [self._known[i] for i in indices]
+
+
 def collate(pairs: Sequence[Pair], pad_id: int, device: torch.device | str = "cpu") -> Inputs:
     """Pads on the right to the longest pair."""
     lengths = torch.tensor([len(pair.ids) for pair in pairs])

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gapo_trainer.reward import metrics
-from gapo_trainer.reward.encode import Pair, PairEncoder, pad_id
+from gapo_trainer.reward.encode import Corpus, Pair, PairEncoder, pad_id
 from gapo_trainer.reward.gate import FAMILY, PAIR
 from gapo_trainer.reward.model import RewardModel
 from gapo_trainer.reward.rows import Generated, Row, pairs_of
@@ -41,19 +41,19 @@ class HeldOut:
     def of(
         held_out: list[Row],
         train: Sequence[Row],
-        train_encoded: Sequence[Pair],
+        corpus: Corpus,
         samples: list[Generated],
         encoder: PairEncoder,
         seed: int,
     ) -> HeldOut:
-        """Tokenises what is not yet; draws the training rows to compare with."""
+        """Draws the training rows to compare with; `corpus` begins with the `train` rows."""
         accepted = [i for i, row in enumerate(train) if row.label == 1]
         order = np.random.default_rng(stream(seed, 0, "rm-train-accepted")).permutation(len(accepted))
         chosen = [accepted[i] for i in order]
         return HeldOut(
             rows=held_out,
             encoded=encoder.encode([r.prompt for r in held_out], [r.response for r in held_out]),
-            train_accepted=[train_encoded[i] for i in chosen[:TRAIN_ACCEPTED]],
+            train_accepted=corpus.take(chosen[:TRAIN_ACCEPTED]),
             samples=samples,
             sampled=encoder.encode([s.prompt for s in samples], [s.response for s in samples]),
             accepted_texts=[train[i].response for i in chosen[: max(len(samples), TRAIN_ACCEPTED)]],

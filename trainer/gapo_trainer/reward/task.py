@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward import model as models
 from gapo_trainer.reward import warmstart
 from gapo_trainer.reward.batches import Planner, Pools
-from gapo_trainer.reward.encode import Pair, PairEncoder, pad_id
+from gapo_trainer.reward.encode import Corpus, PairEncoder, pad_id
 from gapo_trainer.reward.heldout import HeldOut
 from gapo_trainer.reward.metrics import label_noise
 from gapo_trainer.reward.model import RewardModel
@@ -71,7 +71,7 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
     else:
         model, encoder = models.load(resumed / "rm", dropout=spec.dropout, what="the resume point")
     rows = read_rows(ctx.inputs["data"] / "rows-train.jsonl")
-    encoded = _encode(encoder, rows)
+    corpus = _corpus(encoder, rows)
     if done is None and spec.warmup.warm_start == "generator":
         language_model, tokenizer = load_generator(ctx.inputs["generator"] / "generator")
         warmstart.take_embeddings(model, encoder.tokenizer, language_model, tokenizer)
@@ -79,7 +79,7 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
     if done is None and spec.warmup.warm_start == "mlm":
         warmstart.learn_masked_words(
             _engine(model, spec),
-            encoded,
+            corpus,
             encoder.tokenizer,
             steps=spec.warmup.mlm_steps,
             batch=spec.batch,
@@ -92,7 +92,7 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
         _engine(model, spec),
         encoder,
         rows,
-        encoded,
+        corpus,
         Planner(Pools.of(rows), batch=spec.batch, seed=seed, stage=0),
         Schedule(
             steps=steps,
@@ -133,7 +133,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
         for sample in _samples(ctx, f"samples-{age}", age)
     ]
     fresh = [*newest, *older]
-    encoded = [*_encode(encoder, rows), *_encode(encoder, fresh)]
+    corpus = _corpus(encoder, [*rows, *fresh])
     planner = Planner(
         Pools.of(rows, fresh, seed=seed, stage=stage),
         batch=spec.batch,
@@ -151,7 +151,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
         _engine(model, spec),
         encoder,
         rows,
-        encoded,
+        corpus,
         planner,
         Schedule(
             steps=steps,
@@ -210,8 +210,8 @@ def _manifest(ctx: TaskContext, name: str) -> str:
     return "" if reference is None else reference.key
 
 
-def _encode(encoder: PairEncoder, rows: list[Row] | list[Generated]) -> list[Pair]:
-    return encoder.encode([row.prompt for row in rows], [row.response for row in rows])
+def _corpus(encoder: PairEncoder, rows: Sequence[Row | Generated]) -> Corpus:
+    return Corpus(encoder, [(row.prompt, row.response) for row in rows])
 
 
 def _engine(model: RewardModel, spec: RewardModelSpec) -> Engine[RewardModel]:
@@ -225,17 +225,17 @@ def _trainer(
     engine: Engine[RewardModel],
     encoder: PairEncoder,
     rows: list[Row],
-    encoded: list[Pair],
+    corpus: Corpus,
     planner: Planner,
     schedule: Schedule,
     unseen: list[Generated],
 ) -> tuple[BceTrainer, HeldOut]:
     held_out = HeldOut.of(
-        read_rows(ctx.inputs["data"] / "rows-val.jsonl"), rows, encoded, unseen, encoder, ctx.task.seed
+        read_rows(ctx.inputs["data"] / "rows-val.jsonl"), rows, corpus, unseen, encoder, ctx.task.seed
     )
     trainer = BceTrainer(
         engine=engine,
-        pairs=encoded,
+        corpus=corpus,
         planner=planner,
         pad=pad_id(encoder.tokenizer),
         schedule=schedule,

@@ -27,7 +27,7 @@ from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward.batches import Item, Planner
-from gapo_trainer.reward.encode import Pair, by_length, collate
+from gapo_trainer.reward.encode import Corpus, Pair, by_length, collate
 from gapo_trainer.reward.model import RewardModel
 from gapo_trainer.rng import stream
 
@@ -98,8 +98,8 @@ class BceTrainer:
     """A reward model in training. Two trainers in the same state do the same, bit for bit, on a CPU."""
 
     engine: Engine[RewardModel]
-    pairs: Sequence[Pair]
-    """The planner's rows, encoded."""
+    corpus: Corpus
+    """The planner's rows as text pairs."""
     planner: Planner
     pad: int
     schedule: Schedule
@@ -154,8 +154,9 @@ class BceTrainer:
 
     def _backward(self, items: Sequence[Item], step: int) -> tuple[float, int]:
         """Gradients of the batch's mean loss; that loss, and the batch's tokens."""
+        everyone = self._pairs(items)
         mine = items[self.engine.rank :: self.engine.world]
-        pairs = [self._pair(item) for item in mine]
+        pairs = everyone[self.engine.rank :: self.engine.world]
         targets = torch.tensor([item.target for item in mine], device=self.engine.device)
         smoothing = self.schedule.label_smoothing
         targets = targets * (1 - smoothing) + 0.5 * smoothing
@@ -169,11 +170,15 @@ class BceTrainer:
                 loss = bce(logits, targets[rows]) / len(items)
                 self.engine.backward(loss, last=i == len(micros) - 1)
                 total += loss.detach()
-        return float(self.engine.all_reduce(total)), sum(len(self._pair(item).ids) for item in items)
+        return float(self.engine.all_reduce(total)), sum(len(p.ids) for p in everyone)
 
-    def _pair(self, item: Item) -> Pair:
-        pair = self.pairs[item.row]
-        return pair if item.response_of is None else pair.with_response_of(self.pairs[item.response_of])
+    def _pairs(self, items: Sequence[Item]) -> list[Pair]:
+        own = self.corpus.take([item.row for item in items])
+        others = self.corpus.take([i.row if i.response_of is None else i.response_of for i in items])
+        return [
+            mine if mine is other else mine.with_response_of(other)
+            for mine, other in zip(own, others, strict=True)
+        ]
 
     # --- looking ---
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from gapo.errors import SpecError
 from gapo_trainer.engine import Engine
-from gapo_trainer.reward.encode import Inputs, Pair, collate, pad_id
+from gapo_trainer.reward.encode import Corpus, Inputs, collate, pad_id
 from gapo_trainer.reward.model import RewardModel
 from gapo_trainer.rng import generator
 
@@ -23,7 +22,7 @@ MASKED = 0.2
 
 def learn_masked_words(
     engine: Engine[RewardModel],
-    pairs: Sequence[Pair],
+    corpus: Corpus,
     tokenizer: PreTrainedTokenizerBase,
     *,
     steps: int,
@@ -41,8 +40,8 @@ def learn_masked_words(
     engine.model.train(True)
     for step in range(steps):
         rng = generator(seed, 0, "rm-mlm", step)
-        chosen = torch.randint(len(pairs), (batch,), generator=rng).tolist()
-        inputs = collate([pairs[i] for i in chosen], pad_id(tokenizer), engine.device)
+        chosen = torch.randint(len(corpus), (batch,), generator=rng).tolist()
+        inputs = collate(corpus.take(chosen), pad_id(tokenizer), engine.device)
         draw = torch.rand(inputs.input_ids.shape, generator=rng).to(engine.device)
         masked = (draw < MASKED) & inputs.mask.bool() & ~torch.isin(inputs.input_ids, special)
         loss = _masked_loss(engine.module, inputs, masked, int(tokenizer.mask_token_id))
