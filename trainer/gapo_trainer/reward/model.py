@@ -275,14 +275,30 @@ def _load_encoder(folder: Path, what: str, dropout: float) -> PreTrainedModel:
         for name in _DROPOUTS:
             if hasattr(config, name):
                 setattr(config, name, dropout)
+        poolerless = _without_pooler(config)
         encoder = auto.from_pretrained(
-            folder, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+            folder,
+            config=config,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            **poolerless,
         )
     except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{what}: {folder} cannot be loaded: {error}") from error
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # never used, and its parameters would get no gradient
     return cast(PreTrainedModel, encoder)
+
+
+def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
+    """Keyword that leaves a pooler out, for the classes that have one: it would load as new, random weights."""
+    auto: Any = AutoModel
+    mapping = auto._model_mapping
+    takes = (
+        type(config) in mapping and "add_pooling_layer" in inspect.signature(mapping[type(config)]).parameters
+    )
+    return {"add_pooling_layer": False} if takes else {}
 
 
 def _width(config: PreTrainedConfig) -> int:
