@@ -49,16 +49,22 @@ class Convergence(ApiModel):
 
 
 class Guard(ApiModel):
+    """One watch: what a hit does."""
+
     action: GuardAction = "warn"
     """`warn` tells; `stop` and `rollback` act at the second hit in a row (docs/convergence.md)."""
 
 
 class KlGuard(Guard):
+    """Distance from the supervised start."""
+
     nats_per_token: float = Field(0.5, gt=0)
     """A hit is more than this, in nats a token from the supervised start."""
 
 
 class MemorisationGuard(Guard):
+    """The reward model knows its training rows by heart."""
+
     gap: float = Field(0.1, gt=0)
     """A hit is a training row's mean score this much above a held-out row's."""
 
@@ -67,7 +73,9 @@ class Guards(ApiModel):
     """Watches over a run (docs/method.md 14)."""
 
     hacking: Guard = Guard()
+    """Within a stage the score rises while verified satisfaction falls."""
     collapse: Guard = Guard()
+    """Entropy and the share of distinct responses have fallen far."""
     kl: KlGuard = KlGuard()
     memorisation: MemorisationGuard = MemorisationGuard()
     max_rollbacks: int = Field(2, ge=0, le=2)

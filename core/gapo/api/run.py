@@ -38,6 +38,7 @@ class GapoRunSpec(ApiModel):
     profile: Literal["tiny", "7b"] | None = Field(None, json_schema_extra=IDENTITY)
     """Tested defaults for whatever is not written; `tiny` for a generator from scratch, otherwise `7b`."""
     seed: int = Field(0, ge=0, lt=2**31, json_schema_extra=IDENTITY)
+    """Of data order, initialisation, training and sampling. `data.generate` has one of its own."""
     generator: Generator = Field(json_schema_extra=IDENTITY)
     reward_model: RewardModel | None = Field(None, json_schema_extra=IDENTITY)
     """Needed by every method but SFT."""
@@ -66,6 +67,7 @@ class GapoRunSpec(ApiModel):
     roles: Roles = Field(default_factory=Roles, json_schema_extra=NEXT_ATTEMPT)
 
     suspend: bool = Field(False, json_schema_extra=LIVE)
+    """True: nothing of the run is started, and what runs is saved and stopped."""
     budget: Budget = Field(default_factory=Budget, json_schema_extra=LIVE)
     retention: Retention = Field(default_factory=Retention, json_schema_extra=LIVE)
 
