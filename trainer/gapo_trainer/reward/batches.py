@@ -121,6 +121,7 @@ class Planner:
         self.pools, self.batch, self.seed, self.stage = pools, batch, seed, stage
         self.passing_label = passing_label
         self.newest_share = newest_share if len(pools.generated) > 1 else 1.0
+        self._older = [row for age in pools.generated[1:] for row in age]
         self._per_step = generated_share * batch / 2
         self._drawn: dict[str, int] = {}
         self._decks: dict[str, _Deck] = {}
@@ -185,8 +186,7 @@ class Planner:
             if newest:
                 row = self._draw("newest", self.pools.generated[0])
             else:
-                older = [row for age in self.pools.generated[1:] for row in age]
-                row = self._draw("older", older)
+                row = self._draw("older", self._older)
             if row not in self.pools.passing:
                 items.append(Item(row, 0.0, "generated"))
             elif self.passing_label != "drop":
