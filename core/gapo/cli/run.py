@@ -55,7 +55,6 @@ def run(
     place = place_of(loaded, parse_locations(location or [], endpoint=endpoint, region=region))
     console = Console()
     work = work_folder(loaded)
-    _clear(work)
     server = TrainerServer(work / "logs" / "server.log")
     server.start()
     try:
@@ -144,10 +143,3 @@ def _slots(loaded: LoadedRun) -> int:
     ]
     pinned = [count for count in threads if count is not None]
     return max(1, (os.cpu_count() or 1) // max(pinned)) if len(pinned) == len(threads) else 1
-
-
-def _clear(work: Path) -> None:
-    """Removes what an executor that was killed left behind; logs stay."""
-    for leftover in work.glob("*-*-*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)

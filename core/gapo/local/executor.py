@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gapo.digest import canonical_json, sha256_hex
 from gapo.errors import FencedError
@@ -111,14 +113,15 @@ class Executor:
         self.claim = claim.number
         self.observer.scan()
         self._retire()
-        try:
-            while True:
-                made = self._round()
-                over = made.status.state in ENDED or self._interrupted
-                if over and not self.launched:
-                    return made.status
-        finally:
-            self._abandon()
+        with own_folder(self.work) as self.scratch:
+            try:
+                while True:
+                    made = self._round()
+                    over = made.status.state in ENDED or self._interrupted
+                    if over and not self.launched:
+                        return made.status
+            finally:
+                self._abandon()
 
     def _round(self) -> Plan:
         running = {launched.key for launched in self.launched.values()}
@@ -163,7 +166,7 @@ class Executor:
             self.observer.refresh(task.key)  # another executor was first; the fence will say so
             return
         writer = os.urandom(8).hex()
-        scratch = self.work / f"{task.stage}-{task.kind.value}-{task.attempt}-{writer}"
+        scratch = self.scratch / f"{task.stage}-{task.kind.value}-{task.attempt}-{writer}"
         scratch.mkdir(parents=True)
         resume = last_resume_point(
             self.objects, task.stage, task.kind.value, run_id=task.run_id, task_digest=task.digest
@@ -209,6 +212,7 @@ class Executor:
         launched = self.launched.pop(exited.name, None)
         if launched is None:
             return
+        self.fence.check()  # whoever took over has recorded this end already, and knows better what it was
         stopped = self._stopping.pop(exited.name, None) is not None
         self._record_end(launched, exited.code, stopped)
         shutil.rmtree(launched.scratch, ignore_errors=True)
@@ -294,9 +298,38 @@ class Executor:
     def _abandon(self) -> None:
         """Leaves no process behind, whatever ended the loop; their ends are recorded by the next executor."""
         self.server.close()
-        for launched in self.launched.values():
-            shutil.rmtree(launched.scratch, ignore_errors=True)
         self.launched.clear()
+
+
+@contextmanager
+def own_folder(work: Path) -> Iterator[Path]:
+    """A folder below `work` for this process alone, removed at the end; removes those of processes that are gone.
+
+    Two executors may meet on one run: the later one must leave the earlier one's files alone until that has ended.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    for left in work.glob("tasks-*.lock"):
+        with left.open("w") as lock:
+            if _locked(lock):
+                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+                left.unlink(missing_ok=True)
+    folder = work / f"tasks-{os.urandom(8).hex()}"
+    with folder.with_suffix(".lock").open("w") as lock:
+        _locked(lock)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            Path(lock.name).unlink(missing_ok=True)
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _termination(scratch: Path) -> dict[str, Any]:
