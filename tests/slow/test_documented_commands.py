@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import obstore
+import boto3  # type: ignore[import-untyped]
 import pytest
-import yaml
 from moto.server import ThreadedMotoServer
-from obstore.store import S3Store
-
 from tests.slow.gapo_command import ROOT, Bench, bench, manifest
 from tests.unit.docs.long_commands import LONG
 
@@ -27,17 +24,22 @@ SHORT: dict[str, Any] = {
     "adversarial": {"samplesPerStage": 64},
     "evaluation": {"prompts": 30, "samples": 1, "testPrompts": 30, "crossPlaySamples": 0},
 }
-LOADS = "from transformers import AutoModelForCausalLM, AutoTokenizer; AutoModelForCausalLM.from_pretrained('{0}'); AutoTokenizer.from_pretrained('{0}')"
+LOADS = """
+import sys, transformers
+for auto in (transformers.AutoModelForCausalLM, transformers.AutoTokenizer):
+    auto.from_pretrained(sys.argv[1])
+"""
 
 
-@pytest.fixture
-def user(tmp_path: Path) -> Iterator[Bench]:
-    """A folder with run.yaml and examples/, their runs cut short."""
-    with bench(tmp_path / "user") as made:
+@pytest.fixture(scope="module")
+def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """A folder with run.yaml, its run done, and examples/; all runs are cut short."""
+    with bench(tmp_path_factory.mktemp("user")) as made:
         (made.folder / "examples").mkdir()
         made.write(manifest(**SHORT), "run.yaml")
         for example in ("smoke.yaml", "quickstart.yaml"):
             made.write(manifest(ROOT / "examples" / example, **SHORT), f"examples/{example}")
+        succeed(made, "gapo run run.yaml")
         yield made
 
 
@@ -61,33 +63,29 @@ def test_what_make_quickstart_runs_leaves_report_and_model(user: Bench) -> None:
 
     out = user.folder / "out" / "quickstart"
     assert {path.name for path in out.iterdir()} == {"report.html", "report.json", "report.png", "model"}
-    python = shlex.join([str(ROOT / ".venv/bin/python"), "-c", LOADS.format(out / "model")])
-    subprocess.run(shlex.split(python), check=True, env=user.environment)
+    subprocess.run([sys.executable, "-c", LOADS, out / "model"], check=True, env=user.environment)
 
 
 def test_a_run_as_the_pages_walk_through_it(user: Bench) -> None:
+    elsewhere = user.folder / "elsewhere"
     said = {
-        command: succeed(user, command.replace("/tmp/gapo-runs", str(user.folder / "elsewhere")))
+        command: succeed(user, command.replace("/tmp/gapo-runs", str(elsewhere)))  # noqa: S108
         for command in commands("test_a_run_as_the_pages_walk_through_it")
     }
     assert "succeeded: all 1 stages are done" in said["gapo run run.yaml"]
     assert "Succeeded, stage 1" in said["gapo status run.yaml"]
     assert (user.folder / "out" / "smoke" / "report.html").is_file()
     assert (user.folder / "model" / "model.safetensors").is_file()
-    assert (
-        user.storage(location=user.folder / "elsewhere").manifests().keys()
-        == user.storage().manifests().keys()
-    )
+    assert user.storage(location=elsewhere).manifests().keys() == user.storage().manifests().keys()
 
 
 def test_more_stages_go_on_where_the_run_ended(user: Bench) -> None:
-    succeed(user, "gapo run run.yaml")
     before = user.storage().digests()
-    document = yaml.safe_load((user.folder / "run.yaml").read_text())
+    document = manifest(**SHORT)
     document["spec"]["stages"]["max"] = 2
-    user.write(document)
+    user.write(document, "further.yaml")
 
-    assert "all 2 stages are done" in succeed(user, "gapo run run.yaml")
+    assert "all 2 stages are done" in succeed(user, "gapo run further.yaml")
 
     after = user.storage().digests()
     assert before.items() <= after.items()
@@ -100,7 +98,6 @@ def test_more_stages_go_on_where_the_run_ended(user: Bench) -> None:
 
 
 def test_a_new_run_goes_on_from_a_stage_of_another(user: Bench) -> None:
-    succeed(user, "gapo run run.yaml")
     first = user.storage()
     document = manifest(**SHORT, resumeFrom={"run": "smoke", "runID": first.folder.name, "take": "state"})
     document["metadata"]["name"] = "onward"
@@ -118,21 +115,21 @@ def test_a_new_run_goes_on_from_a_stage_of_another(user: Bench) -> None:
 
 
 def test_a_run_in_a_bucket(user: Bench) -> None:
-    server = ThreadedMotoServer(port=0, verbose=False)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
         endpoint = f"http://{host}:{port}"
         user.environment |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
-        store = S3Store(
-            "my-bucket",
-            endpoint=endpoint,
-            region="eu-central-1",
-            access_key_id="testing",
-            secret_access_key="testing",  # noqa: S106
-            client_options={"allow_http": True},
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            region_name="eu-central-1",
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",  # noqa: S106
         )
-        make_bucket(endpoint)
+        where = {"LocationConstraint": "eu-central-1"}
+        client.create_bucket(Bucket="my-bucket", CreateBucketConfiguration=where)
         said = []
         for command in commands("test_a_run_in_a_bucket"):
             # The one thing that a double on loopback makes different: its address.
@@ -140,24 +137,7 @@ def test_a_run_in_a_bucket(user: Bench) -> None:
             said.append(succeed(user, f"{there} --endpoint {endpoint}"))
         assert "succeeded" in said[0]
         assert "Succeeded, stage 1" in said[1]
-        keys = [item["path"] for page in obstore.list(store) for item in page]
+        keys = [item["Key"] for item in client.list_objects_v2(Bucket="my-bucket")["Contents"]]
         assert any(key.startswith("gapo/default/smoke/") and key.endswith("/run.json") for key in keys)
-        assert not (user.folder / "runs").exists()
     finally:
         server.stop()
-
-
-def make_bucket(endpoint: str) -> None:
-    """S3's own request for a new bucket; moto asks for a signature's form, not for its truth."""
-    import urllib.request
-
-    request = urllib.request.Request(
-        f"{endpoint}/my-bucket",
-        data=b"<CreateBucketConfiguration><LocationConstraint>eu-central-1</LocationConstraint></CreateBucketConfiguration>",
-        method="PUT",
-        headers={
-            "Authorization": "AWS4-HMAC-SHA256 Credential=testing/20250101/eu-central-1/s3/aws4_request"
-        },
-    )
-    with urllib.request.urlopen(request):
-        pass

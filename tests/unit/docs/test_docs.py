@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.unit.docs.long_commands import LONG
+from tests.unit.docs.pages import PAGES, ROOT, Block, anchors, blocks, code_words, commands, links, name
 
 import gapo.cli
 from gapo import errors
@@ -20,8 +22,6 @@ from gapo.api.identity import model_in
 from gapo.api.load import load_document
 from gapo.api.run import GapoRunSpec
 from gapo_trainer.constraints import FAMILIES, parse
-from tests.unit.docs.long_commands import LONG
-from tests.unit.docs.pages import PAGES, ROOT, Block, anchors, blocks, code_words, commands, links, name
 
 TO_COME = {"docs/images/quickstart.png"}
 """Made from a real run, not by hand; checked once it is there."""
