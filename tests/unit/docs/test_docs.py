@@ -19,7 +19,7 @@ from gapo import errors
 from gapo.api import reference
 from gapo.api.base import ApiModel
 from gapo.api.identity import model_in
-from gapo.api.load import load_document
+from gapo.api.load import load_document, load_run
 from gapo.api.run import GapoRunSpec
 from gapo_trainer.constraints import FAMILIES, parse
 
@@ -187,6 +187,43 @@ def test_the_table_of_constraint_families_is_complete_and_its_examples_are_valid
     assert set(table) == set(FAMILIES)
     for family, params in table.items():
         parse({"family": family, "params": params})
+
+
+def test_the_figures_of_the_quickstart_page_are_those_of_its_manifest() -> None:
+    spec = load_run(ROOT / "examples" / "quickstart.yaml").spec
+    assert spec.data.generate is not None
+    assert spec.reward_model is not None
+    gate = spec.reward_model.warmup.gate
+    page = (ROOT / "docs" / "quickstart.md").read_text()
+    for told in (
+        f"Makes {spec.data.generate.size:,} pairs",
+        f"accepted responses: {spec.sft.steps:,} steps",
+        f"{gate.min_pair_accuracy:.0%} on held-out pairs, and {gate.min_family_accuracy:.0%}".replace(
+            "%", " %"
+        ),
+        f"Samples {spec.evaluation.samples} completions for each of {spec.evaluation.prompts} validation prompts",
+        f"`ppo` (A1…A{spec.stages.max})",
+        f"`rm` (A1…A{spec.stages.max - 1})",
+        f"samples {spec.adversarial.samples_per_stage} prompts",
+        f"{spec.evaluation.test_prompts:,} *test* prompts",
+    ):
+        assert told in page
+
+
+@pytest.mark.parametrize(
+    "block", [b for b in blocks("yaml") if name(b.page) == "docs/recipes.md"], ids=lambda block: block.where
+)
+def test_every_recipe_has_the_quickstarts_sizes(block: Block) -> None:
+    quickstart = yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text())["spec"]
+    spec = yaml.safe_load(block.text)["spec"]
+    assert (spec["data"], spec["generator"], spec["sft"]) == tuple(
+        quickstart[section] for section in ("data", "generator", "sft")
+    )
+    reward_model = spec.get("rewardModel", {})
+    if reward_model.get("source") != "verifier":
+        assert reward_model.items() <= quickstart["rewardModel"].items()
+    if spec["stages"]["max"]:
+        assert spec["stages"] == quickstart["stages"]
 
 
 def test_a_command_line_that_cannot_be_read_ends_with_2_and_without_a_traceback(
