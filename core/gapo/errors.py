@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -70,6 +71,28 @@ class StoreError(RetryableError):
     """Object storage or the disk beneath it is unavailable or full."""
 
     reason = "StoreUnavailable"
+
+
+class DiskFullError(StoreError):
+    """A disk is full: of the storage location, or of this machine's scratch. Only a person can make room."""
+
+    reason = "DiskFull"
+
+    def __init__(self, error: BaseException | str) -> None:
+        said = " ".join(str(error).split())
+        full = said.startswith("the disk is full")
+        super().__init__(
+            said if full else f"the disk is full: {said}; free some space, then run the same command again"
+        )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error of the operating system, or of a library that words it alike, says so."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(
+        words in str(error) for words in ("No space left on device", "os error 28", "Disk quota exceeded")
+    )
 
 
 class FencedError(RetryableError):

@@ -88,11 +88,24 @@ class Observer:
         if decision is not None:
             self._decisions[stage] = decision
 
-    def seen(self, running: Collection[AttemptKey] = ()) -> Seen:
-        """What is known now; `running` are the attempts whose processes this executor knows to live."""
+    def ended(self) -> frozenset[AttemptKey]:
+        """The attempts whose end is recorded."""
+        return frozenset(
+            AttemptKey(key, a.number) for key, group in self._attempts.items() for a in group if a.ended
+        )
+
+    def seen(self, running: Collection[AttemptKey] = (), forgiven: Collection[AttemptKey] = ()) -> Seen:
+        """What is known now; `running` are the attempts whose processes this executor knows to live, `forgiven`
+        those whose failure no longer counts."""
         attempts = {
             key: tuple(
-                AttemptSeen(a.number, AttemptKey(key, a.number) in running, a.ended, a.bad_input)
+                AttemptSeen(
+                    a.number,
+                    AttemptKey(key, a.number) in running,
+                    a.ended,
+                    a.bad_input,
+                    forgiven=AttemptKey(key, a.number) in forgiven,
+                )
                 for a in group
             )
             for key, group in self._attempts.items()

@@ -206,7 +206,9 @@ class _Walk:
         commits = sum(a.ended is not None and a.ended.cause is Cause.COMMITTED for a in attempts)
         if commits > self.seen.revoked.get(step.key, 0):
             return  # a stale view: the manifest is there and will be seen
-        ended = [a.ended for a in attempts if a.ended is not None and not self._superseded(a)]
+        ended = [
+            a.ended for a in attempts if a.ended is not None and not a.forgiven and not self._superseded(a)
+        ]
         verdict = next_attempt(
             _renumbered(ended),
             RetrySettings(max_failures=spec.scheduling.max_failures),
@@ -238,6 +240,8 @@ class _Walk:
                 if committed.ref.key != attempt.bad_input:
                     continue
                 if committed.generation > 0:
+                    if attempt.forgiven:
+                        continue
                     message = (
                         f"{committed.ref.key} is corrupt again after it was made anew; check the storage"
                     )

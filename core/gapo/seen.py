@@ -40,6 +40,8 @@ class AttemptSeen:
     ended: Ended | None = None
     bad_input: str | None = None
     """Key of the manifest that the attempt found corrupt (exit 66)."""
+    forgiven: bool = False
+    """It ended before a person started the run again: a failure then says nothing about now."""
     started_at: float | None = None
 
 

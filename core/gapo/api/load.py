@@ -59,7 +59,7 @@ def load_document(document: Mapping[str, Any], *, where: str, base: Path) -> Loa
         raise SpecError(f"{where}: spec is missing; a GapoRun needs apiVersion, kind, metadata and spec")
     validate(document, where=where)
     pinned = pin_sources(written, base=base)
-    run = validate({**document, "spec": pinned}, where=where)
+    run = validate({**document, "spec": _placed_models(pinned, base)}, where=where)
     return LoadedRun(run=run, written=pinned, run_id=run_id(pinned))
 
 
@@ -97,6 +97,33 @@ def _pin(source: Mapping[str, Any], base: Path) -> dict[str, Any]:
     if source.get("sha256") not in (None, found):
         raise DataError(f"data.sources: {path} has sha256 {found}, but the spec says {source['sha256']}")
     return {**source, "uri": str(path.resolve()), "sha256": found}
+
+
+MODELS = ("generator", "rewardModel", "critic")
+"""Sections of the spec that may name a model."""
+
+
+def _placed_models(written: Mapping[str, Any], base: Path) -> dict[str, Any]:
+    """The spec with relative model folders taken from the manifest's folder, as data files are."""
+    placed = dict(written)
+    for section in MODELS:
+        part = placed.get(section)
+        model = part.get("model") if isinstance(part, Mapping) else None
+        if isinstance(part, Mapping) and isinstance(model, str) and "://" not in model:
+            placed[section] = {**part, "model": str((base / Path(model).expanduser()).absolute())}
+    return placed
+
+
+def check_models(spec: GapoRunSpec) -> None:
+    """Raises DataError where a model's folder is not on this machine: better now than after an hour of training."""
+    named = {"generator": spec.generator.model, "critic": spec.critic.model}
+    if spec.reward_model is not None:
+        named["rewardModel"] = spec.reward_model.model
+    for section, model in named.items():
+        if model is not None and "://" not in model and not Path(model).is_dir():
+            raise DataError(
+                f"spec.{section}.model: {model} is not a folder; give a model's folder or hf://org/name"
+            )
 
 
 def _sentence(detail: ErrorDetails) -> str:

@@ -73,8 +73,9 @@ class GapoRunSpec(ApiModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> GapoRunSpec:
-        for problem in problems(self):
-            raise ValueError(problem)
+        found = problems(self)
+        if found:
+            raise ValueError("; ".join(found))
         return self
 
 
@@ -123,6 +124,15 @@ def problems(spec: GapoRunSpec) -> list[str]:
     if spec.data.sources and spec.generator.from_scratch is not None:
         found.append(
             "generator.fromScratch takes its tokenizer from data.generate; with data.sources give generator.model"
+        )
+    if spec.data.sources and reward is not None and reward.from_scratch is not None:
+        found.append(
+            "rewardModel.fromScratch takes its tokenizer from data.generate; with data.sources give rewardModel.model"
+        )
+    if spec.stages.rollouts_per_iteration % spec.generation.samples_per_prompt:
+        found.append(
+            f"stages.rolloutsPerIteration ({spec.stages.rollouts_per_iteration}) must be a multiple of "
+            f"generation.samplesPerPrompt ({spec.generation.samples_per_prompt})"
         )
     return found
 

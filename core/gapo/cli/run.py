@@ -13,12 +13,12 @@ import typer
 from rich.console import Console
 
 import gapo
-from gapo.api.load import LoadedRun, load_run
+from gapo.api.load import LoadedRun, check_models, load_run
 from gapo.cli.inspect import copy_export, look, out_folder
 from gapo.cli.options import Endpoint, Locations, Manifest, Region
 from gapo.cli.validate import ignored_here
 from gapo.cli.view import RunView
-from gapo.errors import FencedError, GapoError
+from gapo.errors import DiskFullError, FencedError, GapoError, InputArtifactError, StoreError, is_disk_full
 from gapo.local.executor import Executor, Place
 from gapo.local.place import parse_locations, place_of, work_folder
 from gapo.local.processes import TrainerServer
@@ -52,11 +52,11 @@ def run(
     from its last resume point. Ctrl-C saves and stops.
     """
     loaded = load_run(file)
+    check_models(loaded.spec)
     place = place_of(loaded, parse_locations(location or [], endpoint=endpoint, region=region))
     console = Console()
     work = work_folder(loaded)
     server = TrainerServer(work / "logs" / "server.log")
-    server.start()
     try:
         probe_location(place.objects)
         record = freeze(place.objects, loaded, version=gapo.__version__, now=datetime.now(UTC))
@@ -72,6 +72,10 @@ def run(
             status = _drive(executor)
     except FencedError as error:
         raise FencedError(f"{error} (nothing of this run is lost)") from None
+    except (StoreError, OSError) as error:
+        if is_disk_full(error):
+            raise DiskFullError(error) from None
+        raise
     finally:
         server.close()
     _finish(loaded, place, status, console, out or out_folder(loaded), report=not no_report)
@@ -111,12 +115,23 @@ def _finish(
 
 def _ended(status: Status, place: Place, loaded: LoadedRun) -> GapoError:
     """The run's failure as an error with the exit code of the task that failed."""
-    seen, _ = look(loaded, place)
-    ends = [a.ended for group in seen.attempts.values() for a in group if a.ended is not None]
-    codes = [e.code for e in sorted(ends, key=lambda e: e.ended_at) if e.code not in (None, 0)]
     error = GapoError(f"{status.reason}: {status.message}")
-    error.code = codes[-1] if codes and codes[-1] is not None and 0 < codes[-1] < 128 else 70  # type: ignore[misc]
+    error.code = _exit_code(status, place, loaded)  # type: ignore[misc]
     return error
+
+
+def _exit_code(status: Status, place: Place, loaded: LoadedRun) -> int:
+    if status.state is State.STALLED:
+        return InputArtifactError.code
+    seen, _ = look(loaded, place)
+    ends = [
+        a.ended for group in seen.attempts.values() for a in group if a.ended is not None and a.ended.charged
+    ]
+    last = max(
+        ends, key=lambda end: end.ended_at, default=None
+    )  # others were stopped because of it, free of charge
+    known = last is not None and last.code is not None and 64 <= last.code <= 75
+    return last.code if last is not None and last.code is not None and known else GapoError.code
 
 
 def _write_out(loaded: LoadedRun, place: Place, console: Console, out: Path, status: Status | None) -> None:

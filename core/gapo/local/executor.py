@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gapo.digest import canonical_json, sha256_hex
-from gapo.errors import FencedError
+from gapo.errors import DiskFullError, FencedError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.observe import Observer
 from gapo.planner import Plan, Revocation, RunFacts, State, Status, plan
@@ -35,6 +35,8 @@ from gapo.tasks import Task, TaskKey
 ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
 GRACE_SECONDS = 20.0
 TICK_SECONDS = 0.25
+TERMINATION_BYTES = 4096
+"""Kept for a task's last words, for then the disk may be full."""
 FENCE_SECONDS = 2.0
 """How soon an executor that only waits notices that another has taken over."""
 
@@ -112,6 +114,8 @@ class Executor:
         self.fence = Fence(self.objects, claim)
         self.claim = claim.number
         self.observer.scan()
+        # Whoever starts a run again after a failure means that its cause is gone.
+        self._forgiven = self.observer.ended()
         self._retire()
         with own_folder(self.work) as self.scratch:
             try:
@@ -125,7 +129,7 @@ class Executor:
 
     def _round(self) -> Plan:
         running = {launched.key for launched in self.launched.values()}
-        made = plan(self.facts, self.observer.seen(running), self.clock(), slots=self.slots)
+        made = plan(self.facts, self.observer.seen(running, self._forgiven), self.clock(), slots=self.slots)
         self.view.planned(made)
         if self._interrupted:
             for launched in list(self.launched.values()):
@@ -168,6 +172,7 @@ class Executor:
         writer = os.urandom(8).hex()
         scratch = self.scratch / f"{task.stage}-{task.kind.value}-{task.attempt}-{writer}"
         scratch.mkdir(parents=True)
+        (scratch / "termination.json").write_bytes(b" " * TERMINATION_BYTES)
         resume = last_resume_point(
             self.objects, task.stage, task.kind.value, run_id=task.run_id, task_digest=task.digest
         )
@@ -264,6 +269,8 @@ class Executor:
         create_once(self.objects, layout.ended(task.stage, task.kind.value, task.attempt), record)
         self.observer.refresh(task.key)
         self.view.ended(launched, record)
+        if reason == DiskFullError.reason:
+            raise DiskFullError(message or "the scratch folder's")
 
     def _record_lost(self, attempt: AttemptKey) -> None:
         """An attempt of an executor that is gone: nobody saw its end, so its start and end are now."""

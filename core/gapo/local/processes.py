@@ -112,6 +112,8 @@ class TrainerServer:
         for name in self.alive:
             self.stop(name, kill=True)
         if self._server is not None:
+            if not self._pids:
+                self._server.kill()  # it may be busy with its imports; nothing is lost
             if self._server.stdin is not None:
                 self._server.stdin.close()
             try:

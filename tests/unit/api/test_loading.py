@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from gapo.api.load import load_document, load_run
+from gapo.api.load import check_models, load_document, load_run
 from gapo.errors import DataError, SpecError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -73,6 +73,8 @@ def test_all_problems_are_told_at_once() -> None:
         ({"stages": {"max": 1, "min": 2}}, "stages.min (2) is above stages.max (1)"),
         ({"ppo": {"miniBatch": 500}}, "ppo.miniBatch (500) is above stages.rolloutsPerIteration (128)"),
         ({"checkpoint": {"interval": "5 minutes"}}, "is not a duration; write 30s, 5m or 1h30m"),
+        ({"data": {"sources": [{"uri": "r.jsonl"}]}}, "with data.sources give rewardModel.model"),
+        ({"generation": {"samplesPerPrompt": 3}}, "must be a multiple of generation.samplesPerPrompt (3)"),
         ({"generator": {"fromScratch": {}, "lora": {}}}, "lora is not supported yet"),
         ({"generation": {"topP": 0.9}}, "spec.generation.topP: unknown field"),
     ],
@@ -92,7 +94,11 @@ def test_a_missing_file_and_text_that_is_no_yaml_are_one_line_each(tmp_path: Pat
 
 
 def test_a_data_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    spec = {"data": {"sources": [{"uri": "rows.jsonl"}]}, "generator": {"model": "some/folder"}}
+    spec = {
+        "data": {"sources": [{"uri": "rows.jsonl"}]},
+        "generator": {"model": "some/folder"},
+        "rewardModel": {"model": "another/folder"},
+    }
     with pytest.raises(DataError, match=r"rows\.jsonl cannot be read: No such file"):
         load_document(document(**spec), where="run.yaml", base=tmp_path)
 
@@ -115,3 +121,21 @@ def test_two_documents_in_a_file_are_refused(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(document()) + "---\n" + yaml.safe_dump(document()))
     with pytest.raises(SpecError, match="exactly one YAML document, a GapoRun; found 2"):
         load_run(file)
+
+
+def test_a_relative_model_folder_is_taken_from_the_manifests_folder_and_hashed_as_written(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "models" / "small").mkdir(parents=True)
+    spec = {"generator": {"model": "models/small"}, "rewardModel": {"model": "hf://org/encoder"}}
+    loaded = load_document(document(**spec), where="run.yaml", base=tmp_path)
+    assert loaded.spec.generator.model == str(tmp_path / "models" / "small")
+    assert loaded.spec.reward_model is not None
+    assert loaded.spec.reward_model.model == "hf://org/encoder"
+    assert loaded.written["generator"]["model"] == "models/small"
+
+
+def test_a_model_folder_that_is_missing_is_found_before_anything_runs(tmp_path: Path) -> None:
+    loaded = load_document(document(generator={"model": "absent"}), where="run.yaml", base=tmp_path)
+    with pytest.raises(DataError, match=r"spec\.generator\.model: .*absent is not a folder"):
+        check_models(loaded.spec)
