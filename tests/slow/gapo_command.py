@@ -54,7 +54,7 @@ class Ended:
         """What a user reads of a failure: one `error:` of a few lines, and never a traceback."""
         assert "Traceback" not in self.err + self.out, self.err + self.out
         assert self.err.startswith("error: "), f"{self.code}: {self.err!r}\n{self.out}"
-        assert self.err.count("error: ") == 1, self.err
+        assert sum(line.startswith("error: ") for line in self.err.splitlines()) == 1, self.err
         return self.err.removeprefix("error: ").strip()
 
 

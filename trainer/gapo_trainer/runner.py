@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import json
 import logging
@@ -25,12 +24,14 @@ from typing import Any
 from gapo.digest import canonical_json, sha256_hex
 from gapo.errors import (
     DataError,
+    DiskFullError,
     GapoError,
     InputArtifactError,
     InvariantError,
     RetryableError,
     SpecError,
     StoreError,
+    is_disk_full,
 )
 from gapo.store import layout
 from gapo.store.claims import Fence
@@ -127,15 +128,14 @@ def as_gapo_error(error: BaseException) -> GapoError | None:
     """The error in the users' terms, where it has any."""
     import torch
 
+    if is_disk_full(error):
+        return DiskFullError(error)
     if isinstance(error, GapoError):
         return error
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return OutOfMemoryError(
             f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}"
         )
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    if full or "No space left" in str(error) or "os error 28" in str(error):
-        return StoreError(f"the disk is full: {' '.join(str(error).split())}; free some space and run again")
     return None
 
 
@@ -294,7 +294,11 @@ def _claim(number: int) -> Claim:
 
 
 def _terminate(scratch: Path, said: Mapping[str, Any]) -> None:
+    """Leaves the reason where the executor looks for it, in the room that it has kept there for a full disk."""
+    path = scratch / "termination.json"
+    data = json.dumps({**said, "message": str(said["message"])[:3000]}).encode()
     try:
-        (scratch / "termination.json").write_text(json.dumps(said)[:4096])
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.write(data.ljust(path.stat().st_size))
     except OSError:
         log.warning("the reason could not be written: %s", said)

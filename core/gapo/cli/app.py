@@ -10,7 +10,7 @@ import typer
 from gapo.cli.inspect import export, report, status
 from gapo.cli.run import run
 from gapo.cli.validate import plan, validate
-from gapo.errors import GapoError
+from gapo.errors import GapoError, RetryableError
 
 app = typer.Typer(
     name="gapo",
@@ -49,6 +49,10 @@ def main() -> None:
     except GapoError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.code)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"error: {name}{error.strerror or error}\n")
+        sys.exit(RetryableError.code)
 
 
 _OWN = {"run", "validate", "plan", "status", "report", "export"}

@@ -18,7 +18,15 @@ from gapo.cli.inspect import copy_export, look, out_folder
 from gapo.cli.options import Endpoint, Locations, Manifest, Region
 from gapo.cli.validate import ignored_here
 from gapo.cli.view import RunView
-from gapo.errors import DiskFullError, FencedError, GapoError, InputArtifactError, StoreError, is_disk_full
+from gapo.errors import (
+    DiskFullError,
+    FencedError,
+    GapoError,
+    InputArtifactError,
+    RetryableError,
+    StoreError,
+    is_disk_full,
+)
 from gapo.local.executor import Executor, Place
 from gapo.local.place import parse_locations, place_of, work_folder
 from gapo.local.processes import TrainerServer
@@ -29,6 +37,7 @@ from gapo.store.probe import probe_location
 from gapo.tasks import Kind, TaskKey
 
 INTERRUPTED = 130
+UNFORESEEN = 1
 
 
 def run(
@@ -124,14 +133,11 @@ def _exit_code(status: Status, place: Place, loaded: LoadedRun) -> int:
     if status.state is State.STALLED:
         return InputArtifactError.code
     seen, _ = look(loaded, place)
-    ends = [
-        a.ended for group in seen.attempts.values() for a in group if a.ended is not None and a.ended.charged
-    ]
-    last = max(
-        ends, key=lambda end: end.ended_at, default=None
-    )  # others were stopped because of it, free of charge
-    known = last is not None and last.code is not None and 64 <= last.code <= 75
-    return last.code if last is not None and last.code is not None and known else GapoError.code
+    ends = [a.ended for group in seen.attempts.values() for a in group if a.ended is not None]
+    # The others were stopped because of it, free of charge.
+    last = max((end for end in ends if end.charged), key=lambda end: end.ended_at, default=None)
+    code = None if last is None else last.code
+    return code if code is not None and 0 < code <= RetryableError.code else UNFORESEEN
 
 
 def _write_out(loaded: LoadedRun, place: Place, console: Console, out: Path, status: Status | None) -> None:

@@ -21,8 +21,8 @@ def probe_location(objects: Objects, token: str | None = None) -> None:
     """
     token = token or uuid.uuid4().hex
     twice, race = f".probe/{token}-twice", f".probe/{token}-race"
+    first = objects.create_or_read(twice, b"first")  # where this fails there is nothing to remove
     try:
-        first = objects.create_or_read(twice, b"first")
         second = objects.create(twice, b"second")
         if second or first != b"first" or objects.get(twice) != b"first":
             raise _unsafe(objects, "a second create of the same object replaced the first")
