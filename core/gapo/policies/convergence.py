@@ -108,7 +108,7 @@ def judge_convergence(
     if len(series) < settings.min_points:
         return Verdict(
             VerdictKind.CONTINUE,
-            f"{len(series)} evaluated stages; {settings.min_points} are needed before a run can count as settled",
+            f"{len(series)} of the {settings.min_points} evaluated stages that a run needs before it can count as settled",
             {"points": len(series)},
         )
     looks = [look_at(series[: len(series) - back], settings) for back in range(settings.looks)]
