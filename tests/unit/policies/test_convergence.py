@@ -55,8 +55,8 @@ def test_a_steady_gain_is_not_taken_for_noise() -> None:
 @pytest.mark.parametrize(
     ("rates", "kind", "words"),
     [
-        ([], "continue", "0 evaluated stages; 9 are needed"),
-        ([0.5] * 8, "continue", "8 evaluated stages; 9 are needed"),
+        ([], "continue", "0 of the 9 evaluated stages"),
+        ([0.5] * 8, "continue", "8 of the 9 evaluated stages"),
         ([0.5] * 9, "converged", "under 4.0 pp at 2 consecutive looks"),
         # +1 pp a stage: delta is 4 pp exactly, not below the threshold even without any error.
         ([0.50 + 0.01 * k for k in range(9)], "continue", "gained +4.0 pp"),
