@@ -80,9 +80,7 @@ def rollback_targets(spec: GapoRunSpec, seen: Seen, lineage: tuple[int, ...]) ->
 
 
 def _best(spec: GapoRunSpec, seen: Seen, lineage: tuple[int, ...]) -> int | None:
-    found = best_stage(
-        satisfactions(seen, lineage), lineage=lineage, flagged=flagged(spec, seen, lineage)
-    )
+    found = best_stage(satisfactions(seen, lineage), lineage=lineage, flagged=flagged(spec, seen, lineage))
     return found.stage if found else None
 
 
