@@ -177,8 +177,8 @@ def test_a_reward_model_that_does_not_pass_its_gate_ends_the_run_and_names_the_f
     assert ended.code == 73
     message = ended.message()
     assert "rm-warmup failed for good with exit 73" in message
-    for family in ("attributes", "length", "keywords"):
-        assert family in message
+    assert "family length.words is at" in message
+    assert "gate.onFail: warn" in message
     assert (user.folder / "out" / "smoke" / "report.html").exists()
     assert set(user.storage().manifests()) >= {"0/data"}
 
@@ -313,9 +313,9 @@ def test_an_s3_endpoint_that_is_down_ends_the_command_in_bounded_time(user: Benc
             "us-east-1",
         ),
         AWS_ACCESS_KEY_ID="key",
-        AWS_SECRET_ACCESS_KEY="secret",  # noqa: S106
+        AWS_SECRET_ACCESS_KEY="secret",
     )
-    assert time.monotonic() - began < 90
+    assert time.monotonic() - began < 60
     assert ended.code == 75
     assert "s3://bucket/runs" in ended.message()
     assert "Connection refused" in ended.message() or "connect" in ended.message()
