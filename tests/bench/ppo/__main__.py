@@ -129,6 +129,7 @@ def page(runs: dict[str, list[Result]], sizes: dict[str, int], missed: list[str]
     faster, smaller = ratios(runs, "trl", "gapo", "wall"), ratios(runs, "gapo", "trl", "peak_rss_mb")
     work, near = ratios(runs, "trl", "gapo", "cpu"), ratios(runs, "gapo", "bare", "wall")
     work_near = ratios(runs, "gapo", "bare", "cpu")
+    floor, work_floor = ratios(runs, "trl", "bare", "wall"), ratios(runs, "trl", "bare", "cpu")
     return f"""# PPO iterations beside trl's
 
 Written by `make bench-ppo`. Machine: {machine()}. Versions: {versions}{"" if same else " (gapo's differ)"}.
@@ -136,7 +137,7 @@ trl 1.12.0 is the last release with a PPO trainer (`trl.experimental.ppo`).
 
 **Result: {shown(faster, ".2f")} times trl's episodes a second, with {shown(smaller, ".2f")} times its memory** \
 (median of {REPEATS} repeats, least and most in brackets). The bar is {SPEED:g} times at no more memory: \
-{"missed" if missed else "met"}.
+{"missed: " + "; ".join(dict.fromkeys(missed)) if missed else "met"}.
 
 | median of {REPEATS} processes | gapo | trl | bare loop |
 |---|---:|---:|---:|
@@ -152,10 +153,11 @@ trl 1.12.0 is the last release with a PPO trainer (`trl.experimental.ppo`).
 | peak RSS, MB | {column(lambda rs: f"{median(r['peak_rss_mb'] for r in rs):.0f}")} |
 | – of it after imports | {median(r["imports_rss_mb"] for r in runs["gapo"]):.0f} | {median(r["imports_rss_mb"] for r in runs["trl"]):.0f} | |
 
-Ratios are formed within a repeat, whose processes follow each other, so that the load of the machine touches both; \
-absolute figures are this machine's on that day. By processor time, which a busy machine distorts less, \
-gapo does a step in 1/{shown(work, ".2f")} of trl's. \
-Against the bare loop gapo takes {shown(near, ".2f")} times the wall time, {shown(work_near, ".2f")} times the processor time.
+Ratios are formed within a repeat, whose processes follow each other. Other load comes and goes between them all the \
+same: where the brackets are wide, the machine was busy, and processor time is the steadier measure. By it, trl takes \
+{shown(work, ".2f")} times gapo's. Against the bare loop gapo takes {shown(near, ".2f")} times the wall time and \
+{shown(work_near, ".2f")} times the processor time; trl takes {shown(floor, ".2f")} and {shown(work_floor, ".2f")} times. \
+The last figure is the most that any loop over these modules could gain on trl without doing less arithmetic.
 
 ## The workload
 
@@ -186,6 +188,8 @@ the entropy in the update.
 the 32 tokens as the end of the response; the reward model reads EOS in its place. Scores differ by that, work does not.
 - trl needs `per_device_train_batch_size` 64 to take four optimiser steps; its micro-batches are then 16 rows, as gapo's.
 - trl's module functions for generation, forward and reward are wrapped by clocks (microseconds a step).
+- Sleeping OpenMP threads are not torch's default. With spinning ones, on a machine that does other work, the same \
+process differs from itself several times over, and no comparison holds.
 - Tiny models on a processor measure a loop's overhead. Nothing here says how either does on GPUs.
 """
 
