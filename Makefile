@@ -60,6 +60,9 @@ check-quickstart: env ## The quickstart on three seeds: does the exported stage 
 check-micro: env ## The positive control: PPO with the verifier as reward, and every arm (25 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_micro --write docs/benchmarks/micro.md
 
+test-kill: env ## Kill the quickstart run at twenty moments and compare it with one left alone (half an hour)
+	GAPO_KILL_MANIFEST=examples/quickstart.yaml GAPO_TEST_PATIENCE=7200 $(BIN)/python -m pytest -m slow tests/slow/test_kill.py
+
 bench-ppo: env ## PPO iterations beside trl's, which gets an environment of its own (6 minutes)
 	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(CACHE)/bench-trl
 	$(UV) pip sync --quiet --require-hashes --python $(CACHE)/bench-trl requirements/bench-trl.txt

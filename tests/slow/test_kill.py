@@ -14,6 +14,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -99,7 +100,7 @@ def choose_kills(tasks: list[str], seed: int) -> dict[str, list[Kill]]:
 
     def kill(victim: Literal["task", "executor", "other"], task: str) -> Kill:
         moments = MOMENTS.get(task.partition("/")[2], ("start", "progress", "resume"))
-        return Kill(victim, task, rng.choice(moments), rng.uniform(0.05, 0.6))
+        return Kill(victim, task, rng.choice(moments), rng.uniform(0.05, 0.5))
 
     one_each = [rng.choice(by_kind[kind]) for kind in KINDS]
     others = rng.sample([task for task in tasks if task not in one_each], EACH - len(KINDS))
@@ -113,7 +114,7 @@ def choose_kills(tasks: list[str], seed: int) -> dict[str, list[Kill]]:
         # A later attempt goes on from a resume point and may need little more than its start.
         first = not queues[one.task]
         queues[one.task].append(
-            replace(one, share=one.share / (1 if first else 6), latest=0.7 if first else 0.1)
+            replace(one, share=one.share / (1 if first else 6), latest=0.5 if first else 0.1)
         )
     for task in rng.sample(killed_tasks, EACH - len(KINDS)):
         place = next(i for i, one in enumerate(queues[task]) if one.victim == "task")
@@ -128,6 +129,11 @@ def processor_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def freeze(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)
 
 
 def run_undisturbed(folder: Bench, manifest: Path) -> dict[str, float]:
@@ -210,16 +216,13 @@ class Watch:
             return self.take_over()
         victim = pid if kill.victim == "task" else self.process.pid
         assert victim is not None
-        try:
-            os.kill(victim, signal.SIGSTOP)
-        except ProcessLookupError:
-            queue.insert(0, kill)
-            return None
+        left = descendants(victim)
+        for one in (victim, *left):
+            freeze(one)
         if gone([victim]):
             queue.insert(0, kill)
             return None
         self.note(kill, attempt)
-        left = descendants(victim)
         os.kill(victim, signal.SIGKILL)
         if kill.victim == "executor":
             self.process.finish()
