@@ -23,7 +23,7 @@ from gapo.api.load import load_document, load_run
 from gapo.api.run import GapoRunSpec
 from gapo_trainer.constraints import FAMILIES, parse
 
-TO_COME = {"docs/images/quickstart.png"}
+TO_COME: set[str] = set()
 """Made from a real run, not by hand; checked once it is there."""
 CHEAP = ("gapo validate", "gapo plan", "gapo data", "gapo --help")
 PATHS = re.compile(r"(?:core|trainer|docs|tests|examples|requirements|\.ci)/[\w./-]*\w/?")
