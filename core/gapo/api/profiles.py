@@ -8,6 +8,7 @@ from typing import Any
 TINY: dict[str, Any] = {
     "sft": {"lr": 1e-3},
     "rewardModel": {"lr": 1e-3},
+    "adversarial": {"lr": 2e-4},
     "ppo": {
         "actorLr": 3e-4,
         "criticLr": 1e-3,

@@ -188,6 +188,9 @@ class Adversarial(ApiModel):
     """0 trains the reward model on with original pairs only: the control arm."""
     passing_label: Literal["zero", "drop", "half", "one"] = "zero"
     """The label of generated samples that the verifier passes; `zero` is the paper's, the others verifier-informed."""
+    lr: float | None = Field(None, gt=0)
+    """Learning rate of the reward model in the stages; `rewardModel.lr`, that of its warm-up, where unset. The tiny
+    profile sets 2e-4: a fifth of the warm-up's, which would unlearn the pairs before it learns from the samples."""
     samples_per_stage: int = Field(512, ge=16)
     """Prompts that each stage's final generator is sampled on, for the reward model."""
     replay: Replay = Replay()

@@ -214,6 +214,19 @@ def test_a_stage_reports_its_share_its_label_noise_and_fresh_samples_it_never_tr
     assert sum(shown["counts"]) == 6  # a fifth of 30
 
 
+def test_the_stages_have_a_learning_rate_of_their_own_where_one_is_given(tmp_path, data, warm):
+    samples = write_samples(tmp_path / "samples", data, count=30)
+    inputs = {"data": data, "rm": warm, "samples": samples}
+
+    def moved(name, **adversarial):
+        ctx = context(tmp_path, Kind.RM, stage_params(**adversarial), inputs, stage=1, name=name)
+        run_stage(ctx)
+        before, after = (load_file(folder / "rm" / "model.safetensors") for folder in (warm, ctx.out))
+        return max(float((after[key] - before[key]).abs().max()) for key in before)
+
+    assert moved("tiny", lr=1e-7) < 1e-5 < moved("unset")
+
+
 def test_verifier_informed_labels_lower_the_achieved_share(tmp_path, data, warm):
     samples = write_samples(tmp_path / "samples", data, count=30, passing=0.5)
     inputs = {"data": data, "rm": warm, "samples": samples}

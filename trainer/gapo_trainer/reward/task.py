@@ -148,7 +148,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
     trainer, held_out = _trainer(
         ctx,
         spec,
-        _engine(model, spec),
+        _engine(model, spec, adversarial.lr),
         encoder,
         rows,
         corpus,
@@ -214,8 +214,8 @@ def _corpus(encoder: PairEncoder, rows: Sequence[Row | Generated]) -> Corpus:
     return Corpus(encoder, [(row.prompt, row.response) for row in rows])
 
 
-def _engine(model: RewardModel, spec: RewardModelSpec) -> Engine[RewardModel]:
-    optim = Optim(spec.lr, betas=(0.9, 0.98), eps=1e-8, weight_decay=spec.weight_decay)
+def _engine(model: RewardModel, spec: RewardModelSpec, lr: float | None = None) -> Engine[RewardModel]:
+    optim = Optim(lr or spec.lr, betas=(0.9, 0.98), eps=1e-8, weight_decay=spec.weight_decay)
     return Engine(model, optim, name="rm")
 
 
