@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +103,7 @@ def descendants(pid: int) -> list[int]:
 
 def gone(pids: list[int]) -> bool:
     """True once none of them lives; a zombie lives no more."""
-    return not any(psutil.pid_exists(pid) and _state(pid) not in ("Z", "") for pid in pids)
+    return all(_state(pid) in ("Z", "") for pid in pids)
 
 
 def _state(pid: int) -> str:
