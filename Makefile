@@ -43,7 +43,7 @@ unit: env ## Fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" tests/unit
 
 slow: env ## Tests that train, kill or drive a browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or browser" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or browser" --durations=15 tests
 
 lock: $(UV) ## Compile requirements/dev.txt anew from pyproject.toml
 	$(UV) pip compile pyproject.toml --quiet -c requirements/constraints.txt --all-extras --generate-hashes \

@@ -126,7 +126,7 @@ def test_a_run_in_a_bucket(user: Bench) -> None:
             endpoint_url=endpoint,
             region_name="eu-central-1",
             aws_access_key_id="testing",
-            aws_secret_access_key="testing",  # noqa: S106
+            aws_secret_access_key="testing",
         )
         where = {"LocationConstraint": "eu-central-1"}
         client.create_bucket(Bucket="my-bucket", CreateBucketConfiguration=where)

@@ -40,7 +40,7 @@ def moto_endpoint() -> Iterator[str]:
         endpoint_url=endpoint,
         region_name="us-east-1",
         aws_access_key_id="test",
-        aws_secret_access_key="test",  # noqa: S106
+        aws_secret_access_key="test",
     )
     client.create_bucket(Bucket=BUCKET)
     yield endpoint
