@@ -61,12 +61,9 @@ def serve() -> None:
 def warm_up() -> None:
     """Imports what every task needs, so that a fork starts with it."""
     import torch  # noqa: F401
-    import transformers
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertModel, LlamaForCausalLM  # noqa: F401
 
     import gapo_trainer.tasks  # noqa: F401
-
-    transformers.logging.set_verbosity_error()
 
 
 def _fork(message: dict[str, Any], children: dict[int, str]) -> None:
