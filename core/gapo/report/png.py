@@ -294,13 +294,12 @@ def _fidelity(axes: Axes, facts: Facts) -> None:
     for rows, _, color in drawn:
         _with_interval(axes, rows, color)
     _stage_axis(axes, [row["stage"] for rows, _, _ in drawn for row in rows])
-    axes.set_ylim(0, 1.02)
+    axes.set_ylim(0, 1.12)
     axes.axhline(0.5, color=COLORS["red"], lw=0.9, ls=(0, (5, 3)))
     axes.annotate("chance", (axes.get_xlim()[0], 0.5), xytext=(3, 3), textcoords="offset points", fontsize=8.5, color=COLORS["red"])  # fmt: skip
     wide = [(rows[-1]["stage"], rows[-1]["value"], label, COLORS[color]) for rows, label, color in drawn]
-    low, high = axes.get_ylim()
     places = sorted(wide, key=lambda e: e[1])
-    heights = spread([e[1] for e in places], 0.13, low + 0.05, high)
+    heights = spread([e[1] for e in places], 0.13, 0.05, 1.0)  # clear of the subtitle above
     for (x, _, text, ink), y in zip(places, heights, strict=True):
         axes.annotate(text, (x, y), xytext=(8, 0), textcoords="offset points", color=ink, fontsize=9, fontweight="bold",
                       va="center", linespacing=1.05, annotation_clip=False)  # fmt: skip
