@@ -1,11 +1,12 @@
 """The trainer's real server and runner around tasks that take milliseconds: `python -m tests.unit.local.instant`.
 
 Each task counts to `STEPS`, may save resume points, and leaves one small file. `GAPO_INSTANT` (JSON) makes attempts
-fail: {"<stage>/<kind>/<attempt>": "exit:65" | "raise" | "sigkill" | "hang" | "linger" | "badinput:<input>"}.
+fail: {"<stage>/<kind>/<attempt>": "exit:65" | "full" | "raise" | "sigkill" | "hang" | "linger" | "badinput:<input>"}.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -67,6 +68,8 @@ def misbehave(ctx: TaskContext) -> None:
             raise DataError("rows.jsonl line 3: label is missing")
         case ("exit", _, "73"):
             raise GateError("the gate was not passed: keywords.forbidden_words 0.51")
+        case ("full", _, _):
+            raise OSError(errno.ENOSPC, "No space left on device", str(ctx.out))
         case ("raise", _, _):
             raise RuntimeError("a bug")
         case ("sigkill", _, _):

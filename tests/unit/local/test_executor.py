@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from gapo.api.load import LoadedRun, load_document
-from gapo.errors import FencedError
-from gapo.local.executor import Executor, Place, View
+from gapo.errors import DiskFullError, FencedError
+from gapo.local.executor import Executor, Place, View, own_folder
 from gapo.local.place import parse_locations, place_of
 from gapo.local.processes import TrainerServer
 from gapo.observe import Observer
@@ -134,6 +134,38 @@ def test_bad_data_ends_the_run_at_once_with_the_tasks_own_words(machine: Machine
     status = machine.run()
     assert status.state is State.FAILED
     assert status.message == "data failed for good with exit 65: rows.jsonl line 3: label is missing"
+
+
+def test_a_full_disk_ends_the_executor_at_once_and_the_next_one_goes_on(machine: Machine) -> None:
+    machine.misbehave({"0/data/0": "full"})
+    with pytest.raises(DiskFullError, match=r"the disk is full: .*out.*; free some space, then run the same"):
+        machine.run(stages=0)
+    assert machine.run(stages=0).state is State.SUCCEEDED
+    assert machine.causes(0, Kind.DATA) == ["retryable", "committed"]
+
+
+def test_a_failed_run_that_is_started_again_tries_the_failed_task_anew(machine: Machine) -> None:
+    machine.misbehave({"0/data/0": "exit:65"})
+    assert machine.run(stages=0).state is State.FAILED
+    assert machine.run(stages=0).state is State.SUCCEEDED
+    assert machine.causes(0, Kind.DATA) == ["permanent", "committed"]
+
+
+def test_executors_on_one_run_leave_each_others_files_alone_and_remove_those_of_the_dead(
+    tmp_path: Path,
+) -> None:
+    abandoned = tmp_path / "tasks-00"
+    (abandoned / "inputs").mkdir(parents=True)
+    abandoned.with_suffix(".lock").touch()
+    with own_folder(tmp_path) as first:
+        assert not abandoned.exists()
+        (first / "kept").touch()
+        with own_folder(tmp_path) as second:
+            assert second != first
+            assert (first / "kept").exists()
+        assert not second.exists()
+        assert (first / "kept").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_gate_that_is_not_passed_ends_the_run_and_names_the_family(machine: Machine) -> None:

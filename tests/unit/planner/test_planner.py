@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -215,6 +216,21 @@ def test_a_failing_task_is_tried_again_after_a_pause_and_then_fails_the_run() ->
         world.now += timedelta(minutes=10)
     assert waiting.status.state is State.FAILED
     assert "scheduling.maxFailures" in waiting.status.message
+
+
+@pytest.mark.parametrize("cause", [Cause.PERMANENT, Cause.FAILED])
+def test_a_failure_before_the_run_was_started_again_counts_no_more(cause: Cause) -> None:
+    world = World(spec_of(scheduling={"maxFailures": 0}))
+    world.apply(world.plan())
+    key = TaskKey(0, Kind.DATA)
+    world.end(key, 0, cause, charged=True)
+    assert world.plan().status.state is State.FAILED
+    world.attempts[key] = [replace(attempt, forgiven=True) for attempt in world.attempts[key]]
+    made = world.plan()
+    assert [(task.key, task.attempt) for task in made.start] == [(key, 1)]
+    world.apply(made)
+    world.end(key, 1, cause, charged=True)
+    assert world.plan().status.state is State.FAILED
 
 
 @settings(max_examples=60, deadline=None)
