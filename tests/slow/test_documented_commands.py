@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -55,7 +56,15 @@ def succeed(user: Bench, command: str) -> str:
 
 
 def test_what_make_quickstart_runs_leaves_report_and_model(user: Bench) -> None:
-    shown = subprocess.run(["make", "-n", "quickstart"], cwd=ROOT, check=True, capture_output=True, text=True)
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "-n", "quickstart"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        # As in a shell of the user's own, also where `make test` runs this.
+        env={name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))},
+    )
     command = shown.stdout.strip().splitlines()[-1]
     assert command == ".venv/bin/gapo run examples/quickstart.yaml"
 
