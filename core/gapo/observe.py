@@ -77,7 +77,6 @@ class Observer:
             task_digest=manifest.task_digest,
             inputs={n: InputRef(key=r.key, sha256=r.sha256) for n, r in manifest.inputs.items()},
             metrics=manifest.metrics,
-            objects=frozenset(manifest.objects),
         )
 
     def refresh_decision(self, stage: int) -> None:

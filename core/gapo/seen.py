@@ -27,8 +27,6 @@ class Committed:
     task_digest: str
     inputs: Mapping[str, InputRef]
     metrics: Mapping[str, float]
-    objects: frozenset[str] = frozenset()
-    """Relative names of its files."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,6 @@ class AttemptSeen:
     """Key of the manifest that the attempt found corrupt (exit 66)."""
     forgiven: bool = False
     """It ended before a person started the run again: a failure then says nothing about now."""
-    started_at: float | None = None
 
 
 @dataclass(frozen=True)

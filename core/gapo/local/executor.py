@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gapo.digest import canonical_json, sha256_hex
-from gapo.errors import DiskFullError, FencedError
+from gapo.errors import DiskFullError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.observe import Observer
 from gapo.planner import Plan, Revocation, RunFacts, State, Status, plan
@@ -30,7 +30,7 @@ from gapo.store.commit import last_resume_point
 from gapo.store.objects import Objects
 from gapo.store.once import create_once
 from gapo.store.records import Decision, Ended, Revoked
-from gapo.tasks import Task, TaskKey
+from gapo.tasks import Task
 
 ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
 GRACE_SECONDS = 20.0
@@ -346,6 +346,3 @@ def _termination(scratch: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}
-
-
-__all__ = ["Executor", "FencedError", "Launched", "Place", "TaskKey", "View"]
