@@ -157,7 +157,8 @@ Ratios are formed within a repeat, whose processes follow each other. Other load
 same: where the brackets are wide, the machine was busy, and processor time is the steadier measure. By it, trl takes \
 {shown(work, ".2f")} times gapo's. Against the bare loop gapo takes {shown(near, ".2f")} times the wall time and \
 {shown(work_near, ".2f")} times the processor time; trl takes {shown(floor, ".2f")} and {shown(work_floor, ".2f")} times. \
-The last figure is the most that any loop over these modules could gain on trl without doing less arithmetic.
+The bare loop cuts every operation over the threads, as trl does and as torch does by default; gapo gives actor and \
+critic a thread each, which is how it can be faster ([0010](../decisions/0010-two-lanes.md)).
 
 ## The workload
 
@@ -187,6 +188,7 @@ the entropy in the update.
 - The special tokens lie outside the policy's vocabulary, so that neither can sample one. gapo then counts the last of \
 the 32 tokens as the end of the response; the reward model reads EOS in its place. Scores differ by that, work does not.
 - trl needs `per_device_train_batch_size` 64 to take four optimiser steps; its micro-batches are then 16 rows, as gapo's.
+- gapo computes actor and critic at the same time, a thread each; trl holds both in one module and one backward pass.
 - trl's module functions for generation, forward and reward are wrapped by clocks (microseconds a step).
 - Sleeping OpenMP threads are not torch's default. With spinning ones, on a machine that does other work, the same \
 process differs from itself several times over, and no comparison holds.

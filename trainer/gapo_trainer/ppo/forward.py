@@ -159,6 +159,16 @@ class MicroBatch:
         return self.spread(values.flatten()[self.before])
 
 
+def put(into: Tensor, rows: Tensor, values: Tensor) -> None:
+    """into [n, t], values [b, t'] with t' <= t: writes the rows."""
+    into[rows.to(into.device), : values.shape[1]] = values.to(into.dtype)
+
+
+def take(x: Tensor, micro: MicroBatch) -> Tensor:
+    """[n, t] -> the micro-batch's rows and columns [b, t']."""
+    return x[micro.rows.to(x.device), : micro.mask.shape[1]]
+
+
 def _hidden(body: nn.Module, input_ids: Tensor, position_ids: Tensor) -> Tensor:
     # Padding is on the right, where a causal model cannot see it: no attention mask, and the fast kernels.
     output: Any = body(input_ids=input_ids, attention_mask=None, position_ids=position_ids, use_cache=False)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +23,15 @@ from gapo.api.training import Ppo, Stages
 from gapo_trainer.engine import Engine
 from gapo_trainer.models import Critic
 from gapo_trainer.ppo import math as ppo
-from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences, micro_batches
+from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences, micro_batches, put
+from gapo_trainer.ppo.lanes import in_lanes
 from gapo_trainer.ppo.rewards import Terminal, terminal
 from gapo_trainer.ppo.rollouts import Kept, Rollouts, Sampler
 from gapo_trainer.ppo.scorer import Scorer
+from gapo_trainer.ppo.update import PolicyTargets, ValueTargets, add, policy_step, value_step
 from gapo_trainer.rng import generator
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -142,17 +148,16 @@ class PpoTrainer:
             plan = self._cut(sequences.lengths, f"critic-warmup-{index}", 0)
             values = torch.zeros_like(rewards)
             for micro in _flat(plan):
-                batch = MicroBatch.of(sequences, micro)
-                _put(values, micro, self._values(batch))
+                with torch.no_grad():
+                    put(values, micro, MicroBatch.of(sequences, micro).values(self.critic.model))
             _, returns = ppo.gae(values, rewards, mask, self.cfg.gamma, self.cfg.lambda_)
             variance = ppo.explained_variance(values, returns, mask, self.critic.all_reduce)
             metrics.setdefault("critic/warmup_explained_variance_before", variance)
             for minibatch in plan:
                 weights = self._weights(mask, minibatch, "token")
-                for i, micro in enumerate(minibatch):
-                    batch = MicroBatch.of(sequences, micro)
-                    self._value_backward(batch, values, returns, weights, 0.0, last=i == len(minibatch) - 1)
-                self.critic.step(self._lr_factor(self.critic.steps, 0.0))
+                micros = [MicroBatch.of(sequences, rows) for rows in minibatch]
+                targets = ValueTargets(values, returns, weights)
+                value_step(self.critic, micros, targets, 0.0, self._lr_factor(self.critic.steps, 0.0))
             metrics["critic/warmup_explained_variance"] = variance
         return metrics
 
@@ -221,15 +226,25 @@ class PpoTrainer:
         sequences = rollouts.sequences(device)
         mask = sequences.mask
         old, entropy, values, reference, start = (torch.zeros(mask.shape, device=device) for _ in range(5))
-        for micro in _flat(plan):
-            batch = MicroBatch.of(sequences, micro)
-            logprobs, h = batch.logprobs_and_entropy(self.actor.model, self.temperature)
-            _put(old, micro, logprobs)
-            _put(entropy, micro, h)
-            _put(values, micro, self._values(batch))
-        self._reference_logprobs(self.reference, sequences, plan, reference)
-        if self.start is not None:
-            self._reference_logprobs(self.start, sequences, plan, start)
+        micros = [MicroBatch.of(sequences, rows) for rows in _flat(plan)]
+
+        def policy(micro: MicroBatch) -> None:
+            logprobs, h = micro.logprobs_and_entropy(self.actor.model, self.temperature)
+            put(old, micro.rows, logprobs)
+            put(entropy, micro.rows, h)
+
+        def value(micro: MicroBatch) -> None:
+            put(values, micro.rows, micro.values(self.critic.model))
+
+        def other(model: Policy, into: Tensor, micro: MicroBatch) -> None:
+            with self.actor.autocast():
+                put(into, micro.rows, micro.logprobs(model, self.temperature))
+
+        self._side_by_side(*(partial(work, micro) for micro in micros for work in (policy, value)))
+        for model, into in ((self.reference, reference), (self.start, start)):
+            if model is not None:
+                with _on(model, device):
+                    self._side_by_side(*(partial(other, model, into, micro) for micro in micros))
         kl_reference = old - reference
         return Batch(
             sequences=sequences,
@@ -242,21 +257,6 @@ class PpoTrainer:
             kl_reference=kl_reference,
             kl_start=kl_reference if self.start is None else old - start,
         )
-
-    def _reference_logprobs(
-        self, policy: Policy, sequences: Sequences, plan: Sequence[Sequence[Tensor]], into: Tensor
-    ) -> None:
-        """Fills `into` [n, t] with a frozen model's logprobs; one that is offloaded comes in for just this."""
-        home = next(policy.parameters()).device
-        policy.to(into.device)
-        with self.actor.autocast():
-            for micro in _flat(plan):
-                _put(into, micro, MicroBatch.of(sequences, micro).logprobs(policy, self.temperature))
-        policy.to(home)
-
-    @torch.no_grad()
-    def _values(self, batch: MicroBatch) -> Tensor:
-        return batch.values(self.critic.model)
 
     # --- learning ---
 
@@ -280,22 +280,23 @@ class PpoTrainer:
                     if cfg.loss_reduction == "token"
                     else self._weights(batch.mask, minibatch, "token")
                 )
-                ratio_max = torch.zeros((), device=batch.mask.device)
-                for i, micro in enumerate(minibatch):
-                    last = i == len(minibatch) - 1
-                    micro_batch = MicroBatch.of(batch.sequences, micro)
-                    parts = self._policy_backward(micro_batch, batch, advantages, weights, last=last)
-                    parts |= self._value_backward(
-                        micro_batch, batch.values, returns, uniform, cfg.value_clip, last=last
-                    )
-                    ratio_max = torch.maximum(ratio_max, parts.pop("ppo/ratio_max"))
-                    for name, part in parts.items():
-                        sums[name] = sums[name] + part if name in sums else part
+                micros = [MicroBatch.of(batch.sequences, rows) for rows in minibatch]
                 done = (iteration + (epoch + number / len(plan)) / cfg.epochs) / self.stages.iterations
-                norms[0] += self.actor.step(self._lr_factor(self.actor.steps, done))
-                norms[1] += self.critic.step(self._lr_factor(self.critic.steps, done))
+                policy, value = self._side_by_side(
+                    partial(
+                        policy_step, self.actor, micros,
+                        PolicyTargets(batch.old_logprobs, batch.sampled_logprobs, advantages, weights),
+                        cfg, self.temperature, self._lr_factor(self.actor.steps, done),
+                    ),
+                    partial(
+                        value_step, self.critic, micros, ValueTargets(batch.values, returns, uniform),
+                        cfg.value_clip, self._lr_factor(self.critic.steps, done),
+                    ),
+                )  # fmt: skip
+                add(sums, policy.sums | value.sums)
+                norms = [norms[0] + policy.grad_norm, norms[1] + value.grad_norm]
                 if epoch == number == 0:
-                    first = float(ratio_max)
+                    first = policy.ratio_max
                 steps += 1
         metrics = {name: float(self.actor.all_reduce(total)) / steps for name, total in sums.items()}
         tokens = float(batch.sequences.lengths.sum()) * cfg.epochs
@@ -306,29 +307,12 @@ class PpoTrainer:
             "ppo/trained_tokens": float(self.actor.all_reduce(torch.tensor(tokens, dtype=torch.float64))),
         }
 
-    def _policy_backward(
-        self, micro: MicroBatch, batch: Batch, advantages: Tensor, weights: Tensor, *, last: bool
-    ) -> dict[str, Tensor]:
-        if self.cfg.entropy_coef:
-            logprobs, entropy = micro.logprobs_and_entropy(self.actor.model, self.temperature)
-        else:
-            logprobs, entropy = micro.logprobs(self.actor.model, self.temperature), None
-        old, sampled, advantages, weights = (
-            _take(x, micro) for x in (batch.old_logprobs, batch.sampled_logprobs, advantages, weights)
-        )
-        inputs = ppo.PolicyInputs(logprobs, entropy, old, sampled, advantages, weights)
-        loss, metrics = ppo.policy_loss(inputs, self.cfg)
-        self.actor.backward(loss, last=last)
-        return metrics
-
-    def _value_backward(
-        self, micro: MicroBatch, old: Tensor, returns: Tensor, weights: Tensor, clip: float, *, last: bool
-    ) -> dict[str, Tensor]:
-        values = micro.values(self.critic.model)
-        inputs = ppo.ValueInputs(values, *(_take(x, micro) for x in (old, returns, weights)))
-        loss, metrics = ppo.value_loss(inputs, clip)
-        self.critic.backward(loss, last=last)
-        return metrics
+    def _side_by_side(self, *works: Callable[[], T]) -> list[T]:
+        """Actor's and critic's work at the same time where that is safe: one process (a sharded backward holds
+        collectives, in the order of the calls) on a CPU (a GPU has its work queued in any case)."""
+        if self.actor.world > 1 or self.actor.device.type != "cpu":
+            return [work() for work in works]
+        return in_lanes(*works)
 
     def _lr_factor(self, steps: int, done: float) -> float:
         """Warm-up over the run's first optimiser steps; `linear` falls to 10 % over the stage (`done` 0 to 1)."""
@@ -396,15 +380,14 @@ def frozen(policy: Policy, device: torch.device) -> Policy:
     return policy.to(device)
 
 
+@contextmanager
+def _on(policy: Policy, device: torch.device) -> Iterator[None]:
+    """An offloaded model comes in for just this."""
+    home = next(policy.parameters()).device
+    policy.to(device)
+    yield
+    policy.to(home)
+
+
 def _flat(plan: Sequence[Sequence[Tensor]]) -> Iterator[Tensor]:
     return (micro for minibatch in plan for micro in minibatch)
-
-
-def _put(into: Tensor, rows: Tensor, values: Tensor) -> None:
-    """into [n, t], values [b, t'] with t' <= t: writes the rows."""
-    into[rows.to(into.device), : values.shape[1]] = values.to(into.dtype)
-
-
-def _take(x: Tensor, micro: MicroBatch) -> Tensor:
-    """[n, t] -> the micro-batch's rows and columns [b, t']."""
-    return x[micro.rows.to(x.device), : micro.mask.shape[1]]
