@@ -52,7 +52,7 @@ lock: $(UV) ## Compile requirements/dev.txt anew from pyproject.toml
 clean: ## Remove the environment and local outputs (./runs stays: it holds training)
 	rm -rf .venv out build *.egg-info
 
-.PHONY: check-quickstart check-micro test-kill bench-ppo paper-mini
+.PHONY: check-quickstart check-micro test-kill bench-ppo bench-ladder paper-mini
 
 check-quickstart: env ## The quickstart on three seeds: does the exported stage beat the SFT start? (15 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_quickstart --write docs/benchmarks/quickstart.md
@@ -67,3 +67,9 @@ bench-ppo: env ## PPO iterations beside trl's, which gets an environment of its 
 	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(CACHE)/bench-trl
 	$(UV) pip sync --quiet --require-hashes --python $(CACHE)/bench-trl requirements/bench-trl.txt
 	$(BIN)/python -m tests.bench.ppo --peer $(CACHE)/bench-trl/bin/python --write docs/benchmarks/ppo.md
+
+bench-ladder: env ## Which product grammars a reward model learns in eight minutes on two cores (half an hour)
+	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.ladder --write docs/benchmarks/ladder.md
+
+paper-mini: env ## Twelve stages on product descriptions, beside a frozen reward model (under 45 minutes)
+	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.paper_mini --write docs/benchmarks/paper-mini.md

@@ -7,8 +7,10 @@ one Accelerator binds `backward` to one model under the sharding back ends.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -18,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gapo.errors import DataError, InvariantError
+from gapo_trainer.lanes import in_lanes, lanes
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -90,6 +93,40 @@ class Engine(Generic[M]):
         with quiet:
             # Data parallelism averages gradients over processes; ours are shares of one sum.
             self.accelerator.backward(loss * self.world if self.world > 1 else loss)
+
+    @property
+    def alone(self) -> bool:
+        """True for one process on a CPU, where independent works may run side by side: a sharded backward holds
+        collectives, in the order of the calls, and a GPU has its work queued in any case."""
+        return self.world == 1 and self.device.type == "cpu"
+
+    def backward_all(self, losses: Sequence[Callable[[], Tensor]], *, side_by_side: bool = True) -> Tensor:
+        """Adds the gradients of a whole step's micro-batches, each a function that computes its loss; the losses' sum.
+
+        Two at a time where that is safe. A loss that draws random numbers must not run `side_by_side`.
+        """
+        if not (side_by_side and self.alone and lanes() > 1):
+            total = torch.zeros((), device=self.device)
+            for i, compute in enumerate(losses):
+                loss = compute()
+                self.backward(loss, last=i == len(losses) - 1)
+                total += loss.detach()
+            return total
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+
+        def gradients(compute: Callable[[], Tensor]) -> tuple[Tensor, Sequence[Tensor | None]]:
+            loss = compute()
+            return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        total = torch.zeros(())
+        for start in range(0, len(losses), lanes()):
+            # Added in the order of the micro-batches, not in that in which the lanes are done.
+            for loss, grads in in_lanes(*(partial(gradients, f) for f in losses[start : start + lanes()])):
+                total += loss
+                for parameter, grad in zip(parameters, grads, strict=True):
+                    if grad is not None:
+                        parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+        return total
 
     def step(self, lr_factor: float = 1.0) -> float:
         """Clips, steps and zeroes; the gradient's norm before clipping. Raises InvariantError when it is not finite."""

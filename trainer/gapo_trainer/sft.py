@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from gapo.api.training import Data, Ppo, Sft, Stages
 from gapo.errors import DataError, SpecError
 from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine, Optim
+from gapo_trainer.lanes import lanes
 from gapo_trainer.models import (
     build_generator,
     load_generator,
@@ -146,22 +148,26 @@ class SftTrainer:
         sequences = self.train.sequences(self._rows(state.step), self.engine.device)
         tokens = int(sequences.response_lengths.sum())
         mine = torch.arange(len(sequences.lengths))[self.engine.rank :: self.engine.world]
-        micros = micro_batches(sequences.lengths, mine, self.tokens_per_micro_batch)
-        total = torch.zeros((), device=self.engine.device)
-        for i, micro in enumerate(micros):
-            loss = nll(self.engine.model, MicroBatch.of(sequences, micro)) / tokens
-            self.engine.backward(loss, last=i == len(micros) - 1)
-            total += loss.detach()
+        mine = mine[torch.argsort(sequences.lengths[mine], stable=True)]
+        parts = torch.tensor_split(mine, lanes()) if self.engine.alone else (mine,)
+        micros = [
+            m for part in parts for m in micro_batches(sequences.lengths, part, self.tokens_per_micro_batch)
+        ]
+        total = self.engine.backward_all(
+            [partial(self._loss, sequences, micro, tokens) for micro in micros if len(micro)]
+        )
         self.engine.step(self._lr_factor(state.step))
         state.step += 1
         state.loss_sum += float(self.engine.all_reduce(total))
         state.loss_steps += 1
         state.trained_tokens += int(sequences.lengths.sum())
 
+    def _loss(self, sequences: Sequences, micro: Tensor, tokens: int) -> Tensor:
+        return nll(self.engine.model, MicroBatch.of(sequences, micro)) / tokens
+
     @torch.no_grad()
     def val_loss(self) -> float:
         """Mean negative log-likelihood a response token on held-out rows, nats."""
-        self.engine.module.train(False)
         sequences = self.val.sequences(range(len(self.val)), self.engine.device)
         total = torch.zeros((), device=self.engine.device)
         with self.engine.autocast():
@@ -169,7 +175,6 @@ class SftTrainer:
                 sequences.lengths, torch.arange(len(self.val)), self.tokens_per_micro_batch
             ):
                 total += nll(self.engine.module, MicroBatch.of(sequences, micro))
-        self.engine.module.train(True)
         return float(total) / int(sequences.response_lengths.sum())
 
     def look(self) -> dict[str, float]:
@@ -234,14 +239,14 @@ def run(ctx: TaskContext) -> dict[str, float]:
         trainer.state = State(**held)
         trainer.engine.load(resumed)
     state, look_every = trainer.state, max(1, trainer.steps // LOOKS)
-    trainer.engine.model.train(True)
+    # No dropout, as in PPO: a step depends on its batch alone.
+    trainer.engine.model.train(False)
     while state.step < trainer.steps:
         trainer.step()
         if state.step % look_every == 0 or state.step == trainer.steps:
             ctx.report({"fraction": state.step / trainer.steps, "metrics": trainer.look()})
         if trainer.engine.all_reduce(torch.tensor(float(ctx.resume.due()))) > 0:
             _checkpoint(ctx, trainer, tokenizer)
-    trainer.engine.model.train(False)
     if not state.rows:
         trainer.look()
     last = state.rows[-1]

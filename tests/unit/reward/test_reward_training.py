@@ -146,8 +146,12 @@ def test_weak_families_are_drawn_four_times_as_often():
     assert weights == {"length": 1.0, "forbidden": 4.0, "value": 4.0}
 
 
-@pytest.mark.parametrize("stop_at", [1, 7])
-def test_a_resumed_warm_up_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path, data, stop_at):
+@pytest.mark.parametrize(("stop_at", "count"), [(1, 1), (7, 1), (7, 2)])
+def test_a_resumed_warm_up_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    tmp_path, data, stop_at, count, threads
+):
+    threads(count)
+
     def train(name, at):
         params = {
             "rewardModel": RM | {"warmup": {"steps": 14, "mismatchedShare": 0.5, "gate": {"onFail": "warn"}}}

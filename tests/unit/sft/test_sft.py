@@ -106,8 +106,12 @@ def test_a_later_stage_trains_on_as_many_rows_as_ppo_would_see(tmp_path, data):
     assert lines_of(second.out / "metrics.jsonl")[0]["sft/val_loss"] < before + 0.2
 
 
-@pytest.mark.parametrize("stop_at", [1, 7])
-def test_a_resumed_task_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path, data, stop_at):
+@pytest.mark.parametrize(("stop_at", "count"), [(1, 1), (7, 1), (7, 2)])
+def test_a_resumed_task_ends_bit_for_bit_where_an_uninterrupted_one_does(
+    tmp_path, data, stop_at, count, threads
+):
+    threads(count)
+
     def train(name, at):
         ctx = context(tmp_path, Kind.SFT, params(), {"data": data}, name=name, stop_at=at)
         return ctx, run(ctx)

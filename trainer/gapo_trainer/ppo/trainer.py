@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from gapo.api.training import Ppo, Stages
 from gapo_trainer.engine import Engine
+from gapo_trainer.lanes import in_lanes
 from gapo_trainer.models import Critic
 from gapo_trainer.ppo import math as ppo
 from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences, micro_batches, put
-from gapo_trainer.ppo.lanes import in_lanes
 from gapo_trainer.ppo.rewards import Terminal, terminal
 from gapo_trainer.ppo.rollouts import Kept, Rollouts, Sampler
 from gapo_trainer.ppo.scorer import Scorer
@@ -308,9 +308,8 @@ class PpoTrainer:
         }
 
     def _side_by_side(self, *works: Callable[[], T]) -> list[T]:
-        """Actor's and critic's work at the same time where that is safe: one process (a sharded backward holds
-        collectives, in the order of the calls) on a CPU (a GPU has its work queued in any case)."""
-        if self.actor.world > 1 or self.actor.device.type != "cpu":
+        """Actor's and critic's work at the same time where that is safe."""
+        if not self.actor.alone:
             return [work() for work in works]
         return in_lanes(*works)
 

@@ -163,12 +163,15 @@ def collate(pairs: Sequence[Pair], pad_id: int, device: torch.device | str = "cp
     return Inputs(ids.to(device), lengths.to(device), starts.to(device))
 
 
-def by_length(pairs: Sequence[Pair], max_tokens: int) -> list[list[int]]:
-    """Indices of `pairs` in batches of similar length, each of at most `max_tokens` padded tokens (at least one row)."""
+def by_length(pairs: Sequence[Pair], max_tokens: int, at_least: int = 1) -> list[list[int]]:
+    """Indices of `pairs` in batches of similar length, each of at most `max_tokens` padded tokens (at least one row);
+    `at_least` so many batches, where there are so many pairs."""
     order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].ids))
+    most = -(-len(order) // at_least)
     batches: list[list[int]] = []
     for i in order:
-        if not batches or (len(batches[-1]) + 1) * len(pairs[i].ids) > max_tokens:
+        size = len(batches[-1]) if batches else most
+        if size == most or (size + 1) * len(pairs[i].ids) > max_tokens:
             batches.append([])
         batches[-1].append(i)
     return batches

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from gapo.api.models import Gate
 from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine
+from gapo_trainer.lanes import lanes
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward.batches import Item, Planner
 from gapo_trainer.reward.encode import Corpus, Pair, by_length, collate
@@ -160,16 +162,20 @@ class BceTrainer:
         targets = torch.tensor([item.target for item in mine], device=self.engine.device)
         smoothing = self.schedule.label_smoothing
         targets = targets * (1 - smoothing) + 0.5 * smoothing
-        micros = by_length(pairs, TOKENS_PER_MICRO_BATCH)
-        total = torch.zeros((), device=self.engine.device)
-        with torch.random.fork_rng(enabled=self.schedule.dropout):
-            if self.schedule.dropout:
+
+        def loss(rows: list[int]) -> Tensor:
+            logits = self.engine.model(collate([pairs[r] for r in rows], self.pad, self.engine.device))
+            return bce(logits, targets[rows]) / len(items)
+
+        dropout = self.schedule.dropout
+        side_by_side = self.engine.alone and not dropout
+        micros = by_length(pairs, TOKENS_PER_MICRO_BATCH, at_least=lanes() if side_by_side else 1)
+        with torch.random.fork_rng(enabled=dropout):
+            if dropout:
                 torch.manual_seed(stream(self.seed, self.stage, f"rm-dropout-{self.engine.rank}", step))
-            for i, rows in enumerate(micros):
-                logits = self.engine.model(collate([pairs[r] for r in rows], self.pad, self.engine.device))
-                loss = bce(logits, targets[rows]) / len(items)
-                self.engine.backward(loss, last=i == len(micros) - 1)
-                total += loss.detach()
+            total = self.engine.backward_all(
+                [partial(loss, rows) for rows in micros], side_by_side=side_by_side
+            )
         return float(self.engine.all_reduce(total)), sum(len(p.ids) for p in everyone)
 
     def _pairs(self, items: Sequence[Item]) -> list[Pair]:

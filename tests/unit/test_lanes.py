@@ -1,23 +1,17 @@
-"""Works side by side: order, errors, each lane's share of the threads, and PPO's exactness with two lanes."""
+"""Works side by side: order, errors, each lane's share of the threads, and training's exactness with two lanes."""
 
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 import torch
 from tests.unit.ppo.tiny_ppo import tiny_folder, tiny_trainer
 
-from gapo_trainer.ppo.lanes import in_lanes
+from gapo_trainer.engine import Engine, Optim
+from gapo_trainer.lanes import in_lanes
 from gapo_trainer.ppo.trainer import RATIO_FIRST
-
-
-@pytest.fixture
-def threads():
-    """Sets the calling thread's number of intra-op threads for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
 
 
 def test_two_works_are_under_way_at_the_same_time(threads):
@@ -97,3 +91,31 @@ def test_ppo_in_two_lanes_learns_what_it_learns_in_one(tmp_path, threads):
             [p.detach().clone() for e in (trainer.actor, trainer.critic) for p in e.module.parameters()]
         )
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*ends, strict=True))
+
+
+class Sum(torch.nn.Module):
+    """Two weights; the second is used by no loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.used = torch.nn.Parameter(torch.tensor([0.3, -1.7, 2.9]))
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def loss(self, x):
+        return (self.used * x).sum() ** 2
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 5])
+def test_a_steps_gradient_in_two_lanes_is_that_of_its_micro_batches_one_after_another(threads, micro_batches):
+    inputs = [torch.randn(3, generator=torch.Generator().manual_seed(i)) for i in range(micro_batches)]
+    found = []
+    for count in (1, 2):
+        threads(count)
+        engine = Engine(Sum(), Optim(0.1), name="sum")
+        total = engine.backward_all([partial(engine.module.loss, x) for x in inputs])
+        assert engine.module.unused.grad is None
+        found.append((total, engine.module.used.grad))
+    by_hand = sum(2 * (torch.tensor([0.3, -1.7, 2.9]) @ x) * x for x in inputs)
+    assert torch.allclose(found[0][1], by_hand, rtol=1e-5)
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])

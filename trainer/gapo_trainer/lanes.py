@@ -1,4 +1,4 @@
-"""Networks that do not depend on each other, computed at the same time on a CPU."""
+"""Networks, or micro-batches, that do not depend on each other, computed at the same time on a CPU."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ LANES = 2
 """Fixed, so that every work, at every call, runs on the same number of threads and rounds alike."""
 
 
+def lanes() -> int:
+    """How many works `in_lanes` runs at the same time: 2, or 1 where there is but one thread."""
+    return min(LANES, torch.get_num_threads())
+
+
 def in_lanes(*works: Callable[[], T]) -> list[T]:
     """What each of `works` returns, in order; the first one's exception where any raise.
 
@@ -24,7 +29,7 @@ def in_lanes(*works: Callable[[], T]) -> list[T]:
     processes.
     """
     threads = torch.get_num_threads()
-    if threads < LANES:
+    if lanes() == 1:
         return [work() for work in works]
     grad = torch.is_grad_enabled()
 
