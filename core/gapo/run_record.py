@@ -16,6 +16,7 @@ from gapo.api.identity import HASH_VERSION, identity_fields, identity_hash, sele
 from gapo.api.load import LoadedRun
 from gapo.api.run import GapoRunSpec
 from gapo.errors import SpecError
+from gapo.overlay import overlay
 from gapo.store import layout
 from gapo.store.objects import Objects
 from gapo.store.once import create_once, read_record
@@ -77,17 +78,7 @@ def effective_spec(record: RunRecord, current: GapoRunSpec | None) -> GapoRunSpe
         return GapoRunSpec.model_validate(record.resolved)
     now = current.model_dump(mode="json", by_alias=True, exclude_none=True)
     frozen = select(record.resolved, {FieldClass.IDENTITY})
-    return GapoRunSpec.model_validate(_merge(frozen, select(now, NOT_IDENTITY)))
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        other = merged.get(key)
-        merged[key] = (
-            _merge(other, value) if isinstance(other, Mapping) and isinstance(value, Mapping) else value
-        )
-    return merged
+    return GapoRunSpec.model_validate(overlay(frozen, select(now, NOT_IDENTITY)))
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], path: str = "spec") -> set[str]:

@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bench.experiments import ARMS, ROOT, Finished, arm_spec, base_spec, machine, merged, run
+from tests.bench.experiments import ARMS, ROOT, Finished, arm_spec, base_spec, machine, run
 
+from gapo.overlay import overlay
 from gapo.tasks import Kind
 
 SEEDS = (21, 22, 23)
@@ -26,7 +27,7 @@ CONTROL = "ppo-verifier"
 def start(seed: int, out: Path) -> Finished:
     """Stage 0 alone."""
     spec = base_spec(ROOT / "examples/quickstart.yaml", seed=seed, method="GAPO")
-    return run(f"start-{seed}", merged(spec, {"stages": {"max": 0}}), out)
+    return run(f"start-{seed}", overlay(spec, {"stages": {"max": 0}}), out)
 
 
 def arm(name: str, seed: int, begun: Finished, out: Path, stages: int) -> Finished:
@@ -34,7 +35,7 @@ def arm(name: str, seed: int, begun: Finished, out: Path, stages: int) -> Finish
     base: dict[str, Any] = base_spec(ROOT / "examples/quickstart.yaml", seed=seed)
     source = {"run": begun.name, "runID": begun.run_id, "stage": 0, "take": "state"}
     changes = {"stages": {"max": stages}, "resumeFrom": source, "convergence": {"enabled": False}}
-    return run(f"{name}-{seed}", merged(arm_spec(base, name), changes), out)
+    return run(f"{name}-{seed}", overlay(arm_spec(base, name), changes), out)
 
 
 def families(done: Finished) -> dict[str, float]:

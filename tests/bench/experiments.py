@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import platform
 import subprocess
@@ -17,6 +16,7 @@ import yaml
 
 from gapo.api.load import load_document
 from gapo.observe import Observer
+from gapo.overlay import overlay
 from gapo.seen import Seen
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
@@ -37,18 +37,9 @@ ARMS: dict[str, dict[str, Any]] = {
 """What each arm changes in a GAPO manifest (docs/method.md 18); plain SFT is every arm's stage 0."""
 
 
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`, section by section."""
-    result = copy.deepcopy(dict(below))
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
 def arm_spec(base: Mapping[str, Any], arm: str) -> dict[str, Any]:
     """The spec of an arm. With the verifier as reward there is no model to train, whatever the base says."""
-    spec = merged(base, ARMS[arm])
+    spec = overlay(base, ARMS[arm])
     if arm == "ppo-verifier":
         spec["rewardModel"] = {"source": "verifier"}
     if arm == "sft-continued":
@@ -120,7 +111,7 @@ def run(name: str, spec: Mapping[str, Any], folder: Path, *, quiet: bool = False
 
 def base_spec(file: Path, **changes: Any) -> dict[str, Any]:
     """A manifest's spec, with changes."""
-    return merged(yaml.safe_load(file.read_text())["spec"], changes)
+    return overlay(yaml.safe_load(file.read_text())["spec"], changes)
 
 
 def environment() -> dict[str, str]:

@@ -11,8 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.bench.experiments import ROOT, base_spec, machine, merged, run
+from tests.bench.experiments import ROOT, base_spec, machine, run
 
+from gapo.overlay import overlay
 from gapo.tasks import Kind
 
 FAMILY = "rm/pair_family/"
@@ -45,7 +46,7 @@ def main() -> int:
             "rewardModel": {"warmup": {"maxSeconds": arguments.seconds, "gate": {"onFail": "warn"}}},
             "roles": dict.fromkeys(("data", "generator", "rewardModel", "evaluation"), role),
         }
-        spec = merged(base_spec(ROOT / "examples/paper-mini.yaml"), changes)
+        spec = overlay(base_spec(ROOT / "examples/paper-mini.yaml"), changes)
         warmup = run(f"ladder-{rung}", spec, arguments.out).metrics(0, Kind.RM_WARMUP)
         found = {
             name.removeprefix(FAMILY): value

@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.experiments import ROOT, Finished, arm_spec, base_spec, machine, merged, run
+from tests.bench.experiments import ROOT, Finished, arm_spec, base_spec, machine, run
 
+from gapo.overlay import overlay
 from gapo.tasks import Kind
 
 MINUTES = 45
@@ -25,7 +26,7 @@ FAMILY = "rm/pair_family/"
 def frozen_spec(begun: Finished) -> dict[str, Any]:
     """The example's stages against the reward model of its stage 0."""
     source = {"run": begun.name, "runID": begun.run_id, "stage": 0, "take": "state"}
-    return merged(arm_spec(base_spec(EXAMPLE), "ppo-frozen"), {"resumeFrom": source})
+    return overlay(arm_spec(base_spec(EXAMPLE), "ppo-frozen"), {"resumeFrom": source})
 
 
 def rollouts(done: Finished) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from transformers import (
     LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging as hf_logging
 
@@ -107,9 +109,7 @@ def load_tokenizer(folder: Path, *, what: str = "generator.model") -> PreTrained
             f"{what}: {folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)}); save one beside the weights"
         )
     try:
-        tokenizer = cast(
-            PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        )
+        tokenizer = read_tokenizer(folder)
     except (ValueError, OSError, KeyError) as error:
         raise DataError(f"{what}: the tokenizer in {folder} cannot be read: {error}") from error
     if tokenizer.eos_token_id is None:
@@ -117,6 +117,25 @@ def load_tokenizer(folder: Path, *, what: str = "generator.model") -> PreTrained
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, as its tokenizer.json has it. Raises what AutoTokenizer raises.
+
+    Beside some configs (Qwen2 in transformers 5.19) AutoTokenizer takes any vocabulary for that family's own.
+    """
+    tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
+    saved, backend = folder / "tokenizer.json", getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None or not saved.is_file():
+        return tokenizer
+    parts = ("model", "pre_tokenizer", "decoder")
+    written, read = (
+        [(json.loads(text).get(part) or {}).get("type") for part in parts]
+        for text in (saved.read_text(encoding="utf-8"), backend.to_str())
+    )
+    if written == read:
+        return tokenizer
+    return cast(PreTrainedTokenizerBase, PreTrainedTokenizerFast.from_pretrained(folder))
 
 
 def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:

@@ -49,6 +49,9 @@ STOPPED_CODE = 143
 PROGRESS_SECONDS = 0.5
 
 READS: dict[tuple[Kind, str], tuple[str, ...]] = {
+    (Kind.PPO, "data"): ("prompts-train.jsonl",),
+    (Kind.EVALUATE, "data"): ("prompts-val.jsonl", "rows-val.jsonl"),
+    (Kind.EXPORT, "data"): ("prompts-test.jsonl",),
     (Kind.PPO, "reference"): ("generator/",),
     (Kind.PPO, "start"): ("generator/",),
     (Kind.PPO, "generator"): ("generator/",),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gapo.overlay import overlay
+
 TINY: dict[str, Any] = {
     "sft": {"lr": 1e-3},
     "rewardModel": {"lr": 1e-3},
@@ -39,13 +41,7 @@ def profile_of(spec: Mapping[str, Any]) -> str:
 def with_profile(spec: Mapping[str, Any]) -> dict[str, Any]:
     """`spec` as written, over its profile's values. Sections that the user left out altogether are filled in too,
     except optional models (a reward model is never invented)."""
-    return _overlay(PROFILES.get(profile_of(spec), {}), spec)
-
-
-def _overlay(defaults: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {key: value for key, value in defaults.items() if key not in written and key != "rewardModel"}
-    for key, value in written.items():
-        below = defaults.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = _overlay(below, value) if both else value  # type: ignore[arg-type]
-    return merged
+    profile = PROFILES.get(profile_of(spec), {})
+    return overlay(
+        {key: value for key, value in profile.items() if key != "rewardModel" or key in spec}, spec
+    )

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from tests.unit.ppo.tiny_ppo import BOS, EOS, tiny_folder, tiny_model, tiny_tokenizer
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config
 
 from gapo.api.models import FromScratch
 from gapo.errors import DataError, InvariantError, SpecError
@@ -18,6 +18,7 @@ from gapo_trainer.models import (
     eos_ids,
     load_critic,
     load_generator,
+    load_tokenizer,
     prompt_ids,
     response_ids,
     response_text,
@@ -201,3 +202,9 @@ def test_saving_a_generator_twice_writes_the_same_bytes(tmp_path):
         save_generator(model, tokenizer, tmp_path / name)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_a_tokenizer_beside_a_qwen2_is_the_one_that_was_saved_and_not_qwens(tmp_path):
+    Qwen2Config(vocab_size=20, hidden_size=32, num_attention_heads=2).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path)("a c", add_special_tokens=False)["input_ids"] == [4, 6]

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModel,
-    AutoTokenizer,
     BertConfig,
     LongformerConfig,
     PreTrainedConfig,
@@ -27,7 +26,7 @@ from gapo.api.base import ApiModel
 from gapo.api.models import FromScratch
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.errors import DataError, SpecError
-from gapo_trainer.models import HEAD, TOKENIZER_FILES, initialise, locate
+from gapo_trainer.models import HEAD, TOKENIZER_FILES, initialise, locate, read_tokenizer
 from gapo_trainer.reward.encode import Inputs, PairEncoder
 
 SETTINGS = "rm.json"
@@ -194,12 +193,12 @@ def load_tokenizer(folder: Path, *, what: str) -> PreTrainedTokenizerBase:
             f"{what}: {folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)}); save one beside the weights"
         )
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = read_tokenizer(folder)
     except (ValueError, OSError, KeyError) as error:
         raise DataError(f"{what}: the tokenizer in {folder} cannot be read: {error}") from error
     if not tokenizer.is_fast:
         raise DataError(f"{what}: the tokenizer in {folder} has no tokenizer.json; convert it to a fast one")
-    return cast(PreTrainedTokenizerBase, tokenizer)
+    return tokenizer
 
 
 def longest(config: PreTrainedConfig, scratch: FromScratch | None = None) -> int:
