@@ -8,7 +8,7 @@ UV := $(CACHE)/tools/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help env quickstart test check lint unit slow lock clean
+.PHONY: help env quickstart test check lint unit slow cluster cluster-tools lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -29,7 +29,7 @@ $(STAMP): requirements/dev.txt pyproject.toml | $(UV)
 quickstart: env ## Train a small model through adversarial stages and write its report (about 5 minutes)
 	$(BIN)/gapo run examples/quickstart.yaml
 
-test: env lint unit slow ## Run every check and test
+test: env lint unit cluster slow ## Run every check and test
 
 check: env lint unit ## The inner loop: linters and fast tests, under two minutes
 
@@ -44,6 +44,27 @@ unit: env ## Fast tests
 
 slow: env ## Tests that train, kill or drive a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or browser" --durations=15 tests
+
+CLUSTER_TOOLS := $(CACHE)/k8s-v1.34.4
+CLUSTER_PROGRAMS := kube-apiserver kubectl
+
+cluster-tools: $(CLUSTER_PROGRAMS:%=$(CLUSTER_TOOLS)/%) ## Build Kubernetes' own programs for tests on a real API server (once; needs Go, and etcd from your system)
+
+$(CLUSTER_TOOLS)/%: tests/cluster/tools/go.mod tests/cluster/tools/go.sum
+	@command -v go >/dev/null || { echo "Go 1.24 or newer is needed to build Kubernetes' programs" >&2; exit 1; }
+	@command -v etcd >/dev/null || { echo "etcd is needed: apt-get install etcd-server" >&2; exit 1; }
+	@mkdir -p $(CLUSTER_TOOLS)
+	cd tests/cluster/tools && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w \
+	  -X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 \
+	  -X k8s.io/component-base/version.gitMinor=34" -o $@ k8s.io/kubernetes/cmd/$*
+
+cluster: env ## Tests on a real Kubernetes API server; part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
+ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
+	@$(MAKE) --no-print-directory cluster-tools
+	$(BIN)/python -m pytest -m cluster tests/cluster
+else
+	@echo "Skipped: tests on a Kubernetes API server. GAPO_TEST_CLUSTER=1 make test runs them; it needs Go and etcd."
+endif
 
 lock: $(UV) ## Compile requirements/dev.txt anew from pyproject.toml
 	$(UV) pip compile pyproject.toml --quiet -c requirements/constraints.txt --all-extras --generate-hashes \

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from gapo.api.base import ApiModel
 
 ModelUri = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+LayerName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -47,9 +48,9 @@ class Lora(ApiModel):
     """Rank of the adapters."""
     alpha: float = Field(32, gt=0)
     """Scale; an adapter counts `alpha / r`."""
-    targets: list[str] = Field(default_factory=list, max_length=32)
+    targets: list[LayerName] = Field(default_factory=list, max_length=32)
     """Names of the linear layers that get adapters."""
-    modules_to_save: list[str] = Field(default_factory=list, max_length=16)
+    modules_to_save: list[LayerName] = Field(default_factory=list, max_length=16)
     """Names of layers that are trained whole."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from gapo.api.base import FIXED, LIVE, NEXT_ATTEMPT, ApiModel
 
@@ -29,7 +29,10 @@ class Storage(ApiModel):
     """Which of the administrator's storage locations holds the run; `gapo run` maps the name to a folder."""
 
     location: str = Field(
-        default="local", pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", json_schema_extra=FIXED
+        default="local",
+        max_length=63,
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        json_schema_extra=FIXED,
     )
     """Name of the location; `local` is the folder `./runs` unless `gapo run --location` says otherwise."""
     path: str | None = Field(
@@ -74,12 +77,30 @@ class Scheduling(ApiModel):
     """For a cluster."""
 
 
+Quantity = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    StringConstraints(max_length=64, pattern=r"^([0-9]+([.][0-9]+)?|[.][0-9]+)(m|k|[KMGTPE]i?)?$"),
+]
+"""An amount as Kubernetes writes it: `500m`, `2`, `16Gi`."""
+ResourceName = Annotated[str, StringConstraints(max_length=253)]
+
+
+class Resources(ApiModel):
+    """A pod's resources, as Kubernetes has them."""
+
+    requests: dict[ResourceName, Quantity] = Field(default_factory=dict, max_length=16)
+    """What a node must have free; the limits where unset."""
+    limits: dict[ResourceName, Quantity] = Field(default_factory=dict, max_length=16)
+    """What the pod may use at most, such as `nvidia.com/gpu: 1`."""
+
+
 class Role(ApiModel):
     """The pods of one role. On one machine only `threads` is used."""
 
     image: str | None = Field(None, max_length=512)
     """For a cluster."""
-    resources: dict[str, Any] = Field(default_factory=dict)
+    resources: Resources = Resources()
     """For a cluster."""
     threads: int | None = Field(None, ge=1, le=512)
     """CPU threads a process; all cores of the machine where unset."""

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from gapo.api.base import ApiModel, FieldClass
 from gapo.api.identity import class_of, model_in
+from gapo.api.platform import parse_duration
 from gapo.api.profiles import TINY
 from gapo.api.run import GapoRunSpec, Metadata
 
@@ -104,7 +105,7 @@ def _section(
 
 
 def _type(field: FieldInfo) -> str:
-    if any(isinstance(m, BeforeValidator) for m in field.metadata):
+    if any(isinstance(m, BeforeValidator) and m.func is parse_duration for m in field.metadata):
         return "duration: `30s`, `5m`, `1h30m`, or seconds"
     limits = [text for m in field.metadata for text in _limits(m)]
     return ", ".join([_words(field.annotation), *limits])

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from gapo.api.base import LIVE, ApiModel
 from gapo.api.models import UnitInterval
+
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class Generate(ApiModel):
     """Data made by a grammar, deterministic in its seed."""
 
-    grammar: str = Field(pattern=r"^(micro|product-[1-5])$")
+    grammar: str = Field(max_length=16, pattern=r"^(micro|product-[1-5])$")
     """`micro` (seconds on a CPU) or a rung of the product ladder, `product-1` … `product-5`."""
     size: int = Field(ge=50, le=1_000_000)
     """Training pairs."""
@@ -26,7 +28,7 @@ class Source(ApiModel):
 
     uri: str = Field(min_length=1, max_length=1024)
     """A path, taken from the manifest's folder, or a `file://`, `s3://`, `gs://` or `az://` address."""
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(None, max_length=64, pattern=r"^[0-9a-f]{64}$")
     """Digest of the file; filled in when the run starts, so that the run's identity is the content."""
     weight: float = Field(1.0, gt=0)
     """How often its training rows are repeated; 2.5 repeats each two or three times."""
@@ -37,13 +39,13 @@ class Source(ApiModel):
 class Columns(ApiModel):
     """Names of the columns in the user's files."""
 
-    prompt: str = "prompt"
+    prompt: ColumnName = "prompt"
     """Text."""
-    response: str = "response"
+    response: ColumnName = "response"
     """Text."""
-    label: str = "label"
+    label: ColumnName = "label"
     """0 or 1: whether the response meets every constraint of the prompt."""
-    constraints: str = "constraints"
+    constraints: ColumnName = "constraints"
     """List of `{family, params}` that the verifier checks."""
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gapo.api.load import LoadedRun, load_run
+from gapo.api.platform import Role, Scheduling
 from gapo.api.profiles import profile_of
 from gapo.cli.options import Format, Manifest, Output
 from gapo.estimate import Estimate, estimate
@@ -24,13 +25,20 @@ def ignored_here(loaded: LoadedRun) -> list[str]:
         found.append("rollout (samples are drawn in process)")
     if spec.scheduling.queue_name:
         found.append("scheduling.queueName")
+    if spec.scheduling.pending_timeout != Scheduling().pending_timeout:
+        found.append("scheduling.pendingTimeout")
     roles = {
         "data": spec.roles.data,
         "generator": spec.roles.generator,
         "rewardModel": spec.roles.reward_model,
     }
     for name, role in {**roles, "evaluation": spec.roles.evaluation}.items():
-        found += [f"roles.{name}.{field}" for field in ("image", "resources") if getattr(role, field)]
+        unset = Role()
+        found += [
+            f"roles.{name}.{field}"
+            for field in ("image", "resources")
+            if getattr(role, field) != getattr(unset, field)
+        ]
     return found
 
 

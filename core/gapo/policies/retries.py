@@ -174,7 +174,7 @@ def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
             if end.device_memory:
                 act = f"lower {MEMORY_FIELDS.get(kind, 'ppo.tokensPerMicroBatch')}"
             else:
-                act = f"raise roles.{MEMORY_ROLES.get(kind, 'generator')}.resources.memory"
+                act = f"raise roles.{MEMORY_ROLES.get(kind, 'generator')}.resources.limits.memory"
             where = "device" if end.device_memory else "host"
             return Fail("OutOfMemory", f"{kind} ran out of {where} memory twice at step {end.step}; {act}")
         seen.add(at)

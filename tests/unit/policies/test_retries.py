@@ -181,9 +181,9 @@ def oom(attempt: int, step: int | None, device: bool = True) -> Ended:
     [
         ("ppo", True, "lower ppo.tokensPerMicroBatch"),
         ("rm", True, "lower rewardModel.batch"),
-        ("ppo", False, "raise roles.generator.resources.memory"),
-        ("rm-warmup", False, "raise roles.rewardModel.resources.memory"),
-        ("evaluate", False, "raise roles.evaluation.resources.memory"),
+        ("ppo", False, "raise roles.generator.resources.limits.memory"),
+        ("rm-warmup", False, "raise roles.rewardModel.resources.limits.memory"),
+        ("evaluate", False, "raise roles.evaluation.resources.limits.memory"),
     ],
 )
 def test_out_of_memory_twice_at_the_same_step_names_the_field_to_change(

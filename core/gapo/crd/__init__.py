@@ -1,0 +1,1 @@
+"""The CustomResourceDefinition, from the same models that `gapo run` validates with."""

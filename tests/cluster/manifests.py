@@ -1,0 +1,109 @@
+"""Good and bad manifests: what changes in the smoke run, and a part of the message that a user must read.
+
+Both judges are held to this table: the models (`gapo validate`) and a real API server with nothing but the CRD.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SCORER_OFF: dict[str, Any] = {
+    "evaluation": {"scorer": "none"},
+    "guards": {"hacking": {"action": "off"}},
+    "convergence": {"enabled": False},
+}
+OWN_DATA: dict[str, Any] = {
+    "generate": None,
+    "sources": [{"uri": "s3://data/mine.jsonl", "sha256": "a" * 64}],
+}
+HF: dict[str, Any] = {"fromScratch": None, "model": "hf://org/name"}
+
+GOOD: dict[str, dict[str, Any]] = {
+    "the smoke run": {},
+    "ppo": {"method": "PPO"},
+    "sft without a reward model": {"method": "SFT", "rewardModel": None},
+    "the verifier as reward": {"method": "PPO", "rewardModel": {"fromScratch": None, "lr": None, "source": "verifier"}},
+    "models from the hub": {"generator": HF, "rewardModel": HF},
+    "own data": {"data": OWN_DATA, "generator": HF, "rewardModel": HF},
+    "no verifier": SCORER_OFF,
+    "no verifier and no stages": {
+        "evaluation": {"scorer": "none"}, "guards": {"hacking": {"action": "off"}}, "stages": {"max": 0},
+    },
+    "a profile": {"profile": "7b", "ppo": {"miniBatch": 64}},
+    "the longest prompt's room": {"generation": {"maxNewTokens": 47}},
+    "several samples a prompt": {"generation": {"samplesPerPrompt": 4}},
+    "resume from the best stage": {"resumeFrom": {"run": "other", "runID": "abc123", "stage": "best"}},
+    "resume from a number": {"resumeFrom": {"run": "other", "runID": "abc123", "stage": 3}},
+    "a run ID": {"runID": "second-try"},
+    "durations": {"checkpoint": {"interval": "1h30m"}, "scheduling": {"pendingTimeout": 600}},
+    "resources": {"roles": {"generator": {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi", "cpu": "500m"}}}}},
+    "suspended": {"suspend": True},
+    "a budget": {"budget": {"rollouts": 1000, "gpuHours": 2.5}},
+    "betas": {"ppo": {"betas": [0.9, 0.999]}},
+    "longformer": {"rewardModel": {"fromScratch": {"arch": "longformer"}}},
+}  # fmt: skip
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no generator": ({"generator": None}, "generator"),
+    "no data": ({"data": None}, "data"),
+    "no reward model": ({"rewardModel": None}, "only SFT does without"),
+    "an unknown method": ({"method": "DPO"}, "method"),
+    "a misspelt field": ({"genrator": {}}, "genrator"),
+    "a misspelt nested field": ({"ppo": {"actorLR": 1e-4}}, "actorLR"),
+    "text for a number": ({"seed": "one"}, "seed"),
+    "a fraction for a whole number": ({"stages": {"iterations": 2.5}}, "iterations"),
+    "a number for truth": ({"suspend": 3}, "suspend"),
+    "a negative seed": ({"seed": -1}, "seed"),
+    "a learning rate of zero": ({"ppo": {"actorLr": 0}}, "actorLr"),
+    "a share above one": ({"evaluation": {"temperature": -1}}, "temperature"),
+    "too large a share": ({"adversarial": {"generatedShareOfNegatives": 0.9}}, "generatedShareOfNegatives"),
+    "a batch that is no multiple of four": ({"rewardModel": {"batch": 30}}, "batch"),
+    "both kinds of generator": ({"generator": {"model": "hf://org/name"}}, "exactly one of model and fromScratch"),
+    "neither kind of generator": ({"generator": {"fromScratch": None}}, "exactly one of model and fromScratch"),
+    "both kinds of reward model": ({"rewardModel": {"model": "hf://org/name"}}, "exactly one of model and fromScratch"),
+    "a generator that reads both ways": ({"generator": {"fromScratch": {"arch": "encoder"}}}, "writes left to right"),
+    "a reward model that reads one way": ({"rewardModel": {"fromScratch": {"arch": "decoder"}}}, "reads both ways"),
+    "an odd width": ({"generator": {"fromScratch": {"hidden": 66}}}, "multiple of heads"),
+    "lora": ({"generator": {"lora": {"r": 8}}}, "lora is not supported"),
+    "lora of the critic": ({"critic": {"lora": {"r": 8}}}, "lora is not supported"),
+    "steps and epochs": ({"rewardModel": {"epochs": 2}}, "steps or epochs, not both"),
+    "mean pooling of windows": (
+        {"rewardModel": {"pooling": "mean", "globalAttention": "cls"}}, "reads each window alone",
+    ),
+    "generated and own data": ({"data": {"sources": OWN_DATA["sources"]}}, "exactly one of generate and sources"),
+    "neither kind of data": ({"data": {"generate": None}}, "exactly one of generate and sources"),
+    "own data for a generator from scratch": ({"data": OWN_DATA, "rewardModel": HF}, "takes its tokenizer"),
+    "own data for a reward model from scratch": ({"data": OWN_DATA, "generator": HF}, "takes its tokenizer"),
+    "an unknown grammar": ({"data": {"generate": {"grammar": "poems"}}}, "grammar"),
+    "too little data": ({"data": {"generate": {"size": 10}}}, "size"),
+    "a wrong digest": ({"data": {**OWN_DATA, "sources": [{"uri": "s3://d/x", "sha256": "zz"}]},
+                        "generator": HF, "rewardModel": HF}, "sha256"),
+    "gapo with the verifier": (
+        {"rewardModel": {"fromScratch": None, "source": "verifier"}}, "nothing to retrain",
+    ),
+    "labels without a verifier": ({**SCORER_OFF, "adversarial": {"passingLabel": "drop"}}, "passingLabel"),
+    "the hacking guard without a verifier": ({**SCORER_OFF, "guards": {"hacking": {"action": "warn"}}}, "guards.hacking"),
+    "convergence without a verifier": ({**SCORER_OFF, "convergence": {"enabled": True}}, "convergence"),
+    "the verifier as reward without a verifier": (
+        {**SCORER_OFF, "method": "PPO", "rewardModel": {"fromScratch": None, "source": "verifier"}},
+        "needs evaluation.scorer: verifier",
+    ),
+    "no room for the prompt": ({"generation": {"maxNewTokens": 48}}, "the prompt needs room"),
+    "more minimum than maximum": ({"stages": {"min": 4}}, "stages.min"),
+    "the minimum above the default maximum": ({"stages": {"max": None, "min": 13}}, "stages.min"),
+    "too large a minibatch": ({"ppo": {"miniBatch": 65}}, "ppo.miniBatch"),
+    "too large a minibatch for the default": (
+        {"stages": {"rolloutsPerIteration": None}, "ppo": {"miniBatch": 129}}, "ppo.miniBatch",
+    ),
+    "rollouts that cannot be shared out": ({"generation": {"samplesPerPrompt": 5}}, "samplesPerPrompt"),
+    "a stage that is no stage": ({"resumeFrom": {"run": "o", "runID": "a", "stage": "middle"}}, "stage"),
+    "a stage before the first": ({"resumeFrom": {"run": "o", "runID": "a", "stage": -1}}, "stage"),
+    "resuming without saying whose run": ({"resumeFrom": {"run": "other"}}, "runID"),
+    "a duration without a unit": ({"checkpoint": {"interval": "5 minutes"}}, "duration"),
+    "an amount that is none": (
+        {"roles": {"generator": {"resources": {"limits": {"memory": "lots"}}}}}, "memory",
+    ),
+    "a run ID with capitals": ({"runID": "Second"}, "runID"),
+    "one beta": ({"ppo": {"betas": [0.9]}}, "betas"),
+    "too many stages": ({"stages": {"max": 500}}, "max"),
+}  # fmt: skip

@@ -1,0 +1,222 @@
+"""The CRD on a real API server: what it accepts and refuses, in which words, and what kubectl makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.manifests import BAD, GOOD
+from tests.slow.gapo_command import SMOKE, merged
+
+from gapo.api.load import validate
+from gapo.api.run import GapoRunSpec
+from gapo.errors import SpecError
+
+pytestmark = pytest.mark.cluster
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
+
+
+def changed(change: dict[str, Any], name: str = "table") -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(SMOKE.read_text())
+    document["metadata"]["name"] = name
+    document["spec"] = merged(document["spec"], change)
+    return document
+
+
+def judged(cluster: ControlPlane, document: dict[str, Any]) -> str:
+    """What the API server has against a manifest; empty where it would take it."""
+    done = cluster.run(
+        "create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(document)
+    )
+    return done.stderr if done.returncode else ""
+
+
+@pytest.fixture
+def applied(cluster: ControlPlane, request: pytest.FixtureRequest):
+    """Applies a manifest under the test's own name and deletes it afterwards."""
+    name = request.node.name.replace("_", "-")[:40].strip("-")
+
+    def apply(change: dict[str, Any], **metadata: Any) -> str:
+        document = changed(change, name)
+        document["metadata"] |= metadata
+        cluster.said("apply", "-f", "-", stdin=json.dumps(document))
+        return name
+
+    yield apply
+    cluster.run("delete", "gaporun", name, "--ignore-not-found")
+
+
+def started(cluster: ControlPlane, name: str) -> None:
+    """As the operator marks it."""
+    patch = json.dumps({"status": {"runID": "0123456789ab"}})
+    cluster.said("patch", "gaporun", name, "--subresource=status", "--type=merge", "-p", patch)
+
+
+@pytest.mark.parametrize("case", GOOD)
+def test_a_good_manifest_is_taken_by_both_judges(cluster: ControlPlane, case: str) -> None:
+    document = changed(GOOD[case])
+    validate(document, where="table")
+    assert judged(cluster, document) == ""
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_manifest_is_refused_by_both_judges_in_words_that_help(
+    cluster: ControlPlane, case: str
+) -> None:
+    change, words = BAD[case]
+    document = changed(change)
+    with pytest.raises(SpecError) as refused:
+        validate(document, where="table")
+    assert words in str(refused.value)
+    assert words in judged(cluster, document)
+
+
+def test_the_table_is_as_large_as_it_is_meant_to_be() -> None:
+    assert len(GOOD) + len(BAD) >= 40
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_is_applied(cluster: ControlPlane, example: Path) -> None:
+    cluster.said("apply", "--dry-run=server", "--validate=strict", "-f", str(example))
+
+
+def test_what_the_server_fills_in_is_what_the_models_fill_in(cluster: ControlPlane, applied) -> None:
+    name = applied({"checkpoint": None, "roles": None})
+    stored = json.loads(cluster.said("get", "gaporun", name, "-o", "json"))["spec"]
+    written = changed({"checkpoint": None, "roles": None})["spec"]
+    assert stored != written  # something was filled in
+    resolved = validate(changed({"checkpoint": None, "roles": None}), where="written").spec
+    assert validate({**changed({}), "spec": stored}, where="stored").spec == resolved
+
+
+def test_nothing_is_filled_into_what_makes_up_the_runs_identity(cluster: ControlPlane, applied) -> None:
+    from gapo.api.identity import run_id
+
+    name = applied({})
+    stored = json.loads(cluster.said("get", "gaporun", name, "-o", "json"))["spec"]
+    assert run_id(stored) == run_id(changed({})["spec"])
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("spec.seed", {"seed": 1}),
+        ("spec.method", {"method": "PPO"}),
+        ("spec.data", {"data": {"generate": {"size": 2001}}}),
+        ("spec.generator", {"generator": {"fromScratch": {"layers": 2}}}),
+        ("spec.ppo", {"ppo": {"actorLr": 0.5}}),
+        ("spec.critic", {"critic": {"warmupPasses": 1}}),
+        ("spec.stages.iterations", {"stages": {"iterations": 4}}),
+        ("spec.runID", {"runID": "another"}),
+        ("spec.storage", {"storage": {"path": "elsewhere"}}),
+    ],
+)
+def test_what_a_run_is_cannot_change_once_it_has_started(
+    cluster: ControlPlane, applied, field: str, change: dict[str, Any]
+) -> None:
+    name = applied({})
+    applied(change)  # before it has started, all may change
+    applied({})
+    started(cluster, name)
+    document = changed(change, name)
+    done = cluster.run("apply", "-f", "-", stdin=json.dumps(document))
+    assert done.returncode == 1
+    assert f"{field} " in done.stderr
+    assert "cannot change once it has started" in done.stderr
+
+
+def test_what_may_change_while_a_run_goes_on_can_be_changed(cluster: ControlPlane, applied) -> None:
+    name = applied({})
+    started(cluster, name)
+    applied(
+        {
+            "suspend": True,
+            "stages": {"max": 9},
+            "budget": {"rollouts": 5000},
+            "retention": {"lastStages": 3},
+            "checkpoint": {"interval": "30s"},
+            "scheduling": {"maxFailures": 5},
+            "roles": {"generator": {"threads": 2}},
+        }
+    )
+    assert cluster.said("get", "gr", name, "-o", "jsonpath={.spec.stages.max}") == "9"
+
+
+def test_a_field_that_is_unknown_vanishes_where_the_client_is_not_strict(cluster: ControlPlane) -> None:
+    document = changed({"sead": 3})
+    done = cluster.run(
+        "create", "--dry-run=server", "--validate=ignore", "-o", "json", "-f", "-", stdin=json.dumps(document)
+    )
+    assert done.returncode == 0
+    assert "sead" not in done.stdout
+
+
+def test_a_name_that_is_too_long_for_the_names_of_its_children_is_refused(cluster: ControlPlane) -> None:
+    assert "at most 40 characters" in judged(cluster, changed({}, "x" * 41))
+    assert judged(cluster, changed({}, "x" * 40)) == ""
+
+
+def test_status_is_written_apart_and_shown_in_columns(cluster: ControlPlane, applied) -> None:
+    name = applied({})
+    status = {
+        "runID": "0123456789ab", "state": "Running", "stage": 3, "progress": "A3/12 ppo 45 %",
+        "pairAccuracy": 0.97, "satisfaction": 0.64,
+        "conditions": [{"type": "Succeeded", "status": "False", "reason": "Running", "message": "",
+                        "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+    }  # fmt: skip
+    cluster.said(
+        "patch", "gr", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
+    )
+    header, row = cluster.said("get", "gapo", name).splitlines()
+    assert header.split() == ["NAME", "STAGE", "STATE", "PROGRESS", "RM-PAIR", "SATISFACTION", "AGE"]
+    assert row.split()[:9] == [name, "3", "Running", "A3/12", "ppo", "45", "%", "0.97", "0.64"]
+    applied({"suspend": True})  # a new spec leaves the status alone
+    assert cluster.said("get", "gr", name, "-o", "jsonpath={.status.stage}") == "3"
+
+
+def test_kubectl_wait_sees_the_run_succeed(cluster: ControlPlane, applied) -> None:
+    name = applied({})
+    condition = {
+        "type": "Succeeded",
+        "status": "True",
+        "reason": "Exported",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    cluster.said(
+        "patch",
+        "gr",
+        name,
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        json.dumps({"status": {"conditions": [condition]}}),
+    )
+    cluster.said("wait", "--for=condition=Succeeded", f"gaporun/{name}", "--timeout=20s")
+
+
+def test_kubectl_explains_every_field(cluster: ControlPlane) -> None:
+    whole = cluster.said("explain", "gaporun.spec", "--recursive")
+    for name, field in GapoRunSpec.model_fields.items():
+        assert f"  {field.alias or name}\t" in whole
+    said = cluster.said("explain", "gaporun.spec.ppo.clipLow")
+    assert "The ratio of new to old probability is clipped below" in said
+    assert "Default: 0.2." in said
+
+
+def test_an_unchanged_manifest_has_no_difference_and_a_second_manager_keeps_to_its_own_field(
+    cluster: ControlPlane, applied
+) -> None:
+    name = applied({})
+    same = cluster.run("diff", "-f", "-", stdin=json.dumps(changed({}, name)))
+    assert same.returncode == 0, same.stdout + same.stderr
+    head = {"apiVersion": "gapo.dev/v1alpha1", "kind": "GapoRun", "metadata": {"name": name}}
+    other = ["apply", "--server-side", "--field-manager=queue", "-f", "-"]
+    cluster.said(*other, stdin=json.dumps({**head, "spec": {"suspend": True}}))
+    conflict = cluster.run(*other, stdin=json.dumps({**head, "spec": {"seed": 5}}))
+    assert "conflict" in conflict.stderr
+    applied({})
+    assert cluster.said("get", "gr", name, "-o", "jsonpath={.spec.suspend}") == "true"
