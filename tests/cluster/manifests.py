@@ -17,19 +17,21 @@ OWN_DATA: dict[str, Any] = {
     "sources": [{"uri": "s3://data/mine.jsonl", "sha256": "a" * 64}],
 }
 HF: dict[str, Any] = {"fromScratch": None, "model": "hf://org/name"}
+SMALL: dict[str, Any] = {"ppo": {"miniBatch": 64}}
+"""For profile 7b, whose minibatch is larger than the smoke run's 64 rollouts."""
 
 GOOD: dict[str, dict[str, Any]] = {
     "the smoke run": {},
     "ppo": {"method": "PPO"},
     "sft without a reward model": {"method": "SFT", "rewardModel": None},
     "the verifier as reward": {"method": "PPO", "rewardModel": {"fromScratch": None, "lr": None, "source": "verifier"}},
-    "models from the hub": {"generator": HF, "rewardModel": HF},
-    "own data": {"data": OWN_DATA, "generator": HF, "rewardModel": HF},
+    "models from the hub": {"generator": HF, "rewardModel": HF, **SMALL},
+    "own data": {"data": OWN_DATA, "generator": HF, "rewardModel": HF, **SMALL},
     "no verifier": SCORER_OFF,
     "no verifier and no stages": {
         "evaluation": {"scorer": "none"}, "guards": {"hacking": {"action": "off"}}, "stages": {"max": 0},
     },
-    "a profile": {"profile": "7b", "ppo": {"miniBatch": 64}},
+    "a profile": {"profile": "7b", **SMALL},
     "the longest prompt's room": {"generation": {"maxNewTokens": 47}},
     "several samples a prompt": {"generation": {"samplesPerPrompt": 4}},
     "resume from the best stage": {"resumeFrom": {"run": "other", "runID": "abc123", "stage": "best"}},

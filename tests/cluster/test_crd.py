@@ -213,10 +213,13 @@ def test_an_unchanged_manifest_has_no_difference_and_a_second_manager_keeps_to_i
     name = applied({})
     same = cluster.run("diff", "-f", "-", stdin=json.dumps(changed({}, name)))
     assert same.returncode == 0, same.stdout + same.stderr
+    cluster.said("delete", "gr", name)
+    mine = ["apply", "--server-side", "-f", "-"]
+    cluster.said(*mine, stdin=json.dumps(changed({}, name)))
+    queue = ["apply", "--server-side", "--field-manager=queue", "-f", "-"]
     head = {"apiVersion": "gapo.dev/v1alpha1", "kind": "GapoRun", "metadata": {"name": name}}
-    other = ["apply", "--server-side", "--field-manager=queue", "-f", "-"]
-    cluster.said(*other, stdin=json.dumps({**head, "spec": {"suspend": True}}))
-    conflict = cluster.run(*other, stdin=json.dumps({**head, "spec": {"seed": 5}}))
+    cluster.said(*queue, stdin=json.dumps({**head, "spec": {"suspend": True}}))
+    conflict = cluster.run(*queue, stdin=json.dumps({**head, "spec": {"seed": 5}}))
     assert "conflict" in conflict.stderr
-    applied({})
+    cluster.said(*mine, stdin=json.dumps(changed({}, name)))
     assert cluster.said("get", "gr", name, "-o", "jsonpath={.spec.suspend}") == "true"

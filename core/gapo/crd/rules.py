@@ -138,7 +138,7 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
 }
 """By the model in whose schema they stand."""
 
-STARTED = "oldSelf.?status.?runID.hasValue()"
+STARTED = "has(oldSelf.status) && has(oldSelf.status.runID)"
 """The operator writes status.runID with the first thing that it does for a run."""
 
 OF_FIELD: Mapping[str, tuple[Rule, ...]] = {
@@ -182,13 +182,20 @@ def _unchanging(model: type[ApiModel], path: str, inherited: FieldClass | None) 
         own, nested = class_of(field, inherited), model_in(field)
         where = f"{path}.{key}"
         if own in WORDS and (nested is None or not _mixed(nested, own)):
-            reach = ".?".join(where.split("."))
-            yield rule(
-                f"!{STARTED} || self.{reach} == oldSelf.{reach}",
-                f"{where} {WORDS[own]}",
-            )
+            yield rule(f"!({STARTED}) || {_same(where)}", f"{where} {WORDS[own]}")
         elif nested is not None:
             yield from _unchanging(nested, where, own)
+
+
+def _same(where: str) -> str:
+    """CEL: the field is in both or in neither, and equal. Spelt out, because the API server cannot bound the cost of
+    comparing optional values (`self.?a == oldSelf.?a`) of text and objects, and refuses the CRD."""
+    parts = where.split(".")
+    there = [
+        " && ".join(f"has({'.'.join([who, *parts[:n]])})" for n in range(2, len(parts) + 1))
+        for who in ("self", "oldSelf")
+    ]
+    return f"({there[0]}) == ({there[1]}) && (!({there[0]}) || self.{where} == oldSelf.{where})"
 
 
 def _mixed(model: type[ApiModel], inherited: FieldClass | None) -> bool:
