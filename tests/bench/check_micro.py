@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.bench.experiments import ARMS, ROOT, Finished, arm_spec, base_spec, machine, run
+from tests.bench.experiments import ARMS, ROOT, Finished, arm_spec, base_spec, machine, run, write_page
 
 from gapo.overlay import overlay
 from gapo.tasks import Kind
@@ -97,8 +97,7 @@ def main() -> int:
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     if arguments.write:
-        arguments.write.parent.mkdir(parents=True, exist_ok=True)
-        arguments.write.write_text(text)
+        write_page(arguments.write, text)
     return 1 if failures else 0
 
 

@@ -11,7 +11,7 @@ import math
 import sys
 from pathlib import Path
 
-from tests.bench.experiments import ROOT, Finished, base_spec, machine, run
+from tests.bench.experiments import ROOT, Finished, base_spec, machine, run, write_page
 
 from gapo.tasks import Kind
 
@@ -72,8 +72,7 @@ def main() -> int:
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)
     if arguments.write:
-        arguments.write.parent.mkdir(parents=True, exist_ok=True)
-        arguments.write.write_text(text)
+        write_page(arguments.write, text)
     return 0 if passed else 1
 
 

@@ -132,5 +132,12 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {cpu}; Python {platform.python_version()}, {libraries}"
 
 
+def write_page(file: Path, text: str) -> None:
+    """Writes a result's page over the last one; sections with a heading of their own that follow it stay."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _, mark, kept = (file.read_text() if file.exists() else "").partition("\n## ")
+    file.write_text(text + mark + kept)
+
+
 def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []

@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.bench.experiments import ROOT, base_spec, machine, run
+from tests.bench.experiments import ROOT, base_spec, machine, run, write_page
 
 from gapo.overlay import overlay
 from gapo.tasks import Kind
@@ -68,8 +68,7 @@ def main() -> int:
             lines += ["", f"The climb ends here: every later grammar holds {rung}'s families, and more."]
             break
     if arguments.write:
-        arguments.write.parent.mkdir(parents=True, exist_ok=True)
-        arguments.write.write_text("\n".join(lines) + "\n")
+        write_page(arguments.write, "\n".join(lines) + "\n")
     return 0
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.experiments import ROOT, Finished, arm_spec, base_spec, machine, run
+from tests.bench.experiments import ROOT, Finished, arm_spec, base_spec, machine, run, write_page
 
 from gapo.overlay import overlay
 from gapo.tasks import Kind
@@ -106,8 +106,7 @@ def main() -> int:
     text = page(gapo, frozen, spec["stages"]["max"], minutes, missed)
     sys.stdout.write(text)
     if arguments.write:
-        arguments.write.parent.mkdir(parents=True, exist_ok=True)
-        arguments.write.write_text(text)
+        write_page(arguments.write, text)
     return 1 if missed else 0
 
 
