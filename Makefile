@@ -34,10 +34,10 @@ test: env lint unit cluster slow ## Run every check and test
 check: env lint unit ## The inner loop: linters and fast tests, under two minutes
 
 lint: env ## Ruff, mypy --strict, import rules
-	$(BIN)/ruff format --check core trainer tests
-	$(BIN)/ruff check core trainer tests
-	$(BIN)/mypy core/gapo trainer/gapo_trainer
-	PYTHONPATH=core:trainer $(BIN)/lint-imports
+	$(BIN)/ruff format --check core trainer operator tests
+	$(BIN)/ruff check core trainer operator tests
+	$(BIN)/mypy core/gapo trainer/gapo_trainer operator/gapo_operator
+	PYTHONPATH=core:trainer:operator $(BIN)/lint-imports
 
 unit: env ## Fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" tests/unit

@@ -22,7 +22,7 @@ from gapo.policies.rollback import Changes
 from gapo.recipes import Line, Recipe, Step, recipe_for
 from gapo.seen import AttemptKey, AttemptSeen, Committed, Seen
 from gapo.store.records import Decision
-from gapo.tasks import InputRef, Kind, Task, TaskKey, task_digest, task_params
+from gapo.tasks import InputRef, Kind, Task, TaskKey, role_of, task_digest, task_params
 
 
 class State(StrEnum):
@@ -187,7 +187,7 @@ class _Walk:
             params=params,
             seed=spec.seed if seed is None else seed,
             attempt=attempt,
-            threads=_threads(spec, key.kind),
+            threads=role_of(spec, key.kind).threads,
             checkpoint_interval=spec.checkpoint.interval,
         )
 
@@ -380,17 +380,6 @@ def _next_line(line: Line, seen: Seen) -> Line:
 
 def _newest_stage(seen: Seen) -> int:
     return max((key.stage for key in (*seen.committed, *seen.attempts)), default=0)
-
-
-def _threads(spec: GapoRunSpec, kind: Kind) -> int | None:
-    role = {
-        Kind.DATA: spec.roles.data,
-        Kind.IMPORT: spec.roles.data,
-        Kind.RM: spec.roles.reward_model,
-        Kind.RM_WARMUP: spec.roles.reward_model,
-        Kind.EVALUATE: spec.roles.evaluation,
-    }.get(kind, spec.roles.generator)
-    return role.threads
 
 
 def _renumbered(ended: Iterable[Ended]) -> list[Ended]:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from gapo.api.base import ApiModel
+from gapo.api.platform import Role
 from gapo.api.run import GapoRunSpec
-from gapo.digest import digest
+from gapo.digest import canonical_json, digest
 
 
 class Kind(StrEnum):
@@ -80,6 +81,11 @@ class Task(ApiModel):
     def key(self) -> TaskKey:
         return TaskKey(self.stage, self.kind)
 
+    @property
+    def document(self) -> bytes:
+        """task.json: what the attempt is handed over as. Its sha256 is given to the process that runs it."""
+        return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True))
+
     @cached_property
     def digest(self) -> str:
         """What the task computes. Attempt, threads and checkpoint interval are not part of it."""
@@ -137,6 +143,30 @@ SECTIONS: dict[Kind, tuple[str, ...]] = {
 """Which sections of the spec each kind of task reads: the rest may differ without changing the task."""
 
 _IRRELEVANT = {("stages", "max"), ("stages", "min")}
+
+
+ROLE_OF: dict[Kind, str] = {
+    Kind.DATA: "data",
+    Kind.IMPORT: "data",
+    Kind.RM_WARMUP: "rewardModel",
+    Kind.RM: "rewardModel",
+    Kind.EVALUATE: "evaluation",
+    Kind.SFT: "generator",
+    Kind.PPO: "generator",
+    Kind.EXPORT: "generator",
+}
+"""Whose image, resources and threads a kind of task runs with: a key of `spec.roles`."""
+
+
+def role_of(spec: GapoRunSpec, kind: Kind) -> Role:
+    """The part of `spec.roles` that a kind of task runs with."""
+    roles = {
+        "data": spec.roles.data,
+        "generator": spec.roles.generator,
+        "rewardModel": spec.roles.reward_model,
+        "evaluation": spec.roles.evaluation,
+    }
+    return roles[ROLE_OF[kind]]
 
 
 def task_params(spec: GapoRunSpec, kind: Kind) -> dict[str, Any]:

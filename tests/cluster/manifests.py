@@ -37,6 +37,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "resume from the best stage": {"resumeFrom": {"run": "other", "runID": "abc123", "stage": "best"}},
     "resume from a number": {"resumeFrom": {"run": "other", "runID": "abc123", "stage": 3}},
     "a run ID": {"runID": "second-try"},
+    "a folder in storage": {"storage": {"location": "team", "path": "drafts/v2.1"}},
     "durations": {"checkpoint": {"interval": "1h30m"}, "scheduling": {"pendingTimeout": 600}},
     "resources": {"roles": {"generator": {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi", "cpu": "500m"}}}}},
     "suspended": {"suspend": True},
@@ -106,6 +107,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"roles": {"generator": {"resources": {"limits": {"memory": "lots"}}}}}, "memory",
     ),
     "a run ID with capitals": ({"runID": "Second"}, "runID"),
+    "a path that leads elsewhere": ({"storage": {"path": "a/../../other"}}, "path"),
     "one beta": ({"ppo": {"betas": [0.9]}}, "betas"),
     "too many stages": ({"stages": {"max": 500}}, "max"),
 }  # fmt: skip

@@ -36,9 +36,12 @@ class Storage(ApiModel):
     )
     """Name of the location; `local` is the folder `./runs` unless `gapo run --location` says otherwise."""
     path: str | None = Field(
-        None, max_length=512, pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", json_schema_extra=FIXED
+        None,
+        max_length=512,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$",
+        json_schema_extra=FIXED,
     )
-    """Folder beneath the location."""
+    """Folder between the namespace's and the run's."""
 
 
 class Checkpoint(ApiModel):

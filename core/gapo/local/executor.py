@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from gapo.digest import canonical_json, sha256_hex
+from gapo.digest import sha256_hex
 from gapo.errors import DiskFullError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.observe import Observer
@@ -165,7 +165,7 @@ class Executor:
 
     def _start(self, task: Task) -> None:
         key = layout.task(task.stage, task.kind.value, task.attempt)
-        data = canonical_json(task.model_dump(mode="json", by_alias=True, exclude_none=True))
+        data = task.document
         if self.objects.create_or_read(key, data) != data:
             self.observer.refresh(task.key)  # another executor was first; the fence will say so
             return

@@ -45,9 +45,7 @@ def place_of(loaded: LoadedRun, locations: dict[str, Location]) -> Place:
         )
     location = locations[name]
     metadata = loaded.run.metadata
-    prefix = layout.run_prefix(metadata.namespace, metadata.name, loaded.run_id)
-    if loaded.spec.storage.path:
-        prefix = f"{loaded.spec.storage.path.strip('/')}/{prefix}"
+    prefix = layout.run_prefix(metadata.namespace, metadata.name, loaded.run_id, loaded.spec.storage.path)
     base = location.uri.rstrip("/")
     store = open_location(location.uri, endpoint=location.endpoint, region=location.region)
     return Place(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapo.policies.attempts import NEVER_COUNTED, Cause, Ended, Exit
+from gapo.tasks import ROLE_OF, Kind
 
 MAX_FREE_PER_STAGE = 20
 PERMANENT_CODES = range(64, 74)
@@ -24,14 +25,6 @@ MEMORY_FIELDS = {
     "evaluate": "generation.maxNewTokens",
 }
 """What to lower when a task of this kind runs out of device memory."""
-MEMORY_ROLES = {
-    "data": "data",
-    "import": "data",
-    "rm-warmup": "rewardModel",
-    "rm": "rewardModel",
-    "evaluate": "evaluation",
-}
-"""Whose host memory to raise; all other kinds run as the generator."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +167,7 @@ def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
             if end.device_memory:
                 act = f"lower {MEMORY_FIELDS.get(kind, 'ppo.tokensPerMicroBatch')}"
             else:
-                act = f"raise roles.{MEMORY_ROLES.get(kind, 'generator')}.resources.limits.memory"
+                act = f"raise roles.{ROLE_OF[Kind(kind)]}.resources.limits.memory"
             where = "device" if end.device_memory else "host"
             return Fail("OutOfMemory", f"{kind} ran out of {where} memory twice at step {end.step}; {act}")
         seen.add(at)

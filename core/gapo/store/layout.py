@@ -45,12 +45,13 @@ def is_object(key: str) -> bool:
     return _OBJECT.fullmatch(key) is not None
 
 
-def run_prefix(namespace: str, name: str, run_id: str) -> str:
-    """The run's folder beneath its location."""
+def run_prefix(namespace: str, name: str, run_id: str, path: str | None = None) -> str:
+    """The run's folder beneath its location. `path` (`spec.storage.path`) comes after the namespace, so that no run
+    reaches what belongs to another one. Raises ValueError for a part that would lead elsewhere."""
     for part in (namespace, name, run_id):
         if "/" in part:
             raise ValueError(f"{part!r} must hold no slash")
-    return check_key(f"{namespace}/{name}/{run_id}")
+    return check_key("/".join([namespace, *([path.strip("/")] if path else []), name, run_id]))
 
 
 def claim(number: int) -> str:

@@ -46,6 +46,10 @@ def test_no_number_that_json_lacks_gets_into_a_record(make_manifest: Make, numbe
 
 def test_every_path_of_the_layout_is_where_the_architecture_says() -> None:
     assert layout.run_prefix("team", "poems", "0123456789ab") == "team/poems/0123456789ab"
+    assert (
+        layout.run_prefix("team", "poems", "0123456789ab", "drafts/2026")
+        == "team/drafts/2026/poems/0123456789ab"
+    )
     assert layout.RUN == "run.json"
     assert layout.claim(3) == "claims/3.json"
     assert layout.task(2, "ppo", 1) == "stages/2/ppo/1/task.json"
@@ -64,6 +68,7 @@ def test_every_path_of_the_layout_is_where_the_architecture_says() -> None:
     [
         lambda: layout.run_prefix("team/../other", "run", "id"),
         lambda: layout.run_prefix("..", "run", "id"),
+        lambda: layout.run_prefix("team", "run", "id", "../other"),
         lambda: layout.manifest(-1, "ppo", 0),
         lambda: layout.manifest(1, "ppo/..", 0),
         lambda: layout.manifest(1, "", 0),

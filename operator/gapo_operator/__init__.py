@@ -1,0 +1,1 @@
+"""gapo on a Kubernetes cluster: what the planner asks for, as Jobs."""

@@ -1,0 +1,57 @@
+"""Names and labels of what belongs to a run. Deterministic: whoever renders a task twice gets the same name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gapo.tasks import ROLE_OF, Task
+
+PREFIX = "gapo.dev"
+MAX_NAME = 63
+"""A Job's name becomes a label of its pods (RFC 1123 label)."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The GapoRun that an object belongs to. Without a uid (a manifest that is not in a cluster) nothing owns it."""
+
+    name: str
+    namespace: str
+    run_id: str
+    uid: str | None = None
+
+    def references(self) -> list[dict[str, object]]:
+        """`blockOwnerDeletion` needs a right over finalizers that the operator does without."""
+        if self.uid is None:
+            return []
+        return [
+            {
+                "apiVersion": "gapo.dev/v1alpha1",
+                "kind": "GapoRun",
+                "name": self.name,
+                "uid": self.uid,
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ]
+
+
+def job_name(owner: Owner, task: Task) -> str:
+    """Another spec under the same name is another run, whose Jobs may still be going: its ID is in the name."""
+    name = f"{owner.name}-{owner.run_id[:5]}-{task.stage}-{task.kind.value}-{task.attempt}"
+    if len(name) > MAX_NAME:
+        raise ValueError(f"{name} has {len(name)} characters; at most {MAX_NAME} are allowed")
+    return name
+
+
+def labels(owner: Owner, task: Task) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/name": "gapo",
+        "app.kubernetes.io/component": ROLE_OF[task.kind].lower(),
+        "app.kubernetes.io/managed-by": "gapo-operator",
+        f"{PREFIX}/run": owner.name,
+        f"{PREFIX}/run-id": owner.run_id,
+        f"{PREFIX}/stage": str(task.stage),
+        f"{PREFIX}/kind": task.kind.value,
+        f"{PREFIX}/attempt": str(task.attempt),
+    }
