@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench.experiments import ARMS, ROOT, Finished, arm_spec, base_spec, merged, run
+from tests.bench.experiments import ARMS, ROOT, Finished, arm_spec, base_spec, run
 
+from gapo.overlay import overlay
 from gapo.tasks import Kind, TaskKey
 
 pytestmark = pytest.mark.slow
@@ -17,7 +18,7 @@ SHARE = {"rm-trained-on": 0.0, "gapo-zero": 0.5}
 
 
 def smoke(**changes: Any) -> dict[str, Any]:
-    return merged(base_spec(ROOT / "examples/smoke.yaml"), changes)
+    return overlay(base_spec(ROOT / "examples/smoke.yaml"), changes)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def begun(folder: Path) -> Finished:
 def test_every_arm_runs_from_a_shared_stage_0_to_its_export(arm: str, begun: Finished, folder: Path) -> None:
     source = {"run": begun.name, "runID": begun.run_id, "stage": 0, "take": "state"}
     changes = {"resumeFrom": source, "stages": {"max": 2}, "convergence": {"enabled": False}}
-    done = run(arm, merged(arm_spec(smoke(), arm), changes), folder, quiet=True)
+    done = run(arm, overlay(arm_spec(smoke(), arm), changes), folder, quiet=True)
     kinds = {key.kind for key in done.seen.committed}
     assert not {Kind.RM_WARMUP} & kinds, "stage 0 was imported, not trained again"
     assert (TaskKey(1, Kind.RM) in done.seen.committed) == (arm in RETRAINED)

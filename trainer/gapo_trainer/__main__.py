@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--claim", type=int, help="number of the executor's claim")
     parser.add_argument("--endpoint", help="URL of an S3-compatible service")
     parser.add_argument("--region")
+    parser.add_argument("--ca-file", help="certificates that sign the service's own")
     parser.add_argument("--scratch", type=Path, help="folder for working files; a temporary one where unset")
     arguments = parser.parse_args()
     try:
@@ -36,7 +37,7 @@ def main() -> int:
         return 0
     if not arguments.sha256:
         parser.error("--task needs --sha256")
-    run, _, rest = arguments.task.partition("/stages/")
+    run, _, rest = arguments.task.rpartition("/stages/")  # a run may be named stages, too
     with tempfile.TemporaryDirectory(prefix="gapo-") as temporary:
         return run_request(
             Request(
@@ -47,6 +48,7 @@ def main() -> int:
                 claim=arguments.claim,
                 endpoint=arguments.endpoint,
                 region=arguments.region,
+                ca_file=arguments.ca_file,
                 scratch=str(arguments.scratch or temporary),
             )
         )

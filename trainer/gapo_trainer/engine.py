@@ -84,15 +84,20 @@ class Engine(Generic[M]):
         """The precision that `model` runs in, for forwards through `module` itself."""
         return cast(AbstractContextManager[None], self.accelerator.autocast())
 
-    def backward(self, loss: Tensor, *, last: bool = True) -> None:
-        """Adds the gradient of `loss`; processes sum theirs at the `last` micro-batch of a step.
+    def micro_batch(self, *, last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward pass of a micro-batch: processes sum their gradients at a step's `last` one only,
+        so that they may have different numbers of them. (Data parallelism decides in the forward pass.)"""
+        return (
+            nullcontext()
+            if last
+            else cast(AbstractContextManager[None], self.accelerator.no_sync(self.model))
+        )
 
-        The loss must already be a share of the whole step's: micro-batches and processes add up, nothing is averaged.
-        """
-        quiet = nullcontext() if last else self.accelerator.no_sync(self.model)
-        with quiet:
-            # Data parallelism averages gradients over processes; ours are shares of one sum.
-            self.accelerator.backward(loss * self.world if self.world > 1 else loss)
+    def backward(self, loss: Tensor) -> None:
+        """Adds the gradient of `loss`, which must already be a share of the whole step's: micro-batches and processes
+        add up, nothing is averaged."""
+        # Data parallelism averages gradients over processes; ours are shares of one sum.
+        self.accelerator.backward(loss * self.world if self.world > 1 else loss)
 
     @property
     def alone(self) -> bool:
@@ -108,8 +113,9 @@ class Engine(Generic[M]):
         if not (side_by_side and self.alone and lanes() > 1):
             total = torch.zeros((), device=self.device)
             for i, compute in enumerate(losses):
-                loss = compute()
-                self.backward(loss, last=i == len(losses) - 1)
+                with self.micro_batch(last=i == len(losses) - 1):
+                    loss = compute()
+                    self.backward(loss)
                 total += loss.detach()
             return total
         parameters = [p for p in self.module.parameters() if p.requires_grad]

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -128,14 +129,16 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     saved, backend = folder / "tokenizer.json", getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not saved.is_file():
         return tokenizer
-    parts = ("model", "pre_tokenizer", "decoder")
-    written, read = (
-        [(json.loads(text).get(part) or {}).get("type") for part in parts]
-        for text in (saved.read_text(encoding="utf-8"), backend.to_str())
-    )
-    if written == read:
+    if _rules(Tokenizer.from_file(str(saved))) == _rules(backend):
         return tokenizer
     return cast(PreTrainedTokenizerBase, PreTrainedTokenizerFast.from_pretrained(folder))
+
+
+def _rules(tokenizer: Tokenizer) -> dict[str, Any]:
+    """How it cuts text, without the vocabulary."""
+    whole = json.loads(tokenizer.to_str())
+    model = {k: v for k, v in whole["model"].items() if k not in ("vocab", "merges")}
+    return {"model": model, **{part: whole[part] for part in ("normalizer", "pre_tokenizer", "decoder")}}
 
 
 def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:

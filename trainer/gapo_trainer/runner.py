@@ -90,6 +90,18 @@ class Request:
     claim: int | None = None
     endpoint: str | None = None
     region: str | None = None
+    ca_file: str | None = None
+    """Certificates that sign the storage service's, beside nothing else: the Hub is reached by the system's own."""
+
+    def open(self, uri: str) -> Objects:
+        """A folder at the run's storage service."""
+        store = open_location(
+            uri,
+            endpoint=self.endpoint,
+            region=self.region,
+            ca_file=None if self.ca_file is None else Path(self.ca_file),
+        )
+        return Objects(store, where=uri)
 
 
 def run_request(request: Request) -> int:
@@ -146,9 +158,7 @@ def _run(request: Request, scratch: Path, stop: threading.Event) -> None:
     from gapo_trainer.tasks import TASKS
 
     started, began = datetime.now(UTC), time.monotonic()
-    objects = Objects(
-        open_location(request.run, endpoint=request.endpoint, region=request.region), where=request.run
-    )
+    objects = request.open(request.run)
     task = read_task(objects, request)
     environment = pin_environment(task)
     fence = None if request.claim is None else Fence(objects, _claim(request.claim))
@@ -239,7 +249,7 @@ def other_run(request: Request, name: str, run_id: str) -> Objects:
     uri = f"{namespace}/{name}/{run_id}"
     if "://" not in uri and not Path(uri).is_dir():
         raise DataError(f"resumeFrom: there is no run {name} with ID {run_id} at {uri}")
-    return Objects(open_location(uri, endpoint=request.endpoint, region=request.region), where=uri)
+    return request.open(uri)
 
 
 def pin_environment(task: Task) -> dict[str, str | int | float]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from gapo.api.base import ApiModel, FieldClass
@@ -81,7 +82,43 @@ def identity_fields(written: Mapping[str, Any]) -> dict[str, Any]:
 
 def identity_hash(written: Mapping[str, Any]) -> str:
     """sha256 over canonical JSON. Sources must carry their sha256 (see `gapo.api.load.pin_sources`)."""
-    return digest({"hashVersion": HASH_VERSION, "spec": identity_fields(written)})
+    return digest({"hashVersion": HASH_VERSION, "spec": _as_read(identity_fields(written), GapoRunSpec)})
+
+
+def _as_read(written: Mapping[str, Any], model: type[ApiModel]) -> dict[str, Any]:
+    """Written fields as the models read them, so that one manifest has one hash however it was stored: an API server
+    makes `1.0` into `1`, a YAML reader `1e-4` into text, and an empty section says nothing."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        if key not in written:
+            continue
+        value, nested = written[key], model_in(field)
+        if nested is not None and isinstance(value, Mapping):
+            inner = _as_read(value, nested)
+            if inner:
+                found[key] = inner
+        elif nested is not None and isinstance(value, list):
+            found[key] = [_as_read(v, nested) if isinstance(v, Mapping) else v for v in value]
+        else:
+            found[key] = _whole(_read(field, value))
+    return found
+
+
+def _read(field: FieldInfo, value: Any) -> Any:
+    """The value as its field takes it; as it is, where the field refuses it (which is told elsewhere)."""
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    try:
+        reader: TypeAdapter[Any] = TypeAdapter(kind)
+        return reader.dump_python(reader.validate_python(value), mode="json")
+    except ValidationError:
+        return value
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_whole(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def run_id(written: Mapping[str, Any]) -> str:

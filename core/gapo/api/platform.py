@@ -14,6 +14,8 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 def parse_duration(value: Any) -> Any:
     """Seconds of `90s`, `5m`, `1h30m`, or a number of seconds."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(f"{value!r} is not a whole number of seconds; write {value}s")
     if not isinstance(value, str):
         return value
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
@@ -38,7 +40,7 @@ class Storage(ApiModel):
     path: str | None = Field(
         None,
         max_length=512,
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(/[A-Za-z0-9][A-Za-z0-9._-]{0,127})*$",
         json_schema_extra=FIXED,
     )
     """Folder between the namespace's and the run's."""
@@ -74,7 +76,9 @@ class Scheduling(ApiModel):
 
     max_failures: int = Field(3, ge=0, le=20, json_schema_extra=LIVE)
     """Charged failures a task may have before the run fails. Raise it to try a failed run again."""
-    queue_name: str | None = Field(None, max_length=63)
+    queue_name: str | None = Field(
+        None, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
+    )
     """For a cluster."""
     pending_timeout: Duration = 900.0
     """For a cluster."""

@@ -22,7 +22,7 @@ class ResumeFrom(ApiModel):
 
     run: Name
     """Name of a run in the same namespace and storage location."""
-    run_id: str = Field(alias="runID", max_length=63, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    run_id: str = Field(alias="runID", max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     """Its ID, as `gapo validate` and `gapo status` print it."""
     stage: Literal["best", "last"] | Annotated[int, Field(ge=0)] = "best"
     """`best` needs that run to have finished; 0 is its supervised start with the first reward model."""
@@ -56,7 +56,11 @@ class GapoRunSpec(ApiModel):
     resume_from: ResumeFrom | None = Field(None, json_schema_extra=IDENTITY)
 
     run_id: str | None = Field(
-        None, alias="runID", max_length=63, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", json_schema_extra=FIXED
+        None,
+        alias="runID",
+        max_length=63,
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        json_schema_extra=FIXED,
     )
     """Names the run's folder. Unset, it is the hash of the identity fields, so that the same YAML is the same run."""
     storage: Storage = Field(default_factory=Storage, json_schema_extra=FIXED)

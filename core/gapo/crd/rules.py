@@ -138,6 +138,9 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
 }
 """By the model in whose schema they stand."""
 
+NOT_NEGATIVE = rule("type(self) == string || self >= 0", "an amount is not negative")
+"""For amounts that may be numbers: a pattern binds text only."""
+
 STARTED = "has(oldSelf.status) && has(oldSelf.status.runID)"
 """The operator writes status.runID with the first thing that it does for a run."""
 
@@ -151,7 +154,7 @@ OF_FIELD: Mapping[str, tuple[Rule, ...]] = {
     **{
         where: (
             rule(
-                "type(self) == int ? self > 0 : self.matches('^([0-9]+([.][0-9]+)?[smh])+$')",
+                "type(self) == int ? self > 0 : self.matches('^([0-9]+([.][0-9]+)?[smh])+$') && self.matches('[1-9]')",
                 "write a duration such as 30s, 5m or 1h30m",
             ),
         )

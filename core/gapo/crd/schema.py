@@ -19,7 +19,7 @@ from gapo.api.base import FieldClass
 from gapo.api.identity import class_of
 from gapo.api.platform import parse_duration
 from gapo.api.profiles import PROFILES
-from gapo.crd.rules import OF_FIELD, OF_MODEL
+from gapo.crd.rules import NOT_NEGATIVE, OF_FIELD, OF_MODEL
 from gapo.errors import InvariantError
 
 Schema = dict[str, Any]
@@ -103,7 +103,7 @@ def _type(
     schema = dict(SCALARS[annotation])
     if annotation is str:
         if any(isinstance(m, BeforeValidator) for m in metadata):
-            schema = dict(INT_OR_STRING)
+            schema = _with_rules(dict(INT_OR_STRING), (NOT_NEGATIVE,))
         return schema | _lengths(metadata, where, "minLength", "maxLength") | _pattern(metadata)
     for bound in _flat(metadata):
         schema |= _bound(bound)

@@ -1,4 +1,5 @@
-"""A task as a Job of one pod. The planner owns all retries, so the Job makes none (docs/contracts.md 10, 12)."""
+"""A task as a Job of one pod. What fails is tried again by the planner alone, in another Job; a pod that was taken
+away or told to stop is replaced within its Job (docs/contracts.md 10, 12)."""
 
 from __future__ import annotations
 
@@ -119,7 +120,7 @@ def _container(
         "image": role.image or config.trainer.image,
         "command": ["python", "-m", "gapo_trainer"],
         "args": _arguments(task, spec, owner, location, claim),
-        "env": _environment(role.threads, location),
+        "env": _environment(role.threads),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -157,13 +158,15 @@ def _arguments(
         "--claim", str(claim),
         "--scratch", SCRATCH,
     ]  # fmt: skip
-    for name, value in (("--endpoint", location.endpoint), ("--region", location.region)):
+    authority = f"{CA}/ca.crt" if location.ca_config_map else None
+    optional = (("--endpoint", location.endpoint), ("--region", location.region), ("--ca-file", authority))
+    for name, value in optional:
         if value is not None:
             arguments += [name, value]
     return arguments
 
 
-def _environment(threads: int | None, location: StorageLocation) -> list[Manifest]:
+def _environment(threads: int | None) -> list[Manifest]:
     values = {
         "HOME": SCRATCH,
         "HF_HOME": f"{CACHE}/huggingface",
@@ -172,7 +175,5 @@ def _environment(threads: int | None, location: StorageLocation) -> list[Manifes
     }
     if threads is not None:
         values["OMP_NUM_THREADS"] = str(threads)
-    if location.ca_config_map:
-        values["SSL_CERT_FILE"] = f"{CA}/ca.crt"
     uid: Manifest = {"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
     return [uid, *({"name": name, "value": value} for name, value in values.items())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gapo.digest import digest
 from gapo.tasks import ROLE_OF, Task
 
 PREFIX = "gapo.dev"
@@ -37,8 +38,10 @@ class Owner:
 
 
 def job_name(owner: Owner, task: Task) -> str:
-    """Another spec under the same name is another run, whose Jobs may still be going: its ID is in the name."""
-    name = f"{owner.name}-{owner.run_id[:5]}-{task.stage}-{task.kind.value}-{task.attempt}"
+    """Another spec under the same name is another run, whose Jobs may still be going: a digest of its ID is in the
+    name."""
+    run = digest([owner.name, owner.run_id])[:5]
+    name = f"{owner.name}-{run}-{task.stage}-{task.kind.value}-{task.attempt}"
     if len(name) > MAX_NAME:
         raise ValueError(f"{name} has {len(name)} characters; at most {MAX_NAME} are allowed")
     return name

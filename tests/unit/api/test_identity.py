@@ -119,3 +119,24 @@ def test_a_file_that_is_not_the_one_that_was_pinned_is_refused(tmp_path: Path) -
     (tmp_path / "rows.jsonl").write_text("{}\n")
     with pytest.raises(DataError, match="but the spec says"):
         load_document(document({"uri": "rows.jsonl", "sha256": "0" * 64}), where="run.yaml", base=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"generation": {"temperature": 1.0}}, {"generation": {"temperature": 1}}),
+        ({"ppo": {"actorLr": "1e-4"}}, {"ppo": {"actorLr": 0.0001}}),
+        ({"stages": {}}, {}),
+        ({"stages": {"max": 12}}, {"stages": {}}),
+        ({"ppo": {"betas": [0, 0.9]}}, {"ppo": {"betas": [0.0, 0.9]}}),
+    ],
+)
+def test_a_manifest_has_one_id_however_it_was_stored(one, other):
+    base = {"generator": {"fromScratch": {"layers": 1}}, "data": {"generate": {"grammar": "micro", "size": 100}}}
+    assert run_id({**base, **one}) == run_id({**base, **other})
+
+
+def test_values_that_differ_are_different_runs():
+    assert run_id({"ppo": {"actorLr": 1e-4}}) != run_id({"ppo": {"actorLr": 1.1e-4}})
+    assert run_id({"dedup": True}) == run_id({})  # no such field, nothing to identify
+    assert run_id({"data": {"dedup": False}}) != run_id({"data": {"dedup": True}})

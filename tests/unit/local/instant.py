@@ -48,6 +48,8 @@ def instant(ctx: TaskContext) -> dict[str, float]:
         (ctx.out / name / "weights").write_text(f"{name} {task.digest}")
     (ctx.out / "samples.jsonl").write_text("")
     (ctx.out / "distributions.json").write_text("{}")
+    for name in ("prompts-train.jsonl", "prompts-val.jsonl", "prompts-test.jsonl", "rows-val.jsonl"):
+        (ctx.out / name).write_text("")
     metrics = {"instant/count": float(count)}
     if task.kind is Kind.EVALUATE:
         metrics |= {"eval/satisfaction": 0.4 + 0.03 * task.stage, "eval/satisfaction_n": 2000.0}

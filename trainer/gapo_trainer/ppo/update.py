@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gapo.api.training import Ppo
@@ -55,22 +56,23 @@ def policy_step(
 ) -> Step:
     """The losses add up to the minibatch's, because its weights do."""
     sums: dict[str, Tensor] = {}
-    ratio_max = 0.0
+    ratio_max = torch.zeros((), device=targets.weights.device)
     for i, micro in enumerate(micros):
-        if cfg.entropy_coef:
-            logprobs, entropy = micro.logprobs_and_entropy(actor.model, temperature)
-        else:
-            logprobs, entropy = micro.logprobs(actor.model, temperature), None
         old, sampled, advantages, weights = (
             take(x, micro)
             for x in (targets.old_logprobs, targets.sampled_logprobs, targets.advantages, targets.weights)
         )
-        inputs = ppo.PolicyInputs(logprobs, entropy, old, sampled, advantages, weights)
-        loss, parts = ppo.policy_loss(inputs, cfg)
-        actor.backward(loss, last=i == len(micros) - 1)
-        ratio_max = max(ratio_max, float(parts.pop("ppo/ratio_max")))
+        with actor.micro_batch(last=i == len(micros) - 1):
+            if cfg.entropy_coef:
+                logprobs, entropy = micro.logprobs_and_entropy(actor.model, temperature)
+            else:
+                logprobs, entropy = micro.logprobs(actor.model, temperature), None
+            inputs = ppo.PolicyInputs(logprobs, entropy, old, sampled, advantages, weights)
+            loss, parts = ppo.policy_loss(inputs, cfg)
+            actor.backward(loss)
+        ratio_max = torch.maximum(ratio_max, parts.pop("ppo/ratio_max"))  # NaN stays NaN
         add(sums, parts)
-    return Step(sums, actor.step(lr_factor), ratio_max)
+    return Step(sums, actor.step(lr_factor), float(ratio_max))
 
 
 def value_step(
@@ -82,8 +84,10 @@ def value_step(
         old, returns, weights = (
             take(x, micro) for x in (targets.old_values, targets.returns, targets.weights)
         )
-        loss, parts = ppo.value_loss(ppo.ValueInputs(micro.values(critic.model), old, returns, weights), clip)
-        critic.backward(loss, last=i == len(micros) - 1)
+        with critic.micro_batch(last=i == len(micros) - 1):
+            inputs = ppo.ValueInputs(micro.values(critic.model), old, returns, weights)
+            loss, parts = ppo.value_loss(inputs, clip)
+            critic.backward(loss)
         add(sums, parts)
     return Step(sums, critic.step(lr_factor))
 
