@@ -132,7 +132,10 @@ def test_a_file_that_is_not_the_one_that_was_pinned_is_refused(tmp_path: Path) -
     ],
 )
 def test_a_manifest_has_one_id_however_it_was_stored(one, other):
-    base = {"generator": {"fromScratch": {"layers": 1}}, "data": {"generate": {"grammar": "micro", "size": 100}}}
+    base = {
+        "generator": {"fromScratch": {"layers": 1}},
+        "data": {"generate": {"grammar": "micro", "size": 100}},
+    }
     assert run_id({**base, **one}) == run_id({**base, **other})
 
 
