@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -233,15 +234,31 @@ def test_a_failure_before_the_run_was_started_again_counts_no_more(cause: Cause)
     assert world.plan().status.state is State.FAILED
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32), slots=st.integers(1, 3))
 def test_crashes_and_lost_repeated_or_stale_observations_change_nothing_in_the_outcome(
     seed: int, slots: int
 ) -> None:
-    rng = random.Random(seed)
-    undisturbed = World(spec_of(stages={"max": 12}, convergence={"enabled": False}))
-    undisturbed.run()
+    ends_as_if_undisturbed(seed, slots)
 
+
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), slots=st.integers(1, 3))
+def test_a_hundred_more_ways_to_be_disturbed_change_nothing_either(seed: int, slots: int) -> None:
+    ends_as_if_undisturbed(seed, slots)
+
+
+@cache
+def undisturbed_run() -> World:
+    world = World(spec_of(stages={"max": 12}, convergence={"enabled": False}))
+    world.run()
+    return world
+
+
+def ends_as_if_undisturbed(seed: int, slots: int) -> None:
+    rng = random.Random(seed)
+    undisturbed = undisturbed_run()
     world = World(spec_of(stages={"max": 12}, convergence={"enabled": False}))
     views = [world.seen()]
     for _ in range(4000):
