@@ -14,8 +14,6 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 def parse_duration(value: Any) -> Any:
     """Seconds of `90s`, `5m`, `1h30m`, or a number of seconds."""
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError(f"{value!r} is not a whole number of seconds; write {value}s")
     if not isinstance(value, str):
         return value
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
