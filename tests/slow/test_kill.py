@@ -138,6 +138,12 @@ def freeze(pid: int) -> None:
         os.kill(pid, signal.SIGSTOP)
 
 
+def thaw(pid: int) -> None:
+    """Lets a frozen process go on: one that was just forked has yet to see that its parent is gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
 def run_undisturbed(folder: Bench, manifest: Path) -> dict[str, float]:
     """Runs to the end; `<stage>/<kind>` → processor seconds of the task."""
     process = folder.start("run", manifest, "--no-report")
@@ -226,6 +232,8 @@ class Watch:
             return None
         self.note(kill, attempt)
         os.kill(victim, signal.SIGKILL)
+        for one in left:
+            thaw(one)
         if kill.victim == "executor":
             self.process.finish()
             wait_for(lambda: gone(left), "the end of a killed executor's tasks")
