@@ -15,21 +15,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from gapo.digest import sha256_hex
+from gapo.driver import Driver, End, sha256_of
 from gapo.errors import DiskFullError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.observe import Observer
-from gapo.planner import Plan, Revocation, RunFacts, State, Status, plan
-from gapo.policies.attempts import Cause, Exit
-from gapo.policies.retries import classify
-from gapo.retire import retire_at
+from gapo.planner import Plan, RunFacts, State, Status
+from gapo.policies.attempts import Exit
 from gapo.seen import AttemptKey
 from gapo.store import layout
-from gapo.store.claims import Fence, take_claim
-from gapo.store.commit import last_resume_point
+from gapo.store.claims import take_claim
 from gapo.store.objects import Objects
-from gapo.store.once import create_once
-from gapo.store.records import Decision, Ended, Revoked
+from gapo.store.records import Decision, Ended
 from gapo.tasks import Task
 
 ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
@@ -95,14 +91,18 @@ class Executor:
         view: View | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.facts, self.place, self.server = facts, place, server
+        self.place, self.server = place, server
         self.work, self.slots, self.view, self.clock = work, slots, view or View(), clock
-        self.objects = place.objects
-        self.observer = Observer(self.objects, facts.run_id)
+        self.driver = Driver(facts, place.objects, clock=clock, slots=slots)
         self.launched: dict[str, Launched] = {}
         self._interrupted = False
         self._stopping: dict[str, float] = {}
         self._fenced_at = 0.0
+
+    @property
+    def observer(self) -> Observer:
+        """What is known of the run's storage."""
+        return self.driver.observer
 
     def interrupt(self) -> None:
         """Stops the run's tasks, each after saving where it is; `run` then returns. Safe in a signal handler."""
@@ -110,13 +110,12 @@ class Executor:
 
     def run(self) -> Status:
         """Raises FencedError when another executor takes the run over, StoreError when storage fails."""
-        claim = take_claim(self.objects, f"gapo-run-{os.getpid()}", socket.gethostname()[:100], self.clock())
-        self.fence = Fence(self.objects, claim)
-        self.claim = claim.number
-        self.observer.scan()
+        claim = take_claim(
+            self.place.objects, f"gapo-run-{os.getpid()}", socket.gethostname()[:100], self.clock()
+        )
+        self.driver.begin(claim)
         # Whoever starts a run again after a failure means that its cause is gone.
         self._forgiven = self.observer.ended()
-        self._retire()
         with own_folder(self.work) as self.scratch:
             try:
                 while True:
@@ -129,7 +128,7 @@ class Executor:
 
     def _round(self) -> Plan:
         running = {launched.key for launched in self.launched.values()}
-        made = plan(self.facts, self.observer.seen(running, self._forgiven), self.clock(), slots=self.slots)
+        made = self.driver.plan(running, self._forgiven)
         self.view.planned(made)
         if self._interrupted:
             for launched in list(self.launched.values()):
@@ -141,17 +140,9 @@ class Executor:
 
     def _apply(self, made: Plan) -> bool:
         """Carries the plan out; True where that changed what a new plan would see at once."""
-        if made.lost or made.decide or made.revoke or made.start:
-            self.fence.check()
-        for attempt in made.lost:
-            self._record_lost(attempt)
-        for revocation in made.revoke:
-            self._revoke(revocation)
-        if made.decide is not None:
-            create_once(self.objects, layout.decision(made.decide.stage), made.decide)
-            self.observer.refresh_decision(made.decide.stage)
-            self.view.decided(made.decide)
-            self._retire()
+        decision = self.driver.settle(made)
+        if decision is not None:
+            self.view.decided(decision)
         for task in made.start:
             self._start(task)
         for attempt in made.stop:
@@ -160,22 +151,14 @@ class Executor:
                     self._stop(launched)
         return bool(made.lost or made.decide or made.revoke)
 
-    def _retire(self) -> None:
-        retire_at(self.objects, self.facts.run_id, self.facts.spec, self.observer.seen())
-
     def _start(self, task: Task) -> None:
-        key = layout.task(task.stage, task.kind.value, task.attempt)
-        data = task.document
-        if self.objects.create_or_read(key, data) != data:
-            self.observer.refresh(task.key)  # another executor was first; the fence will say so
-            return
+        if not self.driver.hand_over(task):
+            return  # another executor was first; the fence will say so
         writer = os.urandom(8).hex()
         scratch = self.scratch / f"{task.stage}-{task.kind.value}-{task.attempt}-{writer}"
         scratch.mkdir(parents=True)
         (scratch / "termination.json").write_bytes(b" " * TERMINATION_BYTES)
-        resume = last_resume_point(
-            self.objects, task.stage, task.kind.value, run_id=task.run_id, task_digest=task.digest
-        )
+        resume = self.driver.resume_point(task)
         launched = Launched(task, writer, scratch, self.clock(), None if resume is None else resume.number)
         self.launched[launched.name] = launched
         self.server.launch(
@@ -184,15 +167,14 @@ class Executor:
                 "run": self.place.uri,
                 "endpoint": self.place.endpoint,
                 "region": self.place.region,
-                "task": key,
-                "sha256": sha256_hex(data),
+                "task": layout.task(task.stage, task.kind.value, task.attempt),
+                "sha256": sha256_of(task),
                 "writer": writer,
-                "claim": self.claim,
+                "claim": self.driver.claim,
                 "scratch": str(scratch),
                 "log": str(self.log_of(task)),
             },
         )
-        self.observer.refresh(task.key)
         self.view.started(launched)
 
     def log_of(self, task: Task) -> Path:
@@ -207,7 +189,7 @@ class Executor:
     def _wait(self, seconds: float) -> None:
         if time.monotonic() - self._fenced_at > FENCE_SECONDS:
             self._fenced_at = time.monotonic()
-            self.fence.check()
+            self.driver.fence.check()
         exited = self.server.wait(seconds)
         if exited is not None:
             self._ended(exited)
@@ -217,7 +199,6 @@ class Executor:
         launched = self.launched.pop(exited.name, None)
         if launched is None:
             return
-        self.fence.check()  # whoever took over has recorded this end already, and knows better what it was
         stopped = self._stopping.pop(exited.name, None) is not None
         self._record_end(launched, exited.code, stopped)
         shutil.rmtree(launched.scratch, ignore_errors=True)
@@ -225,82 +206,31 @@ class Executor:
     def _record_end(self, launched: Launched, code: int | None, stopped: bool) -> None:
         task = launched.task
         said = _termination(launched.scratch)
-        resume = last_resume_point(
-            self.objects,
-            task.stage,
-            task.kind.value,
-            run_id=task.run_id,
-            task_digest=task.digest,
-            from_n=launched.resume_before or 0,
-        )
-        number = None if resume is None else resume.number
-        self.observer.refresh(task.key)
-        committed = self.observer.seen().committed.get(task.key) is not None
-        reason = said.get("reason")
-        verdict = classify(
-            Exit(
-                code=code,
-                reason=reason,
-                stopped=stopped,
-                executor_lost=code is None,
-                committed=committed and code == 0,
-            ),
-            resume_before=launched.resume_before,
-            resume_after=number,
-        )
-        message = said.get("message")
-        if code not in (0, None) and not message and not stopped:
+        reason, message = said.get("reason"), None
+        if code not in (0, None) and not stopped:
             message = f"ended by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
             message += f"; its log is {self.log_of(task)}"
-        record = Ended(
-            attempt=task.attempt,
-            cause=verdict.cause.value,
-            charged=verdict.charged,
-            exit_code=code,
+        exit_ = Exit(
+            code=code,
             reason=reason,
-            message=message[:4000] if message else None,
-            started_at=launched.started_at,
-            ended_at=self.clock(),
-            last_resume=number,
-            step=None if resume is None else resume.iteration,
-            device_memory=reason == "OutOfMemory",
-            bad_input=said.get("badInput"),
+            stopped=stopped,
+            executor_lost=code is None,
+            committed=code == 0 and self.driver.committed(task),
         )
-        create_once(self.objects, layout.ended(task.stage, task.kind.value, task.attempt), record)
-        self.observer.refresh(task.key)
-        self.view.ended(launched, record)
-        if reason == DiskFullError.reason:
-            raise DiskFullError(message or "the scratch folder's")
-
-    def _record_lost(self, attempt: AttemptKey) -> None:
-        """An attempt of an executor that is gone: nobody saw its end, so its start and end are now."""
-        key, now = attempt.task, self.clock()
-        self.observer.refresh(key)
-        committed = self.observer.seen().committed.get(key)
-        cause = Cause.EXECUTOR_LOST if committed is None else Cause.COMMITTED
-        record = Ended(
-            attempt=attempt.attempt,
-            cause=cause.value,
-            charged=False,
-            message="its executor ended without recording it",
-            started_at=now,
-            ended_at=now,
-        )
-        create_once(self.objects, layout.ended(key.stage, key.kind.value, attempt.attempt), record)
-        self.observer.refresh(key)
-
-    def _revoke(self, revocation: Revocation) -> None:
-        key = revocation.task
-        create_once(
-            self.objects,
-            layout.revoked(key.stage, key.kind.value, revocation.generation),
-            Revoked(
-                generation=revocation.generation,
-                evidence={"why": revocation.evidence},
-                by=f"claim-{self.claim}",
+        record = self.driver.record_end(
+            task,
+            End(
+                exit_,
+                started_at=launched.started_at,
+                ended_at=self.clock(),
+                said=said,
+                message=message,
+                resume_before=launched.resume_before,
             ),
         )
-        self.observer.refresh(key)
+        self.view.ended(launched, record)
+        if reason == DiskFullError.reason:
+            raise DiskFullError(record.message or "the scratch folder's")
 
     def _abandon(self) -> None:
         """Leaves no process behind, whatever ended the loop; their ends are recorded by the next executor."""

@@ -199,7 +199,7 @@ class InterruptAfterResumePoint(View):
     executor: Executor
 
     def tick(self, running: Any) -> None:
-        if self.executor.objects.exists(layout.resume(1, "ppo", 0)):
+        if self.executor.place.objects.exists(layout.resume(1, "ppo", 0)):
             self.executor.interrupt()
 
 
@@ -301,7 +301,7 @@ def test_a_fenced_executor_says_who_took_over(machine: Machine) -> None:
 
     class Steal(View):
         def started(self, launched: Any) -> None:
-            take_claim(executor.objects, "another", "host-2", datetime.now(UTC))
+            take_claim(executor.place.objects, "another", "host-2", datetime.now(UTC))
 
     executor.view = Steal()
     with pytest.raises(FencedError, match="another on host-2"):
