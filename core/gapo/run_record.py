@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, Field, JsonValue, StringConstraints
 from gapo.api.base import FieldClass
 from gapo.api.identity import HASH_VERSION, identity_fields, identity_hash, select
 from gapo.api.load import LoadedRun
+from gapo.api.platform import STORED
 from gapo.api.run import GapoRunSpec
 from gapo.errors import SpecError
 from gapo.overlay import overlay
@@ -38,11 +39,20 @@ class RunRecord(Record):
     """Identity fields as the user wrote them."""
     resolved: dict[str, JsonValue]
     """The whole spec with every default filled in, as at the start."""
+    default_image: Annotated[str, StringConstraints(max_length=512)] | None = None
+    """On a cluster: the image of roles that name none, as it was at the start, so that an upgrade changes no run."""
     gapo_version: Annotated[str, StringConstraints(max_length=64)]
     created_at: AwareDatetime
 
 
-def freeze(objects: Objects, loaded: LoadedRun, *, version: str, now: AwareDatetime) -> RunRecord:
+def freeze(
+    objects: Objects,
+    loaded: LoadedRun,
+    *,
+    version: str,
+    now: AwareDatetime,
+    default_image: str | None = None,
+) -> RunRecord:
     """Creates run.json, or adopts the one that is there.
 
     Raises SpecError where the run was started with other identity fields.
@@ -55,6 +65,7 @@ def freeze(objects: Objects, loaded: LoadedRun, *, version: str, now: AwareDatet
         identity_hash=identity_hash(loaded.written),
         written=identity_fields(loaded.written),
         resolved=loaded.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+        default_image=default_image,
         gapo_version=version,
         created_at=now,
     )
@@ -75,10 +86,25 @@ def read_run_record(objects: Objects) -> RunRecord | None:
 def effective_spec(record: RunRecord, current: GapoRunSpec | None) -> GapoRunSpec:
     """The spec that a run goes on with: identity as frozen, the rest as applied now (or as at the start)."""
     if current is None:
-        return GapoRunSpec.model_validate(record.resolved)
+        return GapoRunSpec.model_validate(record.resolved, context=STORED)
     now = current.model_dump(mode="json", by_alias=True, exclude_none=True)
     frozen = select(record.resolved, {FieldClass.IDENTITY})
     return GapoRunSpec.model_validate(overlay(frozen, select(now, NOT_IDENTITY)))
+
+
+def check_stages(objects: Objects, spec: GapoRunSpec) -> None:
+    """Raises SpecError where `stages.max` is below a stage that is done: its decision would be without effect.
+
+    What a user raised meanwhile is recorded nowhere, so the stages themselves are asked.
+    """
+    beyond = spec.stages.max
+    while objects.exists(layout.decision(beyond + 1)):
+        beyond += 1
+    if beyond > spec.stages.max:
+        raise SpecError(
+            f"spec.stages.max is {spec.stages.max}, but stage {beyond} of this run is done; give {beyond} or more, "
+            "or another spec.runID to start a new run"
+        )
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], path: str = "spec") -> set[str]:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from gapo.api.base import ApiModel
-from gapo.api.platform import Quantity
+from gapo.api.quantity import Quantity
 from gapo.errors import SpecError
 
 Name = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]

@@ -1,6 +1,7 @@
 """Good and bad manifests: what changes in the smoke run, and a part of the message that a user must read.
 
-Both judges are held to this table: the models (`gapo validate`) and a real API server with nothing but the CRD.
+Both judges are held to this table: the client, as `gapo validate` reads a manifest, and a real API server with nothing
+but the CRD. ON_ONE_MACHINE is what only the client takes.
 """
 
 from __future__ import annotations
@@ -44,6 +45,16 @@ GOOD: dict[str, dict[str, Any]] = {
     "a budget": {"budget": {"rollouts": 1000, "gpuHours": 2.5}},
     "betas": {"ppo": {"betas": [0.9, 0.999]}},
     "longformer": {"rewardModel": {"fromScratch": {"arch": "longformer"}}},
+    "whole numbers for fractions": {"ppo": {"betas": [0, 0.5], "clipLow": 0.5, "valueClip": 0}},
+    "a fraction of a second": {"checkpoint": {"interval": "0.5s"}},
+    "requests up to the limits": {
+        "roles": {"data": {"resources": {
+            "requests": {"cpu": "1500m", "memory": "1Gi", "ephemeral-storage": 7},
+            "limits": {"cpu": "1.5", "memory": "1025Mi"}}}},
+    },
+    "as many devices requested as allowed": {
+        "roles": {"generator": {"resources": {"requests": {"nvidia.com/gpu": 2}, "limits": {"nvidia.com/gpu": "2"}}}},
+    },
 }  # fmt: skip
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -56,6 +67,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "text for a number": ({"seed": "one"}, "seed"),
     "a fraction for a whole number": ({"stages": {"iterations": 2.5}}, "iterations"),
     "a number for truth": ({"suspend": 3}, "suspend"),
+    "text for truth": ({"suspend": "yes"}, "suspend"),
+    "one for truth": ({"data": {"dedup": 1}}, "dedup"),
+    "truth for a number": ({"seed": True}, "seed"),
+    "digits as text": ({"seed": "1"}, "seed"),
+    "digits as text where there may be none": ({"budget": {"rollouts": "1000"}}, "rollouts"),
+    "a fraction as text": ({"ppo": {"actorLr": "1e-4"}}, "actorLr"),
+    "truth for a fraction": ({"ppo": {"clipLow": True}}, "clipLow"),
+    "text in a list of fractions": ({"ppo": {"betas": [0.9, "0.95"]}}, "betas"),
+    "a number for text": ({"runID": 12}, "runID"),
+    "a stage's number as text": ({"resumeFrom": {"run": "o", "runID": "a", "stage": "3"}}, "stage"),
     "a negative seed": ({"seed": -1}, "seed"),
     "a learning rate of zero": ({"ppo": {"actorLr": 0}}, "actorLr"),
     "a share above one": ({"evaluation": {"temperature": -1}}, "temperature"),
@@ -103,11 +124,45 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a stage before the first": ({"resumeFrom": {"run": "o", "runID": "a", "stage": -1}}, "stage"),
     "resuming without saying whose run": ({"resumeFrom": {"run": "other"}}, "runID"),
     "a duration without a unit": ({"checkpoint": {"interval": "5 minutes"}}, "duration"),
+    "a fraction of a second as a number": ({"checkpoint": {"interval": 0.5}}, "interval"),
+    "truth for a duration": ({"checkpoint": {"interval": True}}, "interval"),
+    "no time at all": ({"scheduling": {"pendingTimeout": "0s"}}, "pendingTimeout"),
     "an amount that is none": (
         {"roles": {"generator": {"resources": {"limits": {"memory": "lots"}}}}}, "memory",
+    ),
+    "an amount with a unit that is none": (
+        {"roles": {"generator": {"resources": {"limits": {"memory": "16K"}}}}}, "memory",
+    ),
+    "a fraction as an amount": ({"roles": {"data": {"resources": {"limits": {"cpu": 0.5}}}}}, "cpu"),
+    "requests above limits": (
+        {"roles": {"generator": {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000M"}}}}},
+        "requests are above limits",
+    ),
+    "fewer devices requested than allowed": (
+        {"roles": {"generator": {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}}}}},
+        "must equal its limits",
+    ),
+    "devices requested without limits": (
+        {"roles": {"rewardModel": {"resources": {"requests": {"nvidia.com/gpu": 1}}}}}, "must equal its limits",
+    ),
+    "a remote file without its digest": (
+        {"data": {**OWN_DATA, "sources": [{"uri": "s3://d/x"}]}, "generator": HF, "rewardModel": HF, **SMALL}, "sha256",
     ),
     "a run ID with capitals": ({"runID": "Second"}, "runID"),
     "a path that leads elsewhere": ({"storage": {"path": "a/../../other"}}, "path"),
     "one beta": ({"ppo": {"betas": [0.9]}}, "betas"),
     "too many stages": ({"stages": {"max": 500}}, "max"),
 }  # fmt: skip
+
+ON_ONE_MACHINE: dict[str, tuple[dict[str, Any], str]] = {
+    case: (
+        {"data": {**OWN_DATA, "sources": [source]}, "generator": HF, "rewardModel": HF, **SMALL},
+        words,
+    )
+    for case, source, words in (
+        ("a file beside the manifest", {"uri": "mine.jsonl"}, "upload the file"),
+        ("a file by its address", {"uri": "file://mine.jsonl"}, "upload the file"),
+        ("a file without its digest", {"uri": "mine.jsonl"}, "sha256 is needed on a cluster"),
+    )
+}
+"""What `gapo run` takes, with the words in which a cluster refuses it. The file is there."""

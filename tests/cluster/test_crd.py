@@ -9,14 +9,20 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.manifests import BAD, GOOD
+from tests.cluster.manifests import BAD, GOOD, ON_ONE_MACHINE
 from tests.slow.gapo_command import SMOKE, merged
 
-from gapo.api.load import validate
+from gapo.api.load import load_document
+from gapo.api.reading import read_documents
 from gapo.api.run import GapoRunSpec
 from gapo.errors import SpecError
 
 pytestmark = pytest.mark.cluster
+WORDS = (
+    "1e-4", "1.0e4", "1", "0x1F", "017", "1_000", "1:30", "2026-01-01", "1.", "-.5", "12e4", "0.5", "08", "+12", "1.5.2",
+    "yes", "on", "y", "off", "no", "N", "True", "none", "null", "~", "0123456789ab", "'1e-4'", '"1"', "5m", "500m",
+)  # fmt: skip
+"""Values as they may stand in a YAML file."""
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 
 
@@ -59,7 +65,7 @@ def started(cluster: ControlPlane, name: str) -> None:
 @pytest.mark.parametrize("case", GOOD)
 def test_a_good_manifest_is_taken_by_both_judges(cluster: ControlPlane, case: str) -> None:
     document = changed(GOOD[case])
-    validate(document, where="table")
+    load_document(document, where="table", base=Path())
     assert judged(cluster, document) == ""
 
 
@@ -70,9 +76,30 @@ def test_a_bad_manifest_is_refused_by_both_judges_in_words_that_help(
     change, words = BAD[case]
     document = changed(change)
     with pytest.raises(SpecError) as refused:
-        validate(document, where="table")
+        load_document(document, where="table", base=Path())
     assert words in str(refused.value)
     assert words in judged(cluster, document)
+
+
+@pytest.mark.parametrize("case", ON_ONE_MACHINE)
+def test_a_file_that_only_this_machine_has_is_refused_by_the_cluster_alone(
+    cluster: ControlPlane, tmp_path: Path, case: str
+) -> None:
+    change, words = ON_ONE_MACHINE[case]
+    (tmp_path / "mine.jsonl").write_text("{}\n")
+    document = changed(change)
+    load_document(document, where="table", base=tmp_path)
+    assert words in judged(cluster, document)
+
+
+def test_a_file_means_the_same_to_gapo_and_to_kubectl(cluster: ControlPlane) -> None:
+    lines = "".join(f"  k{number}: {word}\n" for number, word in enumerate(WORDS))
+    text = f"apiVersion: gapo.dev/v1alpha1\nkind: GapoRun\nmetadata: {{name: words}}\nspec:\n{lines}"
+    said = cluster.said("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-", stdin=text)
+    theirs, ours = json.loads(said)["spec"], read_documents(text)[0]["spec"]
+    found = {word: (ours[f"k{n}"], theirs[f"k{n}"]) for n, word in enumerate(WORDS)}
+    assert {word: pair for word, pair in found.items() if pair[0] != pair[1]} == {}
+    assert found["1e-4"][0] == 0.0001
 
 
 def test_the_table_is_as_large_as_it_is_meant_to_be() -> None:
@@ -89,8 +116,8 @@ def test_what_the_server_fills_in_is_what_the_models_fill_in(cluster: ControlPla
     stored = json.loads(cluster.said("get", "gaporun", name, "-o", "json"))["spec"]
     written = changed({"checkpoint": None, "roles": None})["spec"]
     assert stored != written  # something was filled in
-    resolved = validate(changed({"checkpoint": None, "roles": None}), where="written").spec
-    assert validate({**changed({}), "spec": stored}, where="stored").spec == resolved
+    resolved = load_document(changed({"checkpoint": None, "roles": None}), where="w", base=Path()).spec
+    assert load_document({**changed({}), "spec": stored}, where="stored", base=Path()).spec == resolved
 
 
 def test_nothing_is_filled_into_what_makes_up_the_runs_identity(cluster: ControlPlane, applied) -> None:
@@ -130,7 +157,7 @@ def test_what_a_run_is_cannot_change_once_it_has_started(
 
 
 def test_what_may_change_while_a_run_goes_on_can_be_changed(cluster: ControlPlane, applied) -> None:
-    name = applied({})
+    name = applied({"budget": {"rollouts": 1000, "gpuHours": 2.5}})
     started(cluster, name)
     applied(
         {
@@ -144,6 +171,31 @@ def test_what_may_change_while_a_run_goes_on_can_be_changed(cluster: ControlPlan
         }
     )
     assert cluster.said("get", "gr", name, "-o", "jsonpath={.spec.stages.max}") == "9"
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "field"),
+    [
+        ({}, {"stages": {"max": 2}}, "spec.stages.max"),
+        ({"stages": {"max": 13}}, {"stages": {"max": None}}, "spec.stages.max"),
+        ({"stages": None}, {"stages": {"max": 11}}, "spec.stages.max"),
+        ({"budget": {"rollouts": 1000}}, {"budget": {"rollouts": 999}}, "spec.budget.rollouts"),
+        ({"budget": {"gpuHours": 2.5}}, {"budget": {"gpuHours": 2.25}}, "spec.budget.gpuHours"),
+        ({"budget": {"rollouts": 1000}}, {"budget": {"rollouts": 1000, "tokens": 10}}, "spec.budget.tokens"),
+        ({}, {"budget": {"wallClock": 60}}, "spec.budget.wallClock"),
+    ],
+)
+def test_what_may_only_grow_can_be_lowered_until_the_run_has_started(
+    cluster: ControlPlane, applied, before: dict[str, Any], change: dict[str, Any], field: str
+) -> None:
+    name = applied(before)
+    applied(change)
+    applied(before)
+    started(cluster, name)
+    done = cluster.run("apply", "-f", "-", stdin=json.dumps(changed(change, name)))
+    assert done.returncode == 1
+    assert f"{field} can only be raised" in done.stderr
+    applied(before)
 
 
 def test_a_field_that_is_unknown_vanishes_where_the_client_is_not_strict(cluster: ControlPlane) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from functools import cache
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 
 class FieldClass(StrEnum):
@@ -33,8 +36,20 @@ NEXT_ATTEMPT = field_class(FieldClass.NEXT_ATTEMPT)
 LIVE = field_class(FieldClass.LIVE)
 
 
+WANTED = {
+    bool: ("bool_type", "write true or false, without quotes"),
+    int: ("int_type", "input should be a valid integer, written without quotes"),
+    float: ("float_type", "input should be a valid number, written without quotes"),
+}
+"""Type and message of the error where a scalar is written as another kind of scalar."""
+
+
 class ApiModel(BaseModel):
-    """Unknown fields are refused; names are camelCase on the wire; the docstring under a field documents it."""
+    """Unknown fields are refused; names are camelCase on the wire; the docstring under a field documents it.
+
+    Text is no number and a number is no truth value, as for an API server: left to itself pydantic takes `seed: "1"`.
+    Whole numbers do for fractions, and `600.0` or `1e3` for whole numbers.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -44,3 +59,40 @@ class ApiModel(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_its_own_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        kinds = _scalars(cls, str(info.field_name))
+        values = value if isinstance(value, list | tuple) and len(kinds) > 1 else [value]
+        for kind, one in zip(kinds, values, strict=False):
+            if isinstance(one, str | bool | int | float) and not _is_a(kind, one):
+                raise PydanticCustomError(*WANTED[kind])
+        return value
+
+
+def _is_a(kind: type, value: object) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return kind is type(value)
+    return isinstance(value, int | float)
+
+
+@cache
+def _scalars(model: type[BaseModel], name: str) -> tuple[type, ...]:
+    """The kind of number or truth value that a field holds, one for each part of a tuple; none for other fields, and
+    for those that read text by themselves."""
+    field = model.model_fields[name]
+    if any(isinstance(m, BeforeValidator) for m in field.metadata):
+        return ()
+    return tuple(_plain_kinds(field.annotation))
+
+
+def _plain_kinds(annotation: Any) -> list[type]:
+    parts = [part for part in get_args(annotation) if part is not NoneType]
+    if get_origin(annotation) is Annotated:
+        return _plain_kinds(parts[0])
+    if get_origin(annotation) is tuple:
+        return [kind for part in parts for kind in _plain_kinds(part)]
+    if len(parts) == 1:  # Optional
+        return _plain_kinds(parts[0])
+    return [annotation] if annotation in WANTED else []

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from gapo.api.base import ApiModel
 from gapo.api.identity import model_in, run_id
 from gapo.api.profiles import with_profile
+from gapo.api.reading import read_documents
 from gapo.api.run import GapoRun, GapoRunSpec
 from gapo.errors import DataError, SpecError
 
@@ -44,7 +45,7 @@ def load_run(path: Path) -> LoadedRun:
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
     try:
-        documents = [d for d in yaml.safe_load_all(text) if d is not None]
+        documents = read_documents(text)
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if len(documents) != 1 or not isinstance(documents[0], dict):
@@ -133,6 +134,8 @@ def _sentence(detail: ErrorDetails) -> str:
         return f"{location}: unknown field{_suggestion(detail['loc'])}"
     if detail["type"] == "missing":
         return f"{location}: is required"
+    if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
+        return f"{location}: needs text; put it in quotes (given: {detail['input']!r})"
     given = "" if isinstance(detail["input"], dict | list) else f" (given: {detail['input']!r})"
     return f"{location or 'spec'}: {message[:1].lower() + message[1:]}{given}"
 

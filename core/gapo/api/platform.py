@@ -3,26 +3,49 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    ValidationInfo,
+    model_validator,
+)
 
 from gapo.api.base import FIXED, LIVE, NEXT_ATTEMPT, ApiModel
+from gapo.api.quantity import Quantity, amount
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def parse_duration(value: Any) -> Any:
-    """Seconds of `90s`, `5m`, `1h30m`, or a number of seconds."""
-    if not isinstance(value, str):
+STORED = {"stored": True}
+"""Validation context for what gapo itself has written: earlier releases wrote half a second as a number."""
+
+
+def parse_duration(value: Any, info: ValidationInfo) -> Any:
+    """Seconds of `90s`, `5m`, `1h30m`, or of a whole number of seconds. An API server has no type for text or a
+    fraction, so that fractions are written as text, `0.5s`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not float(value).is_integer() and info.context != STORED:
+            raise ValueError("write a fraction of a second as text, such as 0.5s")
         return value
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value)
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value) if isinstance(value, str) else []
     if not parts or "".join(n + u for n, u in parts) != value:
         raise ValueError(f"{value!r} is not a duration; write 30s, 5m or 1h30m")
     return sum(float(n) * _UNITS[u] for n, u in parts)
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+def _written(seconds: float) -> int | str:
+    """A duration as a manifest may hold it."""
+    return int(seconds) if seconds.is_integer() else f"{Decimal(repr(seconds)):f}s"
+
+
+Duration = Annotated[
+    float, BeforeValidator(parse_duration), Field(gt=0), PlainSerializer(_written, when_used="json")
+]
 
 
 class Storage(ApiModel):
@@ -82,12 +105,6 @@ class Scheduling(ApiModel):
     """For a cluster."""
 
 
-Quantity = Annotated[
-    str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    StringConstraints(max_length=64, pattern=r"^([0-9]+([.][0-9]+)?|[.][0-9]+)(m|k|[KMGTPE]i?)?$"),
-]
-"""An amount as Kubernetes writes it: `500m`, `2`, `16Gi`."""
 ResourceName = Annotated[str, StringConstraints(max_length=253)]
 
 
@@ -98,6 +115,16 @@ class Resources(ApiModel):
     """What a node must have free; the limits where unset."""
     limits: dict[ResourceName, Quantity] = Field(default_factory=dict, max_length=16)
     """What the pod may use at most, such as `nvidia.com/gpu: 1`."""
+
+    @model_validator(mode="after")
+    def _within_the_limits(self) -> Resources:
+        for name, requested in self.requests.items():
+            limit = self.limits.get(name)
+            if "/" in name and (limit is None or amount(requested) != amount(limit)):
+                raise ValueError(f"requests of {name} must equal its limits; leave the requests out")
+            if limit is not None and amount(requested) > amount(limit):
+                raise ValueError(f"requests are above limits: {name} {requested} and {limit}")
+        return self
 
 
 class Role(ApiModel):

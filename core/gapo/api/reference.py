@@ -106,7 +106,7 @@ def _section(
 
 def _type(field: FieldInfo) -> str:
     if any(isinstance(m, BeforeValidator) and m.func is parse_duration for m in field.metadata):
-        return "duration: `30s`, `5m`, `1h30m`, or seconds"
+        return "duration: `30s`, `5m`, `1h30m`, or whole seconds"
     limits = [text for m in field.metadata for text in _limits(m)]
     return ", ".join([_words(field.annotation), *limits])
 

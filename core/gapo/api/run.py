@@ -24,7 +24,7 @@ class ResumeFrom(ApiModel):
     """Name of a run in the same namespace and storage location."""
     run_id: str = Field(alias="runID", max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     """Its ID, as `gapo validate` and `gapo status` print it."""
-    stage: Literal["best", "last"] | Annotated[int, Field(ge=0)] = "best"
+    stage: Literal["best", "last"] | Annotated[int, Field(ge=0, strict=True)] = "best"
     """`best` needs that run to have finished; 0 is its supervised start with the first reward model."""
     take: Literal["weights", "state"] = "weights"
     """`state` takes critic, optimisers and KL controller too."""

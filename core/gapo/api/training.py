@@ -27,9 +27,11 @@ class Source(ApiModel):
     """A JSONL file of the user's own."""
 
     uri: str = Field(min_length=1, max_length=1024)
-    """A path, taken from the manifest's folder, or a `file://`, `s3://`, `gs://` or `az://` address."""
+    """An `s3://`, `gs://` or `az://` address; with `gapo run` also a path, taken from the manifest's folder, or a `file://`
+    address."""
     sha256: str | None = Field(None, max_length=64, pattern=r"^[0-9a-f]{64}$")
-    """Digest of the file; filled in when the run starts, so that the run's identity is the content."""
+    """Digest of the file, which makes its content, not its place, part of the run's identity. `gapo run` fills it in for
+    a file of its machine."""
     weight: float = Field(1.0, gt=0)
     """How often its training rows are repeated; 2.5 repeats each two or three times."""
     split: Literal["train", "val", "test", "auto"] = "auto"

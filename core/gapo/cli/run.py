@@ -32,7 +32,7 @@ from gapo.local.place import parse_locations, place_of, work_folder
 from gapo.local.processes import TrainerServer
 from gapo.planner import RunFacts, State, Status
 from gapo.preview import preview
-from gapo.run_record import effective_spec, freeze
+from gapo.run_record import check_stages, effective_spec, freeze
 from gapo.store.probe import probe_location
 from gapo.tasks import Kind, TaskKey
 
@@ -70,6 +70,7 @@ def run(
         probe_location(place.objects)
         record = freeze(place.objects, loaded, version=gapo.__version__, now=datetime.now(UTC))
         spec = effective_spec(record, loaded.spec)
+        check_stages(place.objects, spec)
         facts = RunFacts(loaded.run_id, spec)
         for field in ignored_here(loaded):
             console.print(f"note: {field} is for a cluster and ignored here", highlight=False)

@@ -16,6 +16,9 @@ from gapo.cli.options import Format, Manifest, Output
 from gapo.estimate import Estimate, estimate
 from gapo.preview import Preview, preview
 
+REMOTE = ("s3://", "gs://", "az://")
+"""Where a cluster's pods can read data from."""
+
 
 def ignored_here(loaded: LoadedRun) -> list[str]:
     """What a manifest says that only a cluster can honour, by field name."""
@@ -42,6 +45,16 @@ def ignored_here(loaded: LoadedRun) -> list[str]:
     return found
 
 
+def refused_by_a_cluster(loaded: LoadedRun) -> list[str]:
+    """What runs here but an API server would not take, one sentence each."""
+    return [
+        f"data.sources.{number}.uri {source.uri} is a file of this machine; before kubectl apply, upload it and write "
+        f"its s3://, gs:// or az:// address, with sha256: {source.sha256}"
+        for number, source in enumerate(loaded.spec.data.sources)
+        if not source.uri.startswith(REMOTE)
+    ]
+
+
 def validate(file: Manifest, output: Format = Output.TEXT) -> None:
     """Check a manifest: every field, every combination, and the data files that it names."""
     loaded = load_run(file)
@@ -52,6 +65,7 @@ def validate(file: Manifest, output: Format = Output.TEXT) -> None:
             "runID": loaded.run_id,
             "profile": profile_of(loaded.written),
             "ignoredOnOneMachine": ignored,
+            "refusedByACluster": refused_by_a_cluster(loaded),
             "spec": loaded.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         typer.echo(json.dumps(body, indent=1))
@@ -61,6 +75,8 @@ def validate(file: Manifest, output: Format = Output.TEXT) -> None:
     )
     for field in ignored:
         typer.echo(f"note: {field} is for a cluster; gapo run ignores it")
+    for sentence in refused_by_a_cluster(loaded):
+        typer.echo(f"note: {sentence}")
 
 
 def plan(

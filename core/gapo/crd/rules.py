@@ -12,10 +12,12 @@ from pydantic import BaseModel
 
 from gapo.api.base import ApiModel, FieldClass
 from gapo.api.identity import class_of, model_in
+from gapo.api.judging import Budget
 from gapo.api.models import FromScratch, Generator, RewardModel
+from gapo.api.platform import Resources
 from gapo.api.profiles import TINY
 from gapo.api.run import GapoRunSpec
-from gapo.api.training import Data, Generation, Ppo, Stages
+from gapo.api.training import Data, Generation, Ppo, Source, Stages
 
 Rule = Mapping[str, str]
 
@@ -31,6 +33,10 @@ def _default(model: type[ApiModel], name: str) -> object:
 def _tiny_or(section: str, key: str, model: type[ApiModel], name: str) -> str:
     """The default of a field that the tiny profile sets, chosen as the profile is."""
     return f"({IS_TINY} ? {TINY[section][key]} : {_default(model, name)})"
+
+
+def _amount(section: str) -> str:
+    return f"quantity(string(self.{section}[name]))"
 
 
 IS_TINY = "(self.?profile.orValue(has(self.generator.fromScratch) ? 'tiny' : '7b') == 'tiny')"
@@ -79,6 +85,28 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
         rule(
             "has(self.generate) != (has(self.sources) && size(self.sources) > 0)",
             "give exactly one of generate and sources",
+        ),
+    ),
+    Source: (
+        rule(
+            "self.uri.matches('^(s3|gs|az)://')",
+            "a cluster reads data from s3://, gs:// or az:// only; upload the file and write its address here",
+        ),
+        rule(
+            "has(self.sha256)",
+            "sha256 is needed on a cluster: it identifies the run; `sha256sum FILE` prints it",
+        ),
+    ),
+    Resources: (
+        rule(
+            "!has(self.requests) || self.requests.all(name, name.contains('/') || !has(self.limits) || "
+            f"!(name in self.limits) || {_amount('requests')}.compareTo({_amount('limits')}) <= 0)",
+            "requests are above limits",
+        ),
+        rule(
+            "!has(self.requests) || self.requests.all(name, !name.contains('/') || (has(self.limits) && "
+            f"name in self.limits && {_amount('requests')}.compareTo({_amount('limits')}) == 0))",
+            "requests of a device such as nvidia.com/gpu must equal its limits; leave the requests out",
         ),
     ),
     GapoRunSpec: (
@@ -171,6 +199,28 @@ def of_root() -> Iterator[Rule]:
         "metadata.name has at most 40 characters: lower-case letters, digits and -",
     )
     yield from _unchanging(GapoRunSpec, "spec", None)
+    yield rule(
+        f"!({STARTED}) || {_stages_max('self')} >= {_stages_max('oldSelf')}",
+        "spec.stages.max can only be raised once the run has started",
+    )
+    for field in Budget.model_fields.values():
+        where = f"spec.budget.{field.alias}"
+        now, before = _has("self", where), _has("oldSelf", where)
+        yield rule(
+            f"!({STARTED}) || !({now}) || (({before}) && self.{where} >= oldSelf.{where})",
+            f"{where} can only be raised or left out once the run has started; left out, there is no limit",
+        )
+
+
+def _stages_max(who: str) -> str:
+    where = "spec.stages.max"
+    return f"({_has(who, where)} ? {who}.{where} : {_default(Stages, 'max')})"
+
+
+def _has(who: str, where: str) -> str:
+    """CEL: the field is there, and every section above it."""
+    parts = where.split(".")
+    return " && ".join(f"has({'.'.join([who, *parts[:n]])})" for n in range(2, len(parts) + 1))
 
 
 WORDS = {
@@ -193,11 +243,7 @@ def _unchanging(model: type[ApiModel], path: str, inherited: FieldClass | None) 
 def _same(where: str) -> str:
     """CEL: the field is in both or in neither, and equal. Spelt out, because the API server cannot bound the cost of
     comparing optional values (`self.?a == oldSelf.?a`) of text and objects, and refuses the CRD."""
-    parts = where.split(".")
-    there = [
-        " && ".join(f"has({'.'.join([who, *parts[:n]])})" for n in range(2, len(parts) + 1))
-        for who in ("self", "oldSelf")
-    ]
+    there = [_has(who, where) for who in ("self", "oldSelf")]
     return f"({there[0]}) == ({there[1]}) && (!({there[0]}) || self.{where} == oldSelf.{where})"
 
 

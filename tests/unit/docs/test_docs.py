@@ -20,6 +20,7 @@ from gapo.api import reference
 from gapo.api.base import ApiModel
 from gapo.api.identity import model_in
 from gapo.api.load import load_document, load_run
+from gapo.api.reading import read_documents
 from gapo.api.run import GapoRunSpec
 from gapo_trainer.constraints import FAMILIES, parse
 
@@ -89,7 +90,7 @@ def test_every_make_target_that_the_pages_name_exists() -> None:
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda block: block.where)
 def test_every_yaml_block_is_a_valid_manifest(block: Block, folder: Path) -> None:
-    document: dict[str, Any] = yaml.safe_load(block.text)
+    (document,) = read_documents(block.text)
     assert load_document(document, where=block.where, base=folder).run_id
 
 

@@ -1,0 +1,48 @@
+"""`gapo validate` beside what it is there for: what a manifest says to a machine and to a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from gapo.cli.app import app
+
+ROWS = b"{}\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "mine.jsonl").write_bytes(ROWS)
+    document = {
+        "apiVersion": "gapo.dev/v1alpha1",
+        "kind": "GapoRun",
+        "metadata": {"name": "files"},
+        "spec": {
+            "data": {"sources": [{"uri": "mine.jsonl"}, {"uri": "s3://data/x.jsonl", "sha256": "a" * 64}]},
+            "generator": {"model": "hf://org/name"},
+            "rewardModel": {"model": "hf://org/encoder"},
+        },
+    }
+    made = tmp_path / "run.yaml"
+    made.write_text(yaml.safe_dump(document))
+    return made
+
+
+def test_a_file_of_this_machine_is_valid_with_a_note_on_what_a_cluster_needs(file: Path) -> None:
+    done = CliRunner().invoke(app, ["validate", str(file)])
+    assert done.exit_code == 0
+    (note,) = [line for line in done.output.splitlines() if line.startswith("note: data.sources")]
+    assert note.startswith(f"note: data.sources.0.uri {file.parent / 'mine.jsonl'} is a file of this machine")
+    assert note.endswith(f"with sha256: {hashlib.sha256(ROWS).hexdigest()}")
+
+
+def test_programs_read_the_same(file: Path) -> None:
+    done = CliRunner().invoke(app, ["validate", str(file), "-o", "json"])
+    body = json.loads(done.output)
+    assert body["valid"] is True
+    assert [said.split(" ")[0] for said in body["refusedByACluster"]] == ["data.sources.0.uri"]
