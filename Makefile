@@ -45,30 +45,25 @@ unit: env ## Fast tests
 slow: env ## Tests that train, kill or drive a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or browser" --durations=15 tests
 
-CLUSTER_TOOLS := $(CACHE)/k8s-v1.34.4
-CLUSTER_PROGRAMS := kube-apiserver kubectl
-
-cluster-tools: $(CLUSTER_PROGRAMS:%=$(CLUSTER_TOOLS)/%) ## Build Kubernetes' own programs for tests on a real API server (once; needs Go, and etcd from your system)
-
-$(CLUSTER_TOOLS)/%: tests/cluster/tools/go.mod tests/cluster/tools/go.sum
-	@command -v go >/dev/null || { echo "Go 1.24 or newer is needed to build Kubernetes' programs" >&2; exit 1; }
-	@command -v etcd >/dev/null || { echo "etcd is needed: apt-get install etcd-server" >&2; exit 1; }
-	@mkdir -p $(CLUSTER_TOOLS)
-	cd tests/cluster/tools && CGO_ENABLED=0 go build -trimpath -ldflags "-s -w \
-	  -X k8s.io/component-base/version.gitVersion=v1.34.4 -X k8s.io/component-base/version.gitMajor=1 \
-	  -X k8s.io/component-base/version.gitMinor=34" -o $@ k8s.io/kubernetes/cmd/$*
+cluster-tools: env ## Build the programs that tests on a cluster run (once, 12 minutes on two cores; needs Go)
+	$(BIN)/python -m tests.cluster.programs
 
 cluster: env ## Tests on a real Kubernetes API server; part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
 ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
-	@$(MAKE) --no-print-directory cluster-tools
+	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl
 	$(BIN)/python -m pytest -m cluster tests/cluster
 else
 	@echo "Skipped: tests on a Kubernetes API server. GAPO_TEST_CLUSTER=1 make test runs them; it needs Go and etcd."
 endif
 
-lock: $(UV) ## Compile requirements/dev.txt anew from pyproject.toml
-	$(UV) pip compile pyproject.toml --quiet -c requirements/constraints.txt --all-extras --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal -o requirements/dev.txt
+COMPILE := $(UV) pip compile --quiet -c requirements/constraints.txt --generate-hashes --no-emit-index-url \
+  --no-annotate --no-header --python-version 3.11 --universal
+
+lock: $(UV) ## Compile requirements/*.txt anew from pyproject.toml; images get the versions that are tested
+	$(COMPILE) pyproject.toml --all-extras -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
+	$(COMPILE) pyproject.toml --extra trainer -c requirements/dev.txt -o requirements/trainer.txt
+	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 
 clean: ## Remove the environment and local outputs (./runs stays: it holds training)
 	rm -rf .venv out build *.egg-info

@@ -1,10 +1,13 @@
 //go:build tools
 
-// Package tools names the programs that tests on a real API server need, so that go.mod pins them.
+// Package tools names the programs that tests on a real cluster need, so that go.mod pins them.
 package tools
 
 import (
 	_ "k8s.io/kubernetes/cmd/kube-apiserver"
 	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
+	_ "k8s.io/kubernetes/cmd/kube-proxy"
+	_ "k8s.io/kubernetes/cmd/kube-scheduler"
 	_ "k8s.io/kubernetes/cmd/kubectl"
+	_ "k8s.io/kubernetes/cmd/kubelet"
 )
