@@ -8,7 +8,7 @@ UV := $(CACHE)/tools/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help env quickstart test check lint unit slow cluster cluster-tools lock clean
+.PHONY: help env quickstart test check lint unit slow cluster cluster-tools crds lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -34,8 +34,8 @@ test: env lint unit cluster slow ## Run every check and test
 check: env lint unit ## The inner loop: linters and fast tests, under two minutes
 
 lint: env ## Ruff, mypy --strict, import rules
-	$(BIN)/ruff format --check core trainer operator tests
-	$(BIN)/ruff check core trainer operator tests
+	$(BIN)/ruff format --check core trainer operator charts tests
+	$(BIN)/ruff check core trainer operator charts tests
 	$(BIN)/mypy core/gapo trainer/gapo_trainer operator/gapo_operator
 	PYTHONPATH=core:trainer:operator $(BIN)/lint-imports
 
@@ -50,11 +50,18 @@ cluster-tools: env ## Build the programs that tests on a cluster run (once, 12 m
 
 cluster: env ## Tests on a real Kubernetes API server; part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
 ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
-	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl
+	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl helm
 	$(BIN)/python -m pytest -m cluster tests/cluster
 else
 	@echo "Skipped: tests on a Kubernetes API server. GAPO_TEST_CLUSTER=1 make test runs them; it needs Go and etcd."
 endif
+
+crds: env ## Write the CRD from the models, and what the chart takes from it and from its values
+	$(BIN)/python -m gapo.crd > crds/.written
+	mv crds/.written crds/gapo.dev_gaporuns.yaml
+	cp crds/gapo.dev_gaporuns.yaml charts/gapo-operator/files/
+	$(BIN)/python charts/readme.py > charts/.written
+	mv charts/.written charts/gapo-operator/README.md
 
 COMPILE := $(UV) pip compile --quiet -c requirements/constraints.txt --generate-hashes --no-emit-index-url \
   --no-annotate --no-header --python-version 3.11 --universal

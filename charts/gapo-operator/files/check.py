@@ -1,0 +1,29 @@
+"""Asks the operator over HTTP: SECONDS URL... Each URL must answer 200 in that time, /metrics with series of gapo."""
+
+import sys
+import time
+import urllib.error
+import urllib.request
+
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def trouble(url: str) -> str:
+    """What is wrong with an answer; empty where it is as it should be."""
+    try:
+        with OPENER.open(url, timeout=5) as answer:
+            body = answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return f"{error.code} {error.read(500).decode(errors='replace').strip()}"
+    except OSError as error:
+        return str(error)
+    return "no series of gapo" if url.endswith("/metrics") and "# TYPE gapo_" not in body else ""
+
+
+deadline = time.monotonic() + float(sys.argv[1])
+for url in sys.argv[2:]:
+    while found := trouble(url):
+        if time.monotonic() > deadline:
+            sys.exit(f"{url}: {found}. What the operator says: kubectl logs deployment/NAME in its namespace")
+        time.sleep(1)
+    sys.stdout.write(f"{url}: well\n")

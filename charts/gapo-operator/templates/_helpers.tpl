@@ -1,0 +1,151 @@
+{{- define "gapo-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Leaves room for suffixes such as -lease within 63 characters. */}}
+{{- define "gapo-operator.fullname" -}}
+{{- $name := include "gapo-operator.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "gapo-operator.selector" -}}
+app.kubernetes.io/name: {{ include "gapo-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{/* Labels of an object that is no part of the running operator: without the component. */}}
+{{- define "gapo-operator.labels" -}}
+{{- with .Values.commonLabels }}
+{{- toYaml . }}
+{{ end -}}
+app.kubernetes.io/name: {{ include "gapo-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: gapo
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "gapo-operator.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "gapo-operator.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "gapo-operator.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}
+{{- printf "%s@%s" .repository .digest }}
+{{- else }}
+{{- printf "%s:%s" .repository (default $.Chart.AppVersion .tag) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The operator's configuration file. What only its own pod needs is left out; so is what is not set. */}}
+{{- define "gapo-operator.config" -}}
+{{- $locations := list }}
+{{- range .Values.storageLocations }}
+{{- $locations = append $locations (omit . "operatorSecret" "operatorCaConfigMap") }}
+{{- end }}
+{{- $trainer := dict }}
+{{- range $key, $value := .Values.trainer }}
+{{- if ne (toString $value) "" }}
+{{- $_ := set $trainer $key $value }}
+{{- end }}
+{{- end }}
+{{- dict "storageLocations" $locations "trainer" $trainer | toYaml }}
+{{- end }}
+
+{{/* Rules of the operator in every namespace that it works in. */}}
+{{- define "gapo-operator.rules" -}}
+- apiGroups: [gapo.dev]
+  resources: [gaporuns]
+  verbs: [get, list, watch]
+- apiGroups: [gapo.dev]
+  resources: [gaporuns/status]
+  verbs: [patch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [list, watch, create, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create]
+{{- end }}
+
+{{- define "gapo-operator.editorRules" -}}
+- apiGroups: [gapo.dev]
+  resources: [gaporuns]
+  verbs: [get, list, watch, create, update, patch, delete, deletecollection]
+- apiGroups: [gapo.dev]
+  resources: [gaporuns/status]
+  verbs: [get]
+{{- end }}
+
+{{- define "gapo-operator.viewerRules" -}}
+- apiGroups: [gapo.dev]
+  resources: [gaporuns]
+  verbs: [get, list, watch]
+- apiGroups: [gapo.dev]
+  resources: [gaporuns/status]
+  verbs: [get]
+{{- end }}
+
+{{/* A pod that asks the operator over HTTP. Takes root, seconds, paths (port and path of each request). */}}
+{{- define "gapo-operator.checkPod" -}}
+{{- $root := .root -}}
+restartPolicy: Never
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+containers:
+  - name: check
+    image: {{ include "gapo-operator.image" $root | quote }}
+    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    command: [python, -c]
+    args:
+      - |
+        {{- $root.Files.Get "files/check.py" | trim | nindent 8 }}
+      - {{ .seconds | quote }}
+      {{- range .paths }}
+      - http://{{ include "gapo-operator.fullname" $root }}.{{ $root.Release.Namespace }}.svc:{{ . }}
+      {{- end }}
+    {{- with $root.Values.securityContext }}
+    securityContext:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    resources:
+      requests:
+        cpu: 10m
+        memory: 32Mi
+      limits:
+        memory: 128Mi
+    terminationMessagePolicy: FallbackToLogsOnError
+{{- with $root.Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $root.Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}

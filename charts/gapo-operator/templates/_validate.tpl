@@ -1,0 +1,29 @@
+{{/* What a schema cannot say, or cannot say in words that help. All that is wrong is told at once. */}}
+{{- define "gapo-operator.validate" -}}
+{{- $wrong := list }}
+{{- if not .Values.image.repository }}
+{{- $wrong = append $wrong "image.repository is not set: name the operator's image, such as --set image.repository=REGISTRY/gapo-operator" }}
+{{- end }}
+{{- if not .Values.trainer.image }}
+{{- $wrong = append $wrong "trainer.image is not set: name the image of task pods, such as --set trainer.image=REGISTRY/gapo-trainer:TAG" }}
+{{- end }}
+{{- if not .Values.storageLocations }}
+{{- $wrong = append $wrong "storageLocations is empty: runs are stored in a bucket that you list here, at least one, such as\n      storageLocations:\n        - name: team\n          uri: s3://BUCKET/PREFIX\n          region: eu-central-1" }}
+{{- end }}
+{{- $names := dict }}
+{{- range .Values.storageLocations }}
+{{- if hasKey $names .name }}
+{{- $wrong = append $wrong (printf "storageLocations: %s is there twice; names must differ" .name) }}
+{{- end }}
+{{- $_ := set $names .name true }}
+{{- $mounted := eq (default "ambient" .credentials) "mountedSecret" }}
+{{- if and $mounted (not .secretName) }}
+{{- $wrong = append $wrong (printf "storageLocations: %s: credentials: mountedSecret needs secretName, a Secret in the namespaces of the runs" .name) }}
+{{- else if and .secretName (not $mounted) }}
+{{- $wrong = append $wrong (printf "storageLocations: %s: secretName needs credentials: mountedSecret" .name) }}
+{{- end }}
+{{- end }}
+{{- if $wrong }}
+{{- fail (printf "\n\ngapo-operator cannot be installed like this:\n  - %s\n" (join "\n  - " $wrong)) }}
+{{- end }}
+{{- end }}
