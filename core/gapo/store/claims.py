@@ -38,6 +38,31 @@ def take_claim(
             return claim
 
 
+def adopt_claim(
+    objects: Objects,
+    owner: str,
+    host: str,
+    now: datetime,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Claim:
+    """The owner's claim: the one that it took before, else a new one above all others.
+
+    For an executor whose tasks outlive it, such as a cluster's: its successor goes on under the same claim, so that
+    what runs is not fenced. Raises FencedError where the owner has a claim and another one is above it.
+    """
+    number, mine = 0, None
+    while objects.exists(layout.claim(number)):
+        found = read_record(objects, layout.claim(number), Claim)
+        if found is not None and found.owner == owner:
+            mine = found
+        number += 1
+    if mine is None:
+        return take_claim(objects, owner, host, now, sleep=sleep)
+    Fence(objects, mine).check()
+    return mine
+
+
 class Fence:
     """Tells the holder of a claim when another has taken the run over."""
 

@@ -1,0 +1,97 @@
+"""`python -m gapo_operator --config FILE`: the operator's process."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from gapo.errors import GapoError
+from gapo_operator.app import Operator, Options
+from gapo_operator.config import load_config
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line, which log collectors take apart by themselves."""
+
+    converter = staticmethod(time.gmtime)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m gapo_operator", description=__doc__)
+    parser.add_argument(
+        "--config", type=Path, required=True, help="storage locations and defaults of task pods"
+    )
+    parser.add_argument(
+        "--namespace",
+        action="append",
+        default=[],
+        help="watch this namespace (repeat for more); all where unset",
+    )
+    parser.add_argument("--credentials", type=Path, help="folder with one folder of keys a storage location")
+    parser.add_argument("--ca", type=Path, help="folder with LOCATION/ca.crt for storage services")
+    parser.add_argument(
+        "--lease-namespace",
+        default=os.environ.get("POD_NAMESPACE"),
+        help="where the Lease lies (POD_NAMESPACE); without one this must be the only operator",
+    )
+    parser.add_argument("--lease-name", default="gapo-operator")
+    parser.add_argument("--health-port", type=int, default=8080)
+    parser.add_argument("--metrics-port", type=int, default=8081)
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    arguments = parser.parse_args()
+    _log(arguments.log_level)
+    try:
+        config = load_config(arguments.config)
+    except GapoError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.code
+    options = Options(
+        config=config,
+        namespaces=tuple(arguments.namespace),
+        lease_namespace=arguments.lease_namespace,
+        lease_name=arguments.lease_name,
+        identity=os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
+        credentials=arguments.credentials,
+        authorities=arguments.ca,
+        health_port=arguments.health_port,
+        metrics_port=arguments.metrics_port,
+    )
+    return asyncio.run(_run(options))
+
+
+async def _run(options: Options) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return await Operator(options).run(stop)
+
+
+def _log(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.getLogger("kopf").setLevel("WARNING")
+    logging.getLogger("kubernetes").setLevel("WARNING")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

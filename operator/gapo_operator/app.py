@@ -1,0 +1,172 @@
+"""The operator as a process: watches, queue, passes, Lease, health, until it is told to stop or loses the Lease."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gapo_operator.config import OperatorConfig
+from gapo_operator.health import BEAT_SECONDS, Health, serve_health, serve_metrics
+from gapo_operator.kube import Kube, KubeError, connect
+from gapo_operator.leader import Leadership, NotLeaderError, lead
+from gapo_operator.metrics import Metrics
+from gapo_operator.reconciler import RETRY_SECONDS, Reconciler
+from gapo_operator.stores import Stores
+from gapo_operator.view import ClusterView, RunKey
+from gapo_operator.watching import watch, watches
+from gapo_operator.workqueue import WorkQueue
+
+log = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 300.0
+"""How often everything is listed anew: a watch that broke tells of no deletion it has missed."""
+LOST_LEASE = 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the process was started."""
+
+    config: OperatorConfig
+    namespaces: Sequence[str] = ()
+    """Watched; all where empty."""
+    lease_namespace: str | None = None
+    """Where the Lease lies; without one this process must be the only one."""
+    lease_name: str = "gapo-operator"
+    identity: str = "gapo-operator"
+    credentials: Path | None = None
+    authorities: Path | None = None
+    health_port: int = 8080
+    metrics_port: int = 8081
+
+
+class Operator:
+    """Wires the parts together; `run` returns the process's exit code."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.view, self.health, self.metrics = ClusterView(), Health(), Metrics()
+        self.queue: WorkQueue[RunKey] = WorkQueue()
+        self.leadership = Leadership(required=options.lease_namespace is not None)
+        self.stores = Stores(options.credentials, options.authorities)
+
+    async def run(self, stop: asyncio.Event) -> int:
+        """Until `stop` is set (exit code 0) or the Lease is lost (1)."""
+        options = self.options
+        async with (
+            serve_health(self.health, options.health_port),
+            serve_metrics(self.metrics.registry, options.metrics_port),
+            connect() as kube,
+        ):
+            stop_watches, listed = asyncio.Event(), asyncio.Event()
+            registry = watches(self.view, self.queue.add)
+            watching = asyncio.create_task(watch(registry, options.namespaces, stop_watches, listed))
+            tasks = [
+                asyncio.create_task(self._beat()),
+                asyncio.create_task(self._lead_and_work(kube, listed)),
+                asyncio.create_task(stop.wait()),
+                watching,
+            ]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                ended = next(task for task in tasks if task.done())
+                ended.result()
+                return 0 if stop.is_set() else LOST_LEASE
+            finally:
+                stop_watches.set()
+                for task in tasks[:-1]:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self.stores.close()
+
+    async def _beat(self) -> None:
+        while True:
+            self.health.beat()
+            self.metrics.waiting.set(len(self.queue))
+            self.metrics.leading.set(self.leadership.held)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _lead_and_work(self, kube: Kube, listed: asyncio.Event) -> None:
+        """Returns when the Lease is lost."""
+        await listed.wait()
+        await self._resync(kube)
+        self.health.watching = True
+        elected, options = asyncio.Event(), self.options
+        leading = None
+        if options.lease_namespace is not None:
+            leading = asyncio.create_task(
+                lead(
+                    self.leadership,
+                    kube.api,
+                    name=options.lease_name,
+                    namespace=options.lease_namespace,
+                    identity=options.identity,
+                    elected=elected,
+                )
+            )
+            await elected.wait()
+            log.info("holding the Lease %s/%s", options.lease_namespace, options.lease_name)
+        reconciler = Reconciler(self.view, kube, self.stores, options.config, self.leadership)
+        working = [
+            asyncio.create_task(self.queue.run(lambda key: self._pass(reconciler, key))),
+            asyncio.create_task(self._resync_often(kube)),
+        ]
+        try:
+            await asyncio.wait(
+                [*working, *([leading] if leading else [])], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in working:
+                if task.done():
+                    task.result()
+            log.error("the Lease is lost; ending, so that whoever holds it is alone")
+        finally:
+            for task in [*working, *([leading] if leading else [])]:
+                task.cancel()
+            await asyncio.gather(*working, *([leading] if leading else []), return_exceptions=True)
+
+    async def _pass(self, reconciler: Reconciler, key: RunKey) -> None:
+        """One pass, whatever comes of it: what one run does to us must not reach another."""
+        started = time.monotonic()
+        try:
+            after = await reconciler.reconcile(key)
+            self.health.unreachable = None
+        except NotLeaderError:
+            return
+        except KubeError as error:
+            log.warning("%s: %s", key, error)
+            self.metrics.errors.labels("kubernetes").inc()
+            self.health.unreachable = str(error) if error.status == 0 else None
+            after = RETRY_SECONDS * random.uniform(0.8, 1.2)
+        except Exception:
+            log.exception("%s: the pass failed", key)
+            self.metrics.errors.labels("internal").inc()
+            reconciler.forget(key)
+            after = RETRY_SECONDS * random.uniform(2, 4)
+        self.metrics.passes.observe(time.monotonic() - started)
+        if after is not None:
+            self.queue.add(key, after)
+
+    async def _resync_often(self, kube: Kube) -> None:
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS * random.uniform(0.9, 1.1))
+            try:
+                await self._resync(kube)
+            except KubeError as error:
+                log.warning("listing anew failed: %s", error)
+
+    async def _resync(self, kube: Kube) -> None:
+        """Lists everything, takes it, and forgets what is not there any more."""
+        for kind in ("runs", "jobs", "pods"):
+            since = time.monotonic()
+            for namespace in self.options.namespaces or (None,):
+                for body in (listed := await kube.list_objects(kind, namespace)):
+                    run = self.view.observe(kind, body, deleted=False)
+                    if run is not None:
+                        self.queue.add(run)
+                for run in self.view.forget_unlisted(kind, listed, since, namespace):
+                    self.queue.add(run)

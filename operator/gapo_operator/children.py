@@ -1,0 +1,259 @@
+"""What the cluster shows of a run's attempts: a Job and its pods, read into one small fact each. Pure.
+
+Everything here is untrusted input from an API: absent and unknown fields are no errors.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from gapo.policies.attempts import Exit
+from gapo.seen import AttemptKey
+from gapo.tasks import Kind, TaskKey
+from gapo_operator.render.names import PREFIX
+
+Body = Mapping[str, Any]
+
+PREEMPTED_CODE = 143
+"""An attempt whose pod was taken away, whatever its exit code was: free where it had got on."""
+TRAINER = "trainer"
+MESSAGE_LIMIT = 1000
+
+WAITING_REASONS = {
+    "ErrImagePull": "ImagePullFailed",
+    "ImagePullBackOff": "ImagePullFailed",
+    "InvalidImageName": "ImagePullFailed",
+    "ErrImageNeverPull": "ImagePullFailed",
+    "CreateContainerConfigError": "ContainerConfigInvalid",
+    "CreateContainerError": "ContainerNotCreated",
+    "RunContainerError": "ContainerNotStarted",
+    "CrashLoopBackOff": "ContainerNotStarted",
+}
+"""Why a container waits (kubelet's words) → our condition reason."""
+
+
+class ChildState(StrEnum):
+    QUEUED = "Queued"
+    """Its Job is suspended: a queue holds it."""
+    PENDING = "Pending"
+    """No container of it runs yet."""
+    RUNNING = "Running"
+    STOPPING = "Stopping"
+    """Its Job is being deleted, or is gone while a pod is not."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an attempt does not get on, for a condition."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Child:
+    """One attempt as the cluster shows it."""
+
+    attempt: AttemptKey
+    job: str
+    state: ChildState
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    exit: Exit | None = None
+    """Where it failed: the code and what stands behind it."""
+    said: Mapping[str, Any] = field(default_factory=dict)
+    """The task's termination message, where it left one."""
+    message: str | None = None
+    problem: Problem | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.state in (ChildState.SUCCEEDED, ChildState.FAILED)
+
+
+def children_of(
+    uid: str, run_id: str, jobs: Iterable[Body], pods: Iterable[Body], warnings: Mapping[str, str]
+) -> dict[AttemptKey, Child]:
+    """The attempts of the GapoRun with this uid. `warnings`: Job name → why its pod could not be created.
+
+    A Job of an earlier GapoRun with the same identity, and a pod whose Job is gone, are on their way out: an attempt
+    waits for them.
+    """
+    of_job: dict[str, list[Body]] = {}
+    for pod in pods:
+        if _label(pod, "run-id") == run_id:
+            of_job.setdefault(_controller(pod), []).append(pod)
+    found: dict[AttemptKey, Child] = {}
+    for job in jobs:
+        attempt = _attempt(job)
+        if attempt is None or _label(job, "run-id") != run_id:
+            continue
+        own = of_job.pop(str(_meta(job).get("uid", "")), [])
+        if _controller(job) == uid:
+            found[attempt] = _child(attempt, job, own, warnings)
+        else:
+            found.setdefault(attempt, Child(attempt, str(_meta(job).get("name", "")), ChildState.STOPPING))
+    for left in of_job.values():
+        for pod in left:
+            attempt = _attempt(pod)
+            if attempt is not None and attempt not in found and not _terminal(pod):
+                name = str((_meta(pod).get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
+                found[attempt] = Child(attempt, name, ChildState.STOPPING)
+    return found
+
+
+def _child(attempt: AttemptKey, job: Body, pods: list[Body], warnings: Mapping[str, str]) -> Child:
+    name = str(_meta(job).get("name", ""))
+    status = job.get("status") or {}
+    created = _time(_meta(job).get("creationTimestamp"))
+    started = _time(status.get("startTime")) or created
+    newest = max(pods, key=lambda pod: str(_meta(pod).get("creationTimestamp", "")), default=None)
+    conditions = {c.get("type"): c for c in status.get("conditions") or [] if c.get("status") == "True"}
+
+    def child(state: ChildState, **more: Any) -> Child:
+        return Child(attempt, name, state, created, started, **more)
+
+    if "Complete" in conditions:
+        ended = _time(status.get("completionTime")) or _time(conditions["Complete"].get("lastTransitionTime"))
+        return child(ChildState.SUCCEEDED, ended_at=ended)
+    if "Failed" in conditions:
+        failed = conditions["Failed"]
+        exit_, said, message = _failure(newest, failed)
+        return child(
+            ChildState.FAILED,
+            ended_at=_time(failed.get("lastTransitionTime")),
+            exit=exit_,
+            said=said,
+            message=message,
+        )
+    if _meta(job).get("deletionTimestamp"):
+        return child(ChildState.STOPPING)
+    if (job.get("spec") or {}).get("suspend"):
+        return child(ChildState.QUEUED)
+    if newest is None:
+        refused = warnings.get(name)
+        return child(ChildState.PENDING, problem=_refusal(refused) if refused else None)
+    if (newest.get("status") or {}).get("phase") in ("Running", "Succeeded", "Failed"):
+        return child(ChildState.RUNNING)
+    return child(ChildState.PENDING, problem=_pending(newest))
+
+
+def _failure(pod: Body | None, condition: Body) -> tuple[Exit, Mapping[str, Any], str]:
+    """Exit, termination message, and words for people, of a failed Job's newest pod."""
+    if pod is None:
+        why = str(condition.get("message") or "its pod is gone")
+        return Exit(code=PREEMPTED_CODE), {}, why[:MESSAGE_LIMIT]
+    status = pod.get("status") or {}
+    disrupted = next(
+        (
+            c
+            for c in status.get("conditions") or []
+            if c.get("type") == "DisruptionTarget" and c.get("status") == "True"
+        ),
+        None,
+    )
+    ended = _terminated(status)
+    code = ended.get("exitCode") if isinstance(ended.get("exitCode"), int) else None
+    said = _said(ended.get("message"))
+    if ended.get("reason") == "OOMKilled":
+        text = "the kernel ended it for want of memory (OOMKilled)"
+        return Exit(code=code, oom_killed=True), said, text
+    if disrupted is not None:
+        text = f"its pod was taken away: {disrupted.get('reason')}: {disrupted.get('message')}"
+        return Exit(code=PREEMPTED_CODE), said, text[:MESSAGE_LIMIT]
+    if code is None:
+        text = str(
+            status.get("message") or status.get("reason") or condition.get("message") or "its pod ended"
+        )
+        return Exit(code=PREEMPTED_CODE), said, text[:MESSAGE_LIMIT]
+    text = f"exit code {code}"
+    if ended.get("message") and not said:
+        text += f": {str(ended['message']).strip()[-MESSAGE_LIMIT:]}"
+    return Exit(code=code, reason=said.get("reason")), said, text
+
+
+def _pending(pod: Body) -> Problem | None:
+    """What keeps a pod from starting, where the cluster says so."""
+    status = pod.get("status") or {}
+    for group in ("initContainerStatuses", "containerStatuses"):
+        for container in status.get(group) or []:
+            waiting = (container.get("state") or {}).get("waiting") or {}
+            reason = WAITING_REASONS.get(str(waiting.get("reason")))
+            if reason is not None:
+                text = f"{container.get('image')}: {waiting.get('message') or waiting.get('reason')}"
+                return Problem(reason, text[:MESSAGE_LIMIT])
+    for condition in status.get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            reason = str(condition.get("reason") or "Unschedulable")
+            return Problem(reason, str(condition.get("message") or "")[:MESSAGE_LIMIT])
+    return None
+
+
+def _refusal(message: str) -> Problem:
+    """Why no pod could be created: the API server's words, sorted by what a user has to do."""
+    if "exceeded quota" in message:
+        return Problem("QuotaExceeded", message[:MESSAGE_LIMIT])
+    return Problem("PodRefused", message[:MESSAGE_LIMIT])
+
+
+def _terminated(status: Body) -> Body:
+    for container in status.get("containerStatuses") or []:
+        if container.get("name") == TRAINER:
+            state = container.get("state") or {}
+            return state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+    return {}
+
+
+def _said(message: object) -> Mapping[str, Any]:
+    if not isinstance(message, str):
+        return {}
+    try:
+        said = json.loads(message)
+    except ValueError:
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    return {k: v for k, v in said.items() if k in ("reason", "message", "badInput") and isinstance(v, str)}
+
+
+def _attempt(body: Body) -> AttemptKey | None:
+    labels = _meta(body).get("labels") or {}
+    try:
+        task = TaskKey(int(labels[f"{PREFIX}/stage"]), Kind(labels[f"{PREFIX}/kind"]))
+        return AttemptKey(task, int(labels[f"{PREFIX}/attempt"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _label(body: Body, name: str) -> str | None:
+    return (_meta(body).get("labels") or {}).get(f"{PREFIX}/{name}")
+
+
+def _terminal(pod: Body) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _controller(body: Body) -> str:
+    for reference in _meta(body).get("ownerReferences") or []:
+        if reference.get("controller"):
+            return str(reference.get("uid", ""))
+    return ""
+
+
+def _meta(body: Body) -> Mapping[str, Any]:
+    return body.get("metadata") or {}
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

@@ -1,0 +1,161 @@
+"""Every write to Kubernetes, and the lists that correct a broken watch. One place, so that all of it can be counted,
+bounded and seen failing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aiohttp import ClientError
+from kubernetes.aio import client, config
+
+from gapo.digest import digest
+from gapo_operator.render.job import Manifest
+from gapo_operator.render.names import PREFIX
+from gapo_operator.view import Body, RunKey
+
+GROUP, VERSION, PLURAL = PREFIX, "v1alpha1", "gaporuns"
+SELECTOR = "app.kubernetes.io/managed-by=gapo-operator"
+REQUEST_SECONDS = 20.0
+CONCURRENCY = 16
+"""Requests under way at once; the API server's own limits are per client."""
+IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+class KubeError(Exception):
+    """A request that the API server refused, or did not answer. `status` is 0 where there was no answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Kube:
+    """The operator's requests. Made by `connect`."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self.api = api
+        self._limit = asyncio.Semaphore(CONCURRENCY)
+
+    async def create_job(self, job: Manifest) -> bool:
+        """False where one of that name is there already."""
+        path = f"/apis/batch/v1/namespaces/{job['metadata']['namespace']}/jobs"
+        return await self._create(path, job)
+
+    async def delete_job(self, namespace: str, name: str) -> None:
+        """With its pods, which are told to stop. No error where it is gone."""
+        path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}"
+        await self._send("DELETE", path, {"propagationPolicy": "Background"}, missing_ok=True)
+
+    async def patch_status(self, key: RunKey, patch: Mapping[str, Any]) -> Body | None:
+        """The object as the server has it afterwards; None where it is gone."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}/status"
+        return await self._send(
+            "PATCH", path, {"status": patch}, content="application/merge-patch+json", missing_ok=True
+        )
+
+    async def tell(self, run: Body, kind: str, reason: str, message: str, about: str) -> None:
+        """A Kubernetes event, once: the same `about` gives the same name, whoever tells it again."""
+        metadata, now = run["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        name = f"{metadata['name']}.{digest([metadata['uid'], reason, about])[:16]}"
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": metadata["namespace"]},
+            "involvedObject": {
+                "apiVersion": f"{GROUP}/{VERSION}",
+                "kind": "GapoRun",
+                "name": metadata["name"],
+                "namespace": metadata["namespace"],
+                "uid": metadata["uid"],
+            },
+            "type": kind,
+            "reason": reason,
+            "message": message[:1024],
+            "source": {"component": "gapo-operator"},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        await self._create(f"/api/v1/namespaces/{metadata['namespace']}/events", event)
+
+    async def list_objects(self, kind: str, namespace: str | None) -> list[Body]:
+        """`runs`, `jobs` or `pods` of ours; all namespaces where None."""
+        within = f"/namespaces/{namespace}" if namespace else ""
+        path, selector = {
+            "runs": (f"/apis/{GROUP}/{VERSION}{within}/{PLURAL}", None),
+            "jobs": (f"/apis/batch/v1{within}/jobs", SELECTOR),
+            "pods": (f"/api/v1{within}/pods", SELECTOR),
+        }[kind]
+        found: list[Body] = []
+        query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
+        while True:
+            page = await self._send("GET", path, query=query)
+            assert page is not None  # noqa: S101  (a list is never missing)
+            found += page.get("items") or []
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return found
+            query["continue"] = token
+
+    async def _create(self, path: str, body: Mapping[str, Any]) -> bool:
+        try:
+            await self._send("POST", path, body)
+        except KubeError as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+        missing_ok: bool = False,
+    ) -> dict[str, Any] | None:
+        headers = {"Accept": "application/json", "Content-Type": content}
+        try:
+            async with self._limit, asyncio.timeout(REQUEST_SECONDS):
+                request = await self.api.param_serialize(
+                    method,
+                    path,
+                    query_params=list((query or {}).items()),
+                    header_params=headers,
+                    body=body,
+                    auth_settings=["BearerToken"],
+                )
+                response = await self.api.call_api(*request)
+                data = await response.read()  # type: ignore[no-untyped-call]
+        except (TimeoutError, OSError, ClientError) as error:
+            raise KubeError(0, f"the API server did not answer: {error or 'timeout'}") from None
+        try:
+            answer = json.loads(data or b"{}")
+        except ValueError:
+            answer = {}
+        if not isinstance(answer, dict):
+            answer = {}
+        if response.status == 404 and missing_ok:
+            return None
+        if response.status >= 400:
+            raise KubeError(response.status, str(answer.get("message") or f"HTTP {response.status}"))
+        return answer
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[Kube]:
+    """By the pod's service account, else by the kubeconfig that KUBECONFIG names."""
+    if IN_CLUSTER.is_file():
+        config.load_incluster_config()  # type: ignore[no-untyped-call]
+    else:
+        await config.load_kube_config()  # type: ignore[no-untyped-call]
+    async with client.ApiClient() as api:
+        yield Kube(api)

@@ -1,0 +1,247 @@
+"""One pass over one GapoRun: read, plan, make the cluster so, say so. Level-based: what came before does not matter."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gapo.api.load import LoadedRun, load_document
+from gapo.errors import FencedError, GapoError, StoreError, UnsafeLocationError
+from gapo.planner import State
+from gapo.seen import AttemptKey
+from gapo.store import layout
+from gapo_operator.children import Child, Problem, children_of
+from gapo_operator.config import OperatorConfig, StorageLocation
+from gapo_operator.kube import Kube, KubeError
+from gapo_operator.leader import Leadership
+from gapo_operator.render.job import job
+from gapo_operator.render.names import Owner, job_name
+from gapo_operator.status import Findings, merge_patch, status_of
+from gapo_operator.storage_pass import Outcome, RunStorage
+from gapo_operator.stores import PausedError, Stores
+from gapo_operator.story import story_of
+from gapo_operator.view import Body, ClusterView, RunKey
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 10.0
+"""How often a run whose tasks run is looked at although nothing was heard."""
+RETRY_SECONDS = 5.0
+"""After a request that the cluster refused or did not answer."""
+GIVE_WAY_SECONDS = 2.0
+"""Until a Job of an earlier GapoRun of the same name is looked for again."""
+MANAGED_BY = "gapo.dev/operator"
+
+
+@dataclass
+class _Known:
+    """What is kept of a GapoRun between passes; all of it can be found again."""
+
+    uid: str
+    storage: RunStorage
+    generation: int = -1
+    loaded: LoadedRun | GapoError | None = None
+    state: State | None = None
+
+
+class Reconciler:
+    """Passes over runs, any number at a time but one a run."""
+
+    def __init__(
+        self,
+        view: ClusterView,
+        kube: Kube,
+        stores: Stores,
+        config: OperatorConfig,
+        leadership: Leadership,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.view, self.kube, self.stores, self.config = view, kube, stores, config
+        self.leadership, self.clock = leadership, clock
+        self._known: dict[RunKey, _Known] = {}
+
+    async def reconcile(self, key: RunKey) -> float | None:
+        """One pass. Returns after how many seconds the next is due though nothing is heard; None for never.
+
+        Raises NotLeaderError where the Lease was lost meanwhile, KubeError where the cluster does not answer.
+        """
+        run = self.view.run(key)
+        if run is None or run["metadata"].get("deletionTimestamp"):
+            self._known.pop(key, None)
+            return None
+        if _managed_by(run) not in (None, MANAGED_BY):
+            return None
+        known = self._remember(key, run)
+        found = Findings(generation=int(run["metadata"].get("generation") or 0))
+        if isinstance(known.loaded, GapoError):
+            await self._say(key, run, replace(found, refused=_problem(known.loaded)))
+            return None
+        assert known.loaded is not None  # noqa: S101  (_remember sets it)
+        return await self._go_on(key, run, known, known.loaded, found)
+
+    def forget(self, key: RunKey) -> None:
+        """What is known of a run is read anew at its next pass."""
+        self._known.pop(key, None)
+
+    def _remember(self, key: RunKey, run: Body) -> _Known:
+        metadata = run["metadata"]
+        known = self._known.get(key)
+        if known is None or known.uid != metadata["uid"]:
+            known = self._known[key] = _Known(metadata["uid"], RunStorage(metadata["uid"], self.clock))
+        if known.generation != metadata.get("generation"):
+            known.generation = int(metadata.get("generation") or 0)
+            try:
+                known.loaded = load_document(_document(run), where=str(key), base=Path("/"))
+            except GapoError as error:
+                known.loaded = error
+        return known
+
+    async def _go_on(
+        self, key: RunKey, run: Body, known: _Known, loaded: LoadedRun, found: Findings
+    ) -> float | None:
+        children = children_of(
+            known.uid, loaded.run_id, self.view.jobs(key), self.view.pods(key), self.view.warnings(key)
+        )
+        found = replace(found, spec=loaded.spec, children=children)
+        try:
+            location = self.config.location(loaded.spec.storage.location, key.namespace)
+            prefix = layout.run_prefix(key.namespace, key.name, loaded.run_id, loaded.spec.storage.path)
+            found = replace(found, run_id=loaded.run_id, location=f"{location.uri.rstrip('/')}/{prefix}")
+            # The run ID is in the status before anything starts: from then on the server holds the identity fast.
+            if (run.get("status") or {}).get("runID") != loaded.run_id:
+                named = await self._say(key, run, found)
+                if named is None:
+                    return None
+                run = named
+            outcome = await self._advance(location, prefix, known, loaded, children)
+        except PausedError as error:
+            await self._say(key, run, replace(found, storage=_problem(error)))
+            return error.retry_after + random.uniform(0, 1)
+        except (FencedError, UnsafeLocationError) as error:
+            await self._say(key, run, replace(found, refused=_problem(error)))
+            return None
+        except StoreError as error:
+            self.forget(key)  # what was read may be half of what there is
+            await self._say(key, run, replace(found, storage=_problem(error)))
+            return RETRY_SECONDS * random.uniform(0.8, 1.2)
+        except GapoError as error:
+            await self._say(key, run, replace(found, refused=_problem(error)))
+            return None
+        found = replace(found, status=outcome.plan.status, seen=outcome.seen)
+        known.state = outcome.plan.status.state
+        trouble, again = await self._apply(key, run, loaded, outcome, children)
+        written = await self._say(key, run, replace(found, cluster=trouble))
+        if written is not None:
+            for event in story_of(outcome, loaded):
+                await self.kube.tell(run, event.kind, event.reason, event.message, event.about)
+        return self._next(outcome, again)
+
+    async def _advance(
+        self,
+        location: StorageLocation,
+        prefix: str,
+        known: _Known,
+        loaded: LoadedRun,
+        children: Mapping[AttemptKey, Child],
+    ) -> Outcome:
+        self.leadership.check()
+        image = self.config.trainer.image
+        return await self.stores.call(
+            location, prefix, lambda objects: known.storage.advance(objects, loaded, children, image)
+        )
+
+    async def _apply(
+        self,
+        key: RunKey,
+        run: Body,
+        loaded: LoadedRun,
+        outcome: Outcome,
+        children: Mapping[AttemptKey, Child],
+    ) -> tuple[Problem | None, float | None]:
+        """Creates and deletes Jobs; what went wrong, and when to look again because of it."""
+        trouble, again = None, None
+        owner = Owner(key.name, key.namespace, loaded.run_id, str(run["metadata"]["uid"]))
+        config = _with_image(self.config, outcome.record.default_image)
+        for task in outcome.create:
+            try:
+                made = job(task, loaded.spec, owner, config, claim=outcome.claim)
+                self.leadership.check()
+                if await self.kube.create_job(made):
+                    log.info("%s: job %s created", key, made["metadata"]["name"])
+                elif job_name(owner, task) not in {child.job for child in children.values()}:
+                    again = GIVE_WAY_SECONDS  # it is ours and not heard of yet, or an earlier run's on its way out
+            except GapoError as error:
+                trouble = _problem(error)
+            except KubeError as error:
+                trouble, again = _refused(error), RETRY_SECONDS
+        for attempt in outcome.stop:
+            self.leadership.check()
+            try:
+                await self.kube.delete_job(key.namespace, children[attempt].job)
+            except KubeError as error:
+                trouble, again = _refused(error), RETRY_SECONDS
+        return trouble, again
+
+    async def _say(self, key: RunKey, run: Body, found: Findings) -> Body | None:
+        """Writes the status where it differs; the run as it is then, None where it is gone."""
+        before = run.get("status")
+        after = status_of(found, before, self.clock())
+        patch = merge_patch(before, after)
+        if not patch:
+            return run
+        self.leadership.check()
+        stored = await self.kube.patch_status(key, patch)
+        if stored is None:
+            return None
+        self.view.observe("runs", stored, deleted=False)
+        lacking = sorted(k for k, v in after.items() if (stored.get("status") or {}).get(k) != v)
+        if lacking:
+            log.error(
+                "%s: the CRD in this cluster drops status.%s; apply the CRD of this release", key, lacking
+            )
+        return stored
+
+    def _next(self, outcome: Outcome, again: float | None) -> float | None:
+        waits = [wait for wait in (again, outcome.again_after) if wait is not None]
+        if outcome.plan.wake_at is not None:
+            waits.append(max(0.1, (outcome.plan.wake_at - self.clock()).total_seconds()))
+        if outcome.plan.status.state in (State.RUNNING, State.WAITING):
+            waits.append(POLL_SECONDS * random.uniform(0.8, 1.2))
+        return min(waits, default=None)
+
+
+def _document(run: Body) -> dict[str, Any]:
+    """The manifest as a user would write it: of the metadata, the server's own fields are nobody's business here."""
+    metadata = {k: v for k, v in run["metadata"].items() if k in ("name", "namespace", "uid")}
+    written = {k: run[k] for k in ("apiVersion", "kind", "spec") if k in run}
+    return copy.deepcopy({**written, "metadata": metadata})
+
+
+def _managed_by(run: Body) -> str | None:
+    scheduling = (run.get("spec") or {}).get("scheduling") or {}
+    found = scheduling.get("managedBy")
+    return None if found is None else str(found)
+
+
+def _with_image(config: OperatorConfig, image: str | None) -> OperatorConfig:
+    if image is None or image == config.trainer.image:
+        return config
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"image": image})})
+
+
+def _problem(error: GapoError) -> Problem:
+    return Problem(error.reason, str(error))
+
+
+def _refused(error: KubeError) -> Problem:
+    if "exceeded quota" in str(error):
+        return Problem("QuotaExceeded", str(error))
+    return Problem(
+        "ApiUnavailable" if error.status in (0, 429) or error.status >= 500 else "JobRefused", str(error)
+    )

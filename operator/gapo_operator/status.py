@@ -1,0 +1,261 @@
+"""What a GapoRun's status says, from a pass's findings. Pure: the time comes in.
+
+Conditions follow Kubernetes' API conventions, and `Reconciling` and `Stalled` those of kstatus, so that tools which
+wait for any resource can wait for a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from gapo.api.run import GapoRunSpec
+from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
+from gapo.judgement import stage_metrics
+from gapo.planner import State, Status
+from gapo.seen import AttemptKey, Seen
+from gapo.tasks import Kind, TaskKey
+from gapo_operator.children import Child, ChildState, Problem
+
+MAX_STAGES = 50
+SATISFACTION, PAIR_ACCURACY = "eval/satisfaction", "rm/pair_accuracy"
+ENDED = (State.SUCCEEDED, State.FAILED)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What one pass knows of a run."""
+
+    generation: int
+    run_id: str | None = None
+    location: str | None = None
+    spec: GapoRunSpec | None = None
+    status: Status | None = None
+    """The planner's; None where it could not be asked."""
+    seen: Seen = field(default_factory=Seen)
+    children: Mapping[AttemptKey, Child] = field(default_factory=dict)
+    refused: Problem | None = None
+    """Why the run cannot go on until somebody changes something."""
+    storage: Problem | None = None
+    """Why storage could not be used just now."""
+    cluster: Problem | None = None
+    """Why the cluster took a Job not, or has no room for it."""
+
+
+def status_of(found: Findings, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+    """The status to write. `before` is the one that is stored: what this pass could not find out stays."""
+    before = before or {}
+    known = dict(before)
+    known["observedGeneration"] = found.generation
+    if found.run_id is not None:
+        known |= {"runID": found.run_id, "location": found.location}
+    if found.status is not None and found.spec is not None:
+        known |= _figures(found, found.spec, found.status)
+    known["state"] = _state(found, str(before.get("state") or "Pending"))
+    previous = {c.get("type"): c for c in before.get("conditions") or [] if isinstance(c, Mapping)}
+    known["conditions"] = [
+        _condition(made, previous.get(made[0]), found.generation, now) for made in _conditions(found)
+    ]
+    status = GapoRunStatus.model_validate(known)
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def merge_patch(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON merge patch (RFC 7386) from one status to the other; empty where they are equal."""
+    before = before or {}
+    changed = {key: value for key, value in after.items() if before.get(key) != value}
+    return changed | {key: None for key in before if key not in after}
+
+
+def _figures(found: Findings, spec: GapoRunSpec, status: Status) -> dict[str, Any]:
+    seen = found.seen
+    stages = sorted({key.stage for key in seen.committed} | set(seen.decisions))
+    rows = [_stage(found, stage) for stage in stages][-MAX_STAGES:]
+    satisfied = [row.satisfaction for row in rows if row.satisfaction is not None]
+    accurate = [row.pair_accuracy for row in rows if row.pair_accuracy is not None]
+    return {
+        "stage": status.stage,
+        "progress": _progress(found, spec, status),
+        "satisfaction": satisfied[-1] if satisfied else None,
+        "pairAccuracy": accurate[-1] if accurate else None,
+        "bestStage": status.best_stage,
+        "stages": rows,
+        "tasks": _tasks(found.children),
+    }
+
+
+def _stage(found: Findings, stage: int) -> StageStatus:
+    metrics, decision = stage_metrics(found.seen, stage), found.seen.decisions.get(stage)
+    before = found.seen.decisions.get(stage - 1)
+    generator = next(
+        (key for key in (TaskKey(stage, Kind.PPO), TaskKey(stage, Kind.SFT)) if key in found.seen.committed),
+        None,
+    )
+    return StageStatus(
+        stage=stage,
+        parent=None if stage == 0 else (before.parent if before and before.parent is not None else stage - 1),
+        verdict=decision.verdict if decision else None,
+        satisfaction=_share(metrics.get(SATISFACTION)),
+        pair_accuracy=_share(metrics.get(PAIR_ACCURACY)),
+        checkpoint=None
+        if generator is None
+        else f"{found.location}/{found.seen.committed[generator].ref.key}",
+    )
+
+
+def _share(value: float | None) -> float | None:
+    """Four digits: enough for people, and no write for a change that nobody can see."""
+    return None if value is None else round(min(1.0, max(0.0, value)), 4)
+
+
+def _tasks(children: Mapping[AttemptKey, Child]) -> list[TaskStatus]:
+    shown = {ChildState.QUEUED: "Queued", ChildState.PENDING: "Pending", ChildState.RUNNING: "Running"}
+    return [
+        TaskStatus.model_validate(
+            {
+                "name": child.job,
+                "kind": attempt.task.kind.value,
+                "attempt": attempt.attempt,
+                "state": shown[child.state],
+            }
+        )
+        for attempt, child in sorted(children.items())
+        if child.state in shown
+    ][:8]
+
+
+def _progress(found: Findings, spec: GapoRunSpec, status: Status) -> str:
+    """Such as `A3/12 ppo`."""
+    where = f"{'A' if status.stage else ''}{status.stage}/{spec.stages.max}"
+    live = sorted({a.task.kind.value for a, c in found.children.items() if not c.over})
+    return " ".join([where, *live])[:128] if status.state not in ENDED else where
+
+
+def _state(found: Findings, before: str) -> str:
+    if found.refused is not None:
+        return "Stalled"
+    if found.status is None:
+        return before
+    live = [child for child in found.children.values() if not child.over]
+    match found.status.state:
+        case State.SUCCEEDED | State.FAILED | State.STALLED | State.SUSPENDED:
+            return found.status.state.value
+        case _ if any(child.state is ChildState.RUNNING for child in live):
+            return "Running"
+        case _ if any(child.state is ChildState.QUEUED for child in live):
+            return "Queued"
+        case _ if any(child.state is ChildState.PENDING for child in live):
+            return "Pending"
+        case _:
+            return "Running" if before == "Running" else "Pending"
+
+
+_Made = tuple[str, str, str, str]
+"""type, status, reason, message"""
+
+
+def _conditions(found: Findings) -> Sequence[_Made]:
+    return [
+        _succeeded(found),
+        _reconciling(found),
+        _stalled(found),
+        _suspended(found),
+        _tasks_healthy(found),
+        _storage_ready(found),
+    ]
+
+
+def _succeeded(found: Findings) -> _Made:
+    status = found.status
+    if found.refused is not None:
+        return "Succeeded", "False", found.refused.reason, found.refused.message
+    if status is None:
+        return "Succeeded", "Unknown", "NotObserved", "the run's storage has not been read yet"
+    if status.state is State.SUCCEEDED:
+        return "Succeeded", "True", status.reason, status.message
+    if status.state in (State.FAILED, State.STALLED):
+        return "Succeeded", "False", status.reason, status.message
+    return "Succeeded", "Unknown", status.reason, status.message
+
+
+def _reconciling(found: Findings) -> _Made:
+    status = found.status
+    if found.refused is not None:
+        return "Reconciling", "False", found.refused.reason, "nothing is done until that is put right"
+    if status is None or status.state in (State.RUNNING, State.WAITING):
+        problem = found.storage or _trouble(found)
+        reason = problem.reason if problem else (status.reason if status else "Starting")
+        message = problem.message if problem else (status.message if status else "reading the run's storage")
+        return "Reconciling", "True", reason, message
+    return "Reconciling", "False", status.reason, status.message
+
+
+def _stalled(found: Findings) -> _Made:
+    if found.refused is not None:
+        return "Stalled", "True", found.refused.reason, found.refused.message
+    status = found.status
+    if status is not None and status.state in (State.FAILED, State.STALLED):
+        return "Stalled", "True", status.reason, status.message
+    return "Stalled", "False", "GettingOn", ""
+
+
+def _suspended(found: Findings) -> _Made:
+    asked = found.spec is not None and found.spec.suspend
+    left = [child.job for child in found.children.values() if not child.over]
+    if asked and left:
+        return "Suspended", "False", "Stopping", f"waiting for {', '.join(sorted(left))} to save and end"
+    if asked:
+        return "Suspended", "True", "Suspended", "spec.suspend is true; nothing runs"
+    return "Suspended", "False", "NotSuspended", ""
+
+
+def _tasks_healthy(found: Findings) -> _Made:
+    problem = _trouble(found)
+    if problem is not None:
+        return "TasksHealthy", "False", problem.reason, problem.message
+    return "TasksHealthy", "True", "NoTrouble", ""
+
+
+def _trouble(found: Findings) -> Problem | None:
+    """What keeps a live attempt from starting, else the last failure of a task that is being tried again."""
+    if found.cluster is not None:
+        return found.cluster
+    for _, child in sorted(found.children.items()):
+        if child.problem is not None:
+            return Problem(child.problem.reason, f"{child.job}: {child.problem.message}")
+    for key, attempts in sorted(found.seen.attempts.items()):
+        last = attempts[-2:] if attempts and attempts[-1].ended is None else attempts[-1:]
+        ended = last[0].ended if last else None
+        if key in found.seen.committed or ended is None or not ended.charged:
+            continue
+        reason = f"{ended.cause.value[:1].upper()}{ended.cause.value[1:]}"
+        return Problem(reason, f"attempt {ended.attempt} of {key} ended: {ended.message}")
+    return None
+
+
+def _storage_ready(found: Findings) -> _Made:
+    if found.storage is not None:
+        return "StorageReady", "False", found.storage.reason, found.storage.message
+    if found.status is None:
+        return "StorageReady", "Unknown", "NotObserved", ""
+    return "StorageReady", "True", "Reached", ""
+
+
+def _condition(made: _Made, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Condition:
+    kind, status, reason, message = made
+    since = str(before["lastTransitionTime"]) if before and before.get("status") == status else stamp(now)
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason[:128],
+        message=message[:4096],
+        last_transition_time=since,
+        observed_generation=generation,
+    )
+
+
+def stamp(when: datetime) -> str:
+    """RFC 3339 in seconds, as Kubernetes writes times."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,196 @@
+"""One look at a run's storage and what follows from it: the part of a pass that runs in a location's thread.
+
+Nothing here calls Kubernetes. What the cluster shows comes in as children; what it must be made to show goes out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import gapo
+from gapo.api.load import LoadedRun
+from gapo.driver import Driver, End
+from gapo.planner import Plan, RunFacts
+from gapo.policies.attempts import Exit
+from gapo.run_record import RunRecord, effective_spec, freeze, read_run_record
+from gapo.seen import AttemptKey, Seen
+from gapo.store.claims import adopt_claim
+from gapo.store.objects import Objects
+from gapo.store.records import Decision, Ended
+from gapo.tasks import Task, role_of
+from gapo_operator.children import Child, ChildState
+
+SLOTS = 8
+"""Tasks of one run at a time; more never follow from a plan."""
+NO_COMMIT_SECONDS = 60.0
+"""How long after a Job's success its manifest may be looked for."""
+
+Clock = Callable[[], datetime]
+
+
+@dataclass
+class Outcome:
+    """What a pass found, and what the cluster is to be given."""
+
+    plan: Plan
+    seen: Seen
+    record: RunRecord
+    claim: int
+    create: list[Task] = field(default_factory=list)
+    """Attempts whose Job must be there and is not."""
+    stop: list[AttemptKey] = field(default_factory=list)
+    """Attempts whose Job must go."""
+    ended: list[tuple[AttemptKey, Ended]] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    adopted: bool = False
+    """The first pass over a run that was there before this GapoRun."""
+    again_after: float | None = None
+    """Seconds after which something is to be looked at that no event tells of."""
+
+
+class RunStorage:
+    """A run's storage between passes. Everything in it can be read again; losing it costs a few requests."""
+
+    def __init__(self, uid: str, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.uid, self._clock, self._monotonic = uid, clock, monotonic
+        self._driver: Driver | None = None
+        self._record: RunRecord | None = None
+        self._no_manifest_since: dict[AttemptKey, float] = {}
+        self._adopted = False
+
+    def advance(
+        self, objects: Objects, loaded: LoadedRun, children: Mapping[AttemptKey, Child], image: str
+    ) -> Outcome:
+        """Records what has ended, decides what is to be decided, hands over what is to be started.
+
+        Raises FencedError where another executor drives the run, SpecError where the run was begun with another
+        identity, InputArtifactError for a record that nobody may believe, StoreError where storage fails.
+        """
+        driver, record = self._begun(objects, loaded, image)
+        driver.facts = RunFacts(loaded.run_id, effective_spec(record, loaded.spec))
+        self._poll(driver)
+        ended: list[tuple[AttemptKey, Ended]] = []
+        decisions: list[Decision] = []
+        while True:
+            ended += self._record_ends(driver, children)
+            made = driver.plan(self._unended(driver))
+            decision = driver.settle(made)
+            if decision is not None:
+                decisions.append(decision)
+            if decision is None and not made.revoke:
+                break
+        outcome = Outcome(
+            made, driver.observer.seen(), record, driver.claim, ended=ended, decisions=decisions
+        )
+        outcome.adopted, self._adopted = self._adopted, False
+        self._carry_out(driver, made, children, outcome)
+        outcome.seen = driver.observer.seen(self._unended(driver))
+        if self._no_manifest_since:
+            outcome.again_after = NO_COMMIT_SECONDS / 10
+        return outcome
+
+    def _begun(self, objects: Objects, loaded: LoadedRun, image: str) -> tuple[Driver, RunRecord]:
+        if self._driver is not None and self._record is not None:
+            return self._driver, self._record
+        found = read_run_record(objects)
+        record = freeze(objects, loaded, version=gapo.__version__, now=self._clock(), default_image=image)
+        facts = RunFacts(loaded.run_id, effective_spec(record, loaded.spec))
+        claim = adopt_claim(objects, f"gaporun-{self.uid}", "cluster", self._clock())
+        driver = Driver(facts, objects, clock=self._clock, slots=SLOTS)
+        driver.begin(claim)
+        self._adopted = found is not None and claim.number > 0
+        self._driver, self._record = driver, record
+        return driver, record
+
+    def _unended(self, driver: Driver) -> list[AttemptKey]:
+        """Attempts that were handed over and whose end is not recorded: running, or to be run."""
+        return [
+            AttemptKey(key, attempt.number)
+            for key, attempts in sorted(driver.observer.seen().attempts.items())
+            for attempt in attempts
+            if attempt.ended is None
+        ]
+
+    def _poll(self, driver: Driver) -> None:
+        """Looks for the manifests that are waited for: a commit counts before its Job has ended."""
+        for attempt in self._unended(driver):
+            if attempt.task not in driver.observer.seen().committed:
+                driver.observer.refresh(attempt.task)
+
+    def _record_ends(
+        self, driver: Driver, children: Mapping[AttemptKey, Child]
+    ) -> list[tuple[AttemptKey, Ended]]:
+        recorded = []
+        for attempt in self._unended(driver):
+            child = children.get(attempt)
+            if child is not None and child.over:
+                end = self._record_end(driver, attempt, child)
+                if end is not None:
+                    recorded.append((attempt, end))
+            elif child is None and attempt.task in driver.observer.seen().committed:
+                recorded.append((attempt, self._record_gone(driver, attempt, Exit(committed=True))))
+        return recorded
+
+    def _record_end(self, driver: Driver, attempt: AttemptKey, child: Child) -> Ended | None:
+        """None while a Job that succeeded may still show its manifest."""
+        task = driver.handed_over(attempt)
+        committed = driver.committed(task)
+        if child.state is ChildState.SUCCEEDED and not committed:
+            since = self._no_manifest_since.setdefault(attempt, self._monotonic())
+            if self._monotonic() - since < NO_COMMIT_SECONDS:
+                return None
+        self._no_manifest_since.pop(attempt, None)
+        seen = child.exit or Exit(code=0)
+        exit_ = Exit(seen.code, seen.reason, oom_killed=seen.oom_killed, committed=committed)
+        now = self._clock()
+        end = End(
+            exit_,
+            started_at=child.started_at or now,
+            ended_at=child.ended_at or now,
+            said=child.said,
+            message=None if committed else child.message,
+            resume_before=self._resume_before(driver, attempt),
+            gpus=gpus_of(task, driver),
+        )
+        return driver.record_end(task, end)
+
+    def _record_gone(self, driver: Driver, attempt: AttemptKey, exit_: Exit) -> Ended:
+        """An attempt of which the cluster shows nothing any more."""
+        now = self._clock()
+        return driver.record_end(driver.handed_over(attempt), End(exit_, started_at=now, ended_at=now))
+
+    def _carry_out(
+        self, driver: Driver, made: Plan, children: Mapping[AttemptKey, Child], outcome: Outcome
+    ) -> None:
+        stopped = set(made.stop)
+        for attempt in self._unended(driver):
+            child = children.get(attempt)
+            if attempt in stopped and child is None:
+                end = self._record_gone(driver, attempt, Exit(stopped=True))
+                outcome.ended.append((attempt, end))
+            elif attempt in stopped:
+                outcome.stop.append(attempt)
+            elif child is None and attempt.task not in driver.observer.seen().committed:
+                outcome.create.append(driver.handed_over(attempt))
+        for task in made.start:
+            if driver.hand_over(task):
+                outcome.create.append(task)
+
+    def _resume_before(self, driver: Driver, attempt: AttemptKey) -> int | None:
+        """The newest resume point of earlier attempts: what this one could start from."""
+        earlier = driver.observer.seen().attempts.get(attempt.task, ())
+        points = [
+            a.ended.resume
+            for a in earlier
+            if a.number < attempt.attempt and a.ended is not None and a.ended.resume is not None
+        ]
+        return max(points, default=None)
+
+
+def gpus_of(task: Task, driver: Driver) -> int:
+    """Whole devices that an attempt's pod holds: every extended resource whose name ends in /gpu."""
+    limits = role_of(driver.facts.spec, task.kind).resources.limits
+    return sum(int(amount) for name, amount in limits.items() if name.endswith("/gpu") and amount.isdigit())

@@ -1,0 +1,130 @@
+"""Storage locations as the operator uses them: opened with its own credentials, a few requests at a time, and left
+alone for a while when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from obstore.store import ObjectStore
+
+from gapo.errors import SpecError, StoreError
+from gapo.store.location import open_location
+from gapo.store.objects import Objects
+from gapo.store.probe import probe_location
+from gapo_operator.config import StorageLocation
+
+T = TypeVar("T")
+
+CONCURRENCY = 8
+"""Passes that may talk to one location at once."""
+READ_TIMEOUT = timedelta(seconds=10)
+RETRY_FOR = timedelta(seconds=5)
+PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
+"""How long a location that failed is left alone: doubled from failure to failure."""
+
+
+class PausedError(StoreError):
+    """The location failed a moment ago; nothing was sent. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass
+class _Opened:
+    location: StorageLocation
+    store: ObjectStore
+    pool: ThreadPoolExecutor
+    probed: bool = False
+    failures: int = 0
+    paused_until: float = 0.0
+    last_error: str = ""
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Stores:
+    """Opens each location once. Used from one event loop."""
+
+    def __init__(
+        self,
+        credentials: Path | None = None,
+        authorities: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._credentials, self._authorities, self._clock = credentials, authorities, clock
+        self._opened: dict[str, _Opened] = {}
+
+    async def call(self, location: StorageLocation, prefix: str, work: Callable[[Objects], T]) -> T:
+        """Runs `work` in one of the location's threads over the objects below `prefix`.
+
+        Raises what `work` raises, PausedError while the location is left alone, UnsafeLocationError where the
+        location ignores conditional creates (looked at before its first use).
+        """
+        opened = self._open(location)
+        if (left := opened.paused_until - self._clock()) > 0:
+            raise PausedError(opened.last_error, left)
+        loop = asyncio.get_running_loop()
+        try:
+            async with opened.lock:
+                if not opened.probed:
+                    root = Objects(opened.store, where=location.name)
+                    await loop.run_in_executor(opened.pool, probe_location, root.under(f"{prefix}/.gapo"))
+                    opened.probed = True
+            result = await loop.run_in_executor(
+                opened.pool, lambda: work(Objects(opened.store, prefix, where=location.name))
+            )
+        except StoreError as error:
+            self._pause(opened, error)
+            raise
+        opened.failures = 0
+        return result
+
+    def close(self) -> None:
+        """Waits for no thread: what is being written is safe to cut short."""
+        for opened in self._opened.values():
+            opened.pool.shutdown(wait=False, cancel_futures=True)
+
+    def _open(self, location: StorageLocation) -> _Opened:
+        known = self._opened.get(location.name)
+        if known is not None:
+            return known
+        authority = self._authorities / location.name / "ca.crt" if self._authorities else None
+        store = open_location(
+            location.uri,
+            endpoint=location.endpoint,
+            region=location.region,
+            ca_file=authority if authority and authority.is_file() else None,
+            read_timeout=READ_TIMEOUT,
+            retry_for=RETRY_FOR,
+            options=self._keys(location),
+        )
+        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"store-{location.name}")
+        return self._opened.setdefault(location.name, _Opened(location, store, pool))
+
+    def _keys(self, location: StorageLocation) -> dict[str, str]:
+        """The operator's credentials for a location, one file a setting, as a mounted Secret has them."""
+        folder = self._credentials / location.name if self._credentials else None
+        if folder is None or not folder.is_dir():
+            return {}
+        files = [
+            path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")
+        ]
+        try:
+            return {path.name.lower(): path.read_text().strip() for path in files}
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(f"credentials for storage location {location.name}: {error}") from None
+
+    def _pause(self, opened: _Opened, error: StoreError) -> None:
+        opened.failures += 1
+        opened.last_error = str(error)
+        pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(opened.failures - 1, 10))
+        opened.paused_until = self._clock() + pause * random.uniform(0.8, 1.2)

@@ -1,0 +1,61 @@
+"""Events that tell a run's story, from what one pass did. Pure; each has a key, so that none is told twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gapo.api.load import LoadedRun
+from gapo.planner import State
+from gapo.policies.attempts import NEVER_COUNTED, Cause
+from gapo_operator.storage_pass import Outcome
+
+
+@dataclass(frozen=True)
+class Event:
+    kind: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+    about: str
+    """What it is about, in the run: the same fact gives the same key."""
+
+
+def story_of(outcome: Outcome, loaded: LoadedRun) -> Iterator[Event]:
+    """Told after the status was written, so that no event is ahead of what can be read."""
+    if outcome.adopted:
+        yield Event(
+            "Normal",
+            "AdoptedExistingRun",
+            f"run {loaded.run_id} is in storage already; going on from what is committed there",
+            f"claim {outcome.claim}",
+        )
+    for task in outcome.create:
+        again = f", attempt {task.attempt}" if task.attempt else ""
+        yield Event("Normal", "TaskStarted", f"{task.key}{again}", f"{task.key}/{task.attempt}")
+    for attempt, end in outcome.ended:
+        about = f"{attempt.task}/{attempt.attempt}"
+        if end.cause == Cause.COMMITTED.value:
+            yield Event("Normal", "TaskCommitted", str(attempt.task), about)
+        elif end.cause in {cause.value for cause in NEVER_COUNTED}:
+            yield Event("Normal", "TaskStopped", f"{attempt.task}: {end.cause}", about)
+        else:
+            cost = "charged" if end.charged else "free of charge"
+            text = f"attempt {attempt.attempt} of {attempt.task}: {end.cause} ({cost}): {end.message}"
+            yield Event("Warning", "TaskFailed", text, about)
+    for decision in outcome.decisions:
+        kind: Literal["Normal", "Warning"] = "Warning" if decision.verdict == "rolled-back" else "Normal"
+        text = f"stage {decision.stage}: {decision.verdict}: {decision.reason}"
+        yield Event(kind, "StageDecided", text, f"decision {decision.stage}")
+    for revocation in outcome.plan.revoke:
+        yield Event(
+            "Warning",
+            "ManifestRevoked",
+            f"{revocation.task}: {revocation.evidence}; it is made anew",
+            f"{revocation.task}/{revocation.generation}",
+        )
+    status = outcome.plan.status
+    if status.state is State.SUCCEEDED:
+        yield Event("Normal", "Succeeded", status.message, f"succeeded at {status.stage}")
+    elif status.state in (State.FAILED, State.STALLED):
+        yield Event("Warning", status.reason, status.message, f"{status.reason} {status.message}")

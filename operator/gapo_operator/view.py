@@ -1,0 +1,136 @@
+"""What the watches have told: GapoRuns, their Jobs and pods, trimmed to what is read. Kept by one event loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from gapo_operator.render.names import PREFIX
+
+Body = Mapping[str, Any]
+
+
+class RunKey(NamedTuple):
+    """A GapoRun of the cluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass
+class _Table:
+    """Objects of one kind: run → name → body, and when each was heard of last."""
+
+    bodies: dict[RunKey, dict[str, Body]] = field(default_factory=dict)
+    heard: dict[tuple[RunKey, str], float] = field(default_factory=dict)
+
+    def put(self, run: RunKey, name: str, body: Body, now: float) -> None:
+        self.bodies.setdefault(run, {})[name] = body
+        self.heard[run, name] = now
+
+    def drop(self, run: RunKey, name: str) -> None:
+        group = self.bodies.get(run, {})
+        group.pop(name, None)
+        if not group:
+            self.bodies.pop(run, None)
+        self.heard.pop((run, name), None)
+
+
+class ClusterView:
+    """`observe` takes events; `forget_unlisted` corrects what a broken watch has missed."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tables = {kind: _Table() for kind in ("runs", "jobs", "pods")}
+        self._warnings: dict[RunKey, dict[str, str]] = {}
+
+    def observe(self, kind: str, body: Body, *, deleted: bool) -> RunKey | None:
+        """Takes one event; returns the run that it is about, None where it is about none."""
+        run = run_of(kind, body)
+        if run is None:
+            return None
+        table, name = self._tables[kind], str(body["metadata"]["name"])
+        if deleted:
+            table.drop(run, name)
+            if kind == "jobs":
+                self._warnings.get(run, {}).pop(name, None)
+        else:
+            table.put(run, name, trimmed(kind, body), self._clock())
+        return run
+
+    def warn(self, namespace: str, job: str, message: str) -> RunKey | None:
+        """Keeps why a Job's pod could not be created; None where the Job is not of a known run."""
+        for run, jobs in self._tables["jobs"].bodies.items():
+            if run.namespace == namespace and job in jobs:
+                self._warnings.setdefault(run, {})[job] = message
+                return run
+        return None
+
+    def forget_unlisted(
+        self, kind: str, listed: Iterable[Body], since: float, namespace: str | None
+    ) -> set[RunKey]:
+        """Drops what a list begun at `since` did not hold and nothing has told of after; returns the runs touched."""
+        there = {(run_of(kind, body), str(body["metadata"]["name"])) for body in listed}
+        table = self._tables[kind]
+        gone = [
+            entry
+            for entry, heard in table.heard.items()
+            if heard < since and entry not in there and namespace in (None, entry[0].namespace)
+        ]
+        for run, name in gone:
+            table.drop(run, name)
+        return {run for run, _ in gone}
+
+    def run(self, key: RunKey) -> Body | None:
+        return self._tables["runs"].bodies.get(key, {}).get(key.name)
+
+    def runs(self) -> list[RunKey]:
+        return list(self._tables["runs"].bodies)
+
+    def jobs(self, key: RunKey) -> list[Body]:
+        return list(self._tables["jobs"].bodies.get(key, {}).values())
+
+    def pods(self, key: RunKey) -> list[Body]:
+        return list(self._tables["pods"].bodies.get(key, {}).values())
+
+    def warnings(self, key: RunKey) -> Mapping[str, str]:
+        return self._warnings.get(key, {})
+
+
+def run_of(kind: str, body: Body) -> RunKey | None:
+    """The run that an object belongs to, by its name or its label."""
+    metadata = body.get("metadata") or {}
+    namespace = str(metadata.get("namespace", ""))
+    if kind == "runs":
+        return RunKey(namespace, str(metadata.get("name", "")))
+    name = (metadata.get("labels") or {}).get(f"{PREFIX}/run")
+    return RunKey(namespace, str(name)) if name else None
+
+
+_KEPT_METADATA = (
+    "name", "namespace", "uid", "labels", "annotations", "generation", "ownerReferences", "creationTimestamp",
+    "deletionTimestamp", "resourceVersion",
+)  # fmt: skip
+_KEPT_POD_STATUS = (
+    "phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses",
+)  # fmt: skip
+
+
+def trimmed(kind: str, body: Body) -> Body:
+    """The part that is read later: a cluster may have many pods, and their specs are long."""
+    metadata = {k: v for k, v in body["metadata"].items() if k in _KEPT_METADATA}
+    status = dict(body.get("status") or {})
+    if kind == "runs":
+        return {**body, "metadata": metadata}
+    if kind == "jobs":
+        return {
+            "metadata": metadata,
+            "spec": {"suspend": (body.get("spec") or {}).get("suspend")},
+            "status": status,
+        }
+    return {"metadata": metadata, "status": {k: v for k, v in status.items() if k in _KEPT_POD_STATUS}}

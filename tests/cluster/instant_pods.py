@@ -1,0 +1,322 @@
+"""Job controller, kubelet and trainer in one thread, for tests of the operator's loop on an API server alone.
+
+A Job is taken as soon as it is there; its task is committed by the store's own protocol within milliseconds, or ends
+as `misbehave` says. What it does to the cluster is what the real ones do: the Job's status, a pod with its status,
+pods removed with their Job. Training itself is proven elsewhere, with real pods.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config, watch
+
+from gapo.digest import sha256_hex
+from gapo.store.claims import Fence
+from gapo.store.commit import commit_manifest
+from gapo.store.location import open_location
+from gapo.store.objects import Objects
+from gapo.store.records import Claim, Manifest, ManifestRef
+from gapo.tasks import Kind, Task
+
+SELECTOR = "app.kubernetes.io/managed-by=gapo-operator"
+
+
+@dataclass
+class InstantPods:
+    """What ran, and how what will run is to end. Task names are `<stage>/<kind>`."""
+
+    api: client.ApiClient
+    misbehave: dict[str, str] = field(default_factory=dict)
+    """`<stage>/<kind>/<attempt>` → `hang`, `commit-then-hang`, `no-commit`, `exit:<code>`, `oom`, `disrupted`,
+    `pending:<reason>`, `unschedulable`, `refused`."""
+    started: list[str] = field(default_factory=list)
+    """`<stage>/<kind>/<attempt>` of every Job that was taken, in order."""
+    committed: list[str] = field(default_factory=list)
+    fenced: list[str] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)
+    """UIDs of the Jobs that were taken."""
+    paused: threading.Event = field(default_factory=threading.Event)
+    """While set, nothing is taken."""
+
+    def finish(self, namespace: str, job: str) -> None:
+        """Lets a Job that hangs commit and complete."""
+        self._commit(self._read(namespace, job))
+        self._complete(self._read(namespace, job))
+
+    def take(self, job: dict[str, Any]) -> None:
+        name = name_of(job)
+        self.started.append(name)
+        what, _, detail = self.misbehave.get(name, "").partition(":")
+        self._patch_job(job, {"startTime": now(), "active": 1, "ready": 0})
+        if what == "refused":
+            return self._refuse(job, detail)
+        pod = self._create_pod(job)
+        if what == "pending":
+            waiting = {"reason": detail, "message": f'Back-off pulling image "{detail}"'}
+            return self._patch_pod(
+                pod, {"phase": "Pending", "containerStatuses": [container(waiting=waiting)]}
+            )
+        if what == "unschedulable":
+            condition = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+            }
+            return self._patch_pod(pod, {"phase": "Pending", "conditions": [condition]})
+        self._patch_pod(
+            pod, {"phase": "Running", "containerStatuses": [container(running={"startedAt": now()})]}
+        )
+        if what == "hang":
+            return None
+        if what in ("", "commit-then-hang"):
+            self._commit(job)
+            return None if what else self._complete(job)
+        if what == "no-commit":
+            return self._complete(job)
+        return self._fail(job, pod, what, detail)
+
+    def _commit(self, job: dict[str, Any]) -> None:
+        arguments = arguments_of(job)
+        run, _, rest = arguments["task"].rpartition("/stages/")
+        objects = Objects(
+            open_location(run, endpoint=arguments.get("endpoint"), region=arguments.get("region"))
+        )
+        data = objects.get(f"stages/{rest}")
+        assert data is not None
+        assert sha256_hex(data) == arguments["sha256"]
+        task = Task.model_validate_json(data)
+        claim = Claim(
+            number=int(arguments["claim"]), owner="pod", host="pod", token="pod", started_at=datetime.now(UTC)
+        )
+        try:
+            Fence(objects, claim).check()
+        except Exception:
+            self.fenced.append(name_of(job))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("generator", "rm", "critic", "state", "model"):
+                (Path(folder) / name).mkdir()
+                (Path(folder) / name / "weights").write_text(f"{name} {task.digest}")
+            for name in ("samples.jsonl", "prompts-train.jsonl"):
+                (Path(folder) / name).write_text("")
+            writer = uuid.uuid4().hex
+            prefix = f"stages/{task.stage}/{task.kind.value}/{task.attempt}/{writer}/out"
+            stored = objects.upload_folder(Path(folder), prefix)
+        moment = datetime.now(UTC)
+        result = commit_manifest(
+            objects,
+            Manifest(
+                run_id=task.run_id,
+                stage=task.stage,
+                kind=task.kind.value,
+                generation=task.generation,
+                attempt=task.attempt,
+                writer=writer,
+                task_digest=task.digest,
+                inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
+                objects=stored,
+                metrics=metrics_of(task),
+                environment={"device": "cpu"},
+                started_at=moment,
+                finished_at=moment,
+            ),
+        )
+        if result.won:
+            self.committed.append(name_of(job))
+
+    def _complete(self, job: dict[str, Any]) -> None:
+        conditions = [
+            {"type": kind, "status": "True", "lastProbeTime": now(), "lastTransitionTime": now()}
+            for kind in ("SuccessCriteriaMet", "Complete")
+        ]
+        status = {"active": 0, "ready": 0, "succeeded": 1, "completionTime": now(), "conditions": conditions}
+        self._patch_job(job, status)
+
+    def _fail(self, job: dict[str, Any], pod: str, what: str, detail: str) -> None:
+        said = json.dumps(
+            {"code": 65, "reason": "InvalidData", "message": "rows.jsonl line 3: label is missing"}
+        )
+        ended: dict[str, Any] = {"finishedAt": now(), "startedAt": now()}
+        conditions = []
+        if what == "exit":
+            ended |= {"exitCode": int(detail), "reason": "Error", "message": said if detail == "65" else ""}
+        elif what == "oom":
+            ended |= {"exitCode": 137, "reason": "OOMKilled"}
+        else:
+            ended |= {"exitCode": 137, "reason": "Error"}
+            why = {"reason": "PreemptionByScheduler", "message": "preempted by a pod of higher priority"}
+            conditions = [{"type": "DisruptionTarget", "status": "True", **why}]
+        self._patch_pod(
+            pod_of(job, pod),
+            {"phase": "Failed", "conditions": conditions, "containerStatuses": [container(terminated=ended)]},
+        )
+        failed = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
+        conditions = [
+            {"type": kind, "status": "True", "lastProbeTime": now(), "lastTransitionTime": now(), **failed}
+            for kind in ("FailureTarget", "Failed")
+        ]
+        self._patch_job(job, {"active": 0, "ready": 0, "failed": 1, "conditions": conditions})
+
+    def _refuse(self, job: dict[str, Any], message: str) -> None:
+        metadata = job["metadata"]
+        event = {
+            "metadata": {"generateName": f"{metadata['name']}.", "namespace": metadata["namespace"]},
+            "involvedObject": {"kind": "Job", "name": metadata["name"], "namespace": metadata["namespace"]},
+            "reason": "FailedCreate",
+            "type": "Warning",
+            "message": message,
+            "source": {"component": "job-controller"},
+            "firstTimestamp": now(),
+        }
+        client.CoreV1Api(self.api).create_namespaced_event(metadata["namespace"], event)
+
+    def remove_pods(self, job: dict[str, Any]) -> None:
+        """The garbage collector's part."""
+        core, namespace = client.CoreV1Api(self.api), job["metadata"]["namespace"]
+        selector = f"{SELECTOR},batch.kubernetes.io/job-name={job['metadata']['name']}"
+        for pod in core.list_namespaced_pod(namespace, label_selector=selector).items:
+            core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=0)
+
+    def _create_pod(self, job: dict[str, Any]) -> dict[str, Any]:
+        metadata, template = job["metadata"], job["spec"]["template"]
+        labels = {**template["metadata"]["labels"], "batch.kubernetes.io/job-name": metadata["name"]}
+        pod = {
+            "metadata": {
+                "generateName": f"{metadata['name']}-",
+                "namespace": metadata["namespace"],
+                "labels": labels,
+                "ownerReferences": [
+                    {
+                        "apiVersion": "batch/v1",
+                        "kind": "Job",
+                        "name": metadata["name"],
+                        "uid": metadata["uid"],
+                        "controller": True,
+                    }
+                ],
+            },
+            "spec": template["spec"],
+        }
+        made = client.CoreV1Api(self.api).create_namespaced_pod(metadata["namespace"], pod)
+        return {"metadata": {"name": made.metadata.name, "namespace": metadata["namespace"]}}
+
+    def _patch_pod(self, pod: dict[str, Any], status: dict[str, Any]) -> None:
+        metadata = pod["metadata"]
+        client.CoreV1Api(self.api).patch_namespaced_pod_status(
+            metadata["name"], metadata["namespace"], {"status": status}
+        )
+
+    def _patch_job(self, job: dict[str, Any], status: dict[str, Any]) -> None:
+        metadata = job["metadata"]
+        try:
+            client.BatchV1Api(self.api).patch_namespaced_job_status(
+                metadata["name"], metadata["namespace"], {"status": status}
+            )
+        except client.ApiException as error:
+            if error.status != 404:  # it was deleted meanwhile
+                raise
+
+    def _read(self, namespace: str, job: str) -> dict[str, Any]:
+        found = client.BatchV1Api(self.api).read_namespaced_job(job, namespace)
+        read: dict[str, Any] = self.api.sanitize_for_serialization(found)
+        return read
+
+
+def pod_of(job: dict[str, Any], pod: Any) -> dict[str, Any]:
+    return (
+        pod
+        if isinstance(pod, dict)
+        else {"metadata": {"name": pod, "namespace": job["metadata"]["namespace"]}}
+    )
+
+
+def container(**state: Any) -> dict[str, Any]:
+    return {
+        "name": "trainer",
+        "image": "trainer",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 0,
+        "state": state,
+    }
+
+
+def arguments_of(job: dict[str, Any]) -> dict[str, str]:
+    arguments = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    return {
+        name.removeprefix("--"): value for name, value in zip(arguments[::2], arguments[1::2], strict=True)
+    }
+
+
+def name_of(job: dict[str, Any]) -> str:
+    labels = job["metadata"]["labels"]
+    return f"{labels['gapo.dev/stage']}/{labels['gapo.dev/kind']}/{labels['gapo.dev/attempt']}"
+
+
+def metrics_of(task: Task) -> dict[str, float]:
+    """Satisfaction rises by 3 points a stage, so that no run converges early."""
+    if task.kind is Kind.EVALUATE:
+        return {"eval/satisfaction": 0.4 + 0.03 * task.stage, "eval/satisfaction_n": 2000.0}
+    if task.kind in (Kind.RM, Kind.RM_WARMUP):
+        return {"rm/pair_accuracy": 0.9}
+    if task.kind is Kind.EXPORT:
+        return {"export/stage": float(task.stage)}
+    return {"ppo/rollouts": 64.0} if task.kind is Kind.PPO else {}
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@contextmanager
+def instant_pods(kubeconfig: Path) -> Iterator[InstantPods]:
+    """Plays until the end of the block. What goes wrong in the thread is raised there."""
+    api = config.new_client_from_config(str(kubeconfig))
+    pods, stop = InstantPods(api), threading.Event()
+    failures: list[BaseException] = []
+
+    def play() -> None:
+        batch = client.BatchV1Api(api)
+        while not stop.is_set():
+            try:
+                stream = watch.Watch().stream(
+                    batch.list_job_for_all_namespaces, label_selector=SELECTOR, timeout_seconds=2
+                )
+                for event in stream:
+                    job = event["raw_object"]
+                    if event["type"] == "DELETED":
+                        pods.remove_pods(job)
+                    elif job["metadata"]["uid"] not in pods.taken and not pods.paused.is_set():
+                        if job["spec"].get("suspend"):
+                            continue
+                        pods.taken.add(job["metadata"]["uid"])
+                        pods.take(job)
+            except client.ApiException as error:
+                if error.status not in (410, 504):  # the watch begins anew
+                    failures.append(error)
+                    return
+            except BaseException as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=play, daemon=True)
+    thread.start()
+    try:
+        yield pods
+    finally:
+        stop.set()
+        thread.join(20)
+        api.close()
+        if failures:
+            raise failures[0]
