@@ -8,6 +8,7 @@ watched, nothing runs. `node.py` adds the rest.
 from __future__ import annotations
 
 import secrets
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,8 +97,9 @@ def control_plane(folder: Path, settings: Settings | None = None) -> Iterator[Co
     ]  # fmt: skip
     server = ControlPlane(kubeconfig_of(folder, ADMIN), program("kubectl"))
     with (
-        running(Process("etcd", etcd), folder) as first,
-        running(Process("kube-apiserver", apiserver), folder) as second,
+        # Nothing of theirs is kept, and an orderly end takes as long as somebody still watches.
+        running(Process("etcd", etcd, signal.SIGKILL), folder) as first,
+        running(Process("kube-apiserver", apiserver, signal.SIGKILL), folder) as second,
     ):
         wait_until(
             lambda: server.run("get", "--raw=/readyz").returncode == 0,
