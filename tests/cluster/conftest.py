@@ -1,4 +1,5 @@
-"""One control plane for all tests here, with the CRD installed as a user would."""
+"""One control plane for all tests marked `cluster`, one whole cluster for all marked `node`; both with the CRD installed
+as a user would. An S3 server beside each."""
 
 from __future__ import annotations
 
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.cluster.node import Node
+from tests.cluster.node import node as one_node
+from tests.cluster.s3 import S3Server, s3_server
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "gapo.dev_gaporuns.yaml"
@@ -20,13 +24,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reason="GAPO_TEST_CLUSTER=1 runs it: it starts an API server (make cluster-tools first)"
     )
     for item in items:
-        if "cluster" in item.keywords:
+        if any(item.get_closest_marker(name) for name in ("cluster", "node")):
             item.add_marker(off)
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server alone, on loopback."""
     with control_plane(tmp_path_factory.mktemp("control-plane")) as running:
-        running.said("apply", "--server-side", "-f", str(CRD))
-        running.said("wait", "--for=condition=Established", "crd/gaporuns.gapo.dev", "--timeout=60s")
+        _install_crd(running)
         yield running
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server on loopback."""
+    with s3_server(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A cluster that runs pods."""
+    with one_node(tmp_path_factory.mktemp("node")) as running:
+        _install_crd(running)
+        yield running
+
+
+@pytest.fixture(scope="session")
+def node_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that this process and the node's pods reach at the same endpoint."""
+    with s3_server(tmp_path_factory.mktemp("node-s3"), node.host) as running:
+        yield running
+
+
+def _install_crd(running: ControlPlane) -> None:
+    running.said("apply", "--server-side", "-f", str(CRD))
+    running.said("wait", "--for=condition=Established", "crd/gaporuns.gapo.dev", "--timeout=60s")
