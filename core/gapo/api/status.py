@@ -35,6 +35,7 @@ class Condition(StatusModel):
     type: Word
     """CamelCase, such as Succeeded."""
     status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
     reason: Word
     """CamelCase, for programs."""
     message: Annotated[str, StringConstraints(max_length=4096)] = ""
@@ -70,6 +71,7 @@ class TaskStatus(StatusModel):
     kind: Word
     """ppo, rm, evaluate …"""
     attempt: int = Field(ge=0)
+    """Counts from 0."""
     state: Literal["Queued", "Pending", "Running"]
     """Queued: held by a queue; Pending: its pod has not started."""
 
