@@ -1,6 +1,7 @@
 """Documented commands that take longer than a fast test may, each with what runs it."""
 
 WALK = "tests/slow/test_documented_commands.py"
+INSTALL = "tests/cluster/test_chart_install.py::test_the_commands_of_the_install_page"
 
 LONG: dict[str, str] = {
     "make quickstart": f"{WALK}::test_what_make_quickstart_runs_leaves_report_and_model",
@@ -15,6 +16,13 @@ LONG: dict[str, str] = {
     ),
     "gapo status run.yaml --location local=s3://my-bucket/gapo --region eu-central-1 "
     "--endpoint https://objects.example.com": f"{WALK}::test_a_run_in_a_bucket",
+    "helm install gapo charts/gapo-operator --namespace gapo-system --create-namespace --values values.yaml": INSTALL,
+    "kubectl create secret generic gapo-storage --namespace gapo-system --from-literal=AWS_ACCESS_KEY_ID=operator --from-literal=AWS_SECRET_ACCESS_KEY=secret": INSTALL,
+    "kubectl create secret generic gapo-storage --namespace red --from-literal=AWS_ACCESS_KEY_ID=red --from-literal=AWS_SECRET_ACCESS_KEY=secret": INSTALL,
+    "kubectl apply --server-side -f crds/gapo.dev_gaporuns.yaml": INSTALL,
+    "helm upgrade gapo charts/gapo-operator --namespace gapo-system --values values.yaml": INSTALL,
+    "helm uninstall gapo --namespace gapo-system": INSTALL,
+    "kubectl delete customresourcedefinition gaporuns.gapo.dev": INSTALL,
     "make env": ".ci/run",
     "make check": ".ci/run",
     "make test": ".ci/run",

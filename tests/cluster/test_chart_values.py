@@ -1,0 +1,246 @@
+"""Which values the chart takes and which it refuses, in which words; schema, values and the operator's own models."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+import yaml
+from tests.cluster.chart import (
+    CHART,
+    EVERYTHING,
+    EXAMPLES,
+    SETS,
+    SMALLEST,
+    Values,
+    changed,
+    helm,
+    refusal,
+    schema,
+)
+
+from gapo.api.quantity import Quantity
+from gapo_operator.config import OperatorConfig, StorageLocation, Trainer
+
+pytestmark = pytest.mark.cluster
+LOCATION = SMALLEST["storageLocations"][0]
+
+
+def located(**change: Any) -> Values:
+    return {"storageLocations": [{**LOCATION, **change}]}
+
+
+REFUSED: dict[str, tuple[Values, str]] = {
+    "a misspelt section": ({"networkpolicy": {}}, "networkpolicy"),
+    "a misspelt switch": ({"networkPolicy": {"enable": False}}, "enable"),
+    "a misspelt location": (located(regoin="eu"), "regoin"),
+    "a misspelt trainer": ({"trainer": {"grace": 3}}, "grace"),
+    "an image in one string": ({"image": "registry.example/gapo-operator:1"}, "/image"),
+    "a tag in the repository's place": (
+        {"image": {"repository": "registry.example/gapo operator"}},
+        "repository",
+    ),
+    "a digest that is none": ({"image": {"digest": "sha256:abc"}}, "digest"),
+    "an unknown pull policy": ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+    "a folder of this machine": (located(uri="file:///runs"), "uri"),
+    "an address without a scheme": (located(endpoint="objects.example.com"), "endpoint"),
+    "a location called as nothing may be": (located(name="Team_1"), "name"),
+    "a location without an address": ({"storageLocations": [{"name": "team"}]}, "uri"),
+    "a location twice": ({"storageLocations": [LOCATION, LOCATION]}, "team is there twice"),
+    "credentials of an unknown kind": (located(credentials="secret"), "credentials"),
+    "mounted credentials without a Secret": (located(credentials="mountedSecret"), "needs secretName"),
+    "a Secret that is not mounted": (
+        located(secretName="keys"),
+        "secretName needs credentials: mountedSecret",
+    ),
+    "pods that run as root": ({"trainer": {"user": 0}}, "user"),
+    "no time to stop": ({"trainer": {"graceSeconds": 1}}, "graceSeconds"),
+    "an amount that is none": ({"trainer": {"sharedMemory": "lots"}}, "sharedMemory"),
+    "a namespace that is none": ({"watchNamespaces": ["*"]}, "watchNamespaces"),
+    "a namespace twice": ({"watchNamespaces": ["red", "red"]}, "watchNamespaces"),
+    "text for a number": ({"replicas": "two"}, "replicas"),
+    "text for a switch": ({"crds": {"enabled": "no"}}, "enabled"),
+    "a number for a label": ({"commonLabels": {"year": 2026}}, "year"),
+    "an unknown strategy": ({"strategy": {"type": "Replace"}}, "strategy"),
+    "a probe's handler": ({"probes": {"liveness": {"exec": {}}}}, "exec"),
+    "a duration without a unit": ({"serviceMonitor": {"interval": "30"}}, "interval"),
+    "a self check that never ends": ({"selfCheck": {"seconds": 0}}, "seconds"),
+    "a share that is none": ({"podDisruptionBudget": {"maxUnavailable": "half"}}, "maxUnavailable"),
+    "pull secrets by name alone": ({"imagePullSecrets": ["registry"]}, "imagePullSecrets"),
+}
+
+
+@pytest.mark.parametrize(("change", "part"), REFUSED.values(), ids=REFUSED)
+def test_what_is_wrong_is_refused_by_name(change: Values, part: str) -> None:
+    said = refusal({**changed(change), **({} if "image" not in change else _image(change))})
+    assert part in said
+
+
+def _image(change: Values) -> Values:
+    """Text in a map's place, which merging would not put there."""
+    return {"image": change["image"]} if isinstance(change["image"], str) else {}
+
+
+@pytest.mark.parametrize("values", [*SETS.values(), *EXAMPLES.values()], ids=[*SETS, *EXAMPLES])
+def test_what_is_right_is_taken(values: Values) -> None:
+    assert refusal(values) == ""
+
+
+def test_what_must_be_set_is_told_all_at_once_with_what_to_write() -> None:
+    said = refusal({})
+    for part in (
+        "image.repository is not set",
+        "trainer.image is not set",
+        "storageLocations is empty",
+        "uri: s3://BUCKET/PREFIX",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told", "not_told"),
+    [
+        ({"storageLocations": []}, "storageLocations is empty", "trainer.image"),
+        ({"trainer": {"image": ""}}, "trainer.image is not set", "storageLocations"),
+        ({"image": {"repository": ""}}, "image.repository is not set", "trainer.image"),
+    ],
+    ids=["storageLocations", "trainer.image", "image.repository"],
+)
+def test_only_what_is_lacking_is_told(lacking: Values, told: str, not_told: str) -> None:
+    said = refusal(changed(lacking))
+    assert told in said
+    assert not_told not in said
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"), [("v1.30.9", False), ("v1.31.0", True), ("v1.34.4-eks-1", True)]
+)
+def test_a_cluster_that_is_too_old_is_refused(version: str, fits: bool) -> None:
+    said = refusal(SMALLEST, "--kube-version", version)
+    assert (said == "") is fits
+    assert fits or "incompatible with Kubernetes v1.30.9" in said
+
+
+def leaves(node: dict[str, Any], path: str = "") -> set[str]:
+    """Dotted paths of a schema that are no sections of their own."""
+    found = set()
+    for name, inner in node["properties"].items():
+        where = f"{path}{name}"
+        found |= leaves(inner, f"{where}.") if "properties" in inner else {where}
+    return found
+
+
+def paths(values: Values, known: set[str], path: str = "") -> set[str]:
+    found = set()
+    for name, inner in values.items():
+        where = f"{path}{name}"
+        found |= {where} if where in known else paths(inner, known, f"{where}.")
+    return found
+
+
+def test_schema_and_values_hold_the_same_fields() -> None:
+    known = leaves(schema())
+    written = paths(defaults(), known)
+    assert known - written == {"global", "strategy.rollingUpdate", "resources.claims"}
+    assert written <= known
+
+
+def defaults() -> Values:
+    found: Values = yaml.safe_load((CHART / "values.yaml").read_text())
+    return found
+
+
+def test_every_section_of_the_schema_is_closed() -> None:
+    def open_sections(node: Any, path: str) -> list[str]:
+        if isinstance(node, list):
+            return [found for one in node for found in open_sections(one, path)]
+        if not isinstance(node, dict):
+            return []
+        mine = [path] if "properties" in node and node.get("additionalProperties") is not False else []
+        return (
+            mine
+            + [
+                found
+                for name, one in node.items()
+                if name != "properties"
+                for found in open_sections(one, path)
+            ]
+            + [
+                found
+                for name, one in node.get("properties", {}).items()
+                for found in open_sections(one, f"{path}.{name}")
+            ]
+        )
+
+    assert open_sections(schema(), "") == []
+
+
+PLAIN = ("type", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "enum")
+
+
+def bounds(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """What a field may be, without names, texts, defaults and whether it may be left out."""
+    if "anyOf" in node:
+        (node,) = [one for one in node["anyOf"] if one.get("type") != "null"]
+    if "$ref" in node:
+        return bounds(definitions[node["$ref"].rsplit("/", 1)[1]], definitions)
+    found = {key: node[key] for key in PLAIN if key in node}
+    if "enum" in found:
+        found = {"enum": found["enum"]}
+    if "items" in node:
+        found["items"] = bounds(node["items"], definitions)
+    return found
+
+
+OURS = {"operatorSecret", "operatorCaConfigMap"}
+"""For the operator's own pod: the chart mounts them."""
+MAY_BE_EMPTY = {"image", "serviceAccountName"}
+"""Written out in values.yaml, to be filled in; left out of the operator's configuration where empty."""
+
+
+@pytest.mark.parametrize(("model", "where"), [(StorageLocation, "storageLocations"), (Trainer, "trainer")])
+def test_the_schema_allows_what_the_operator_does(model: type[StorageLocation | Trainer], where: str) -> None:
+    whole = schema()
+    node = whole["properties"][where]
+    if where == "storageLocations":
+        assert node["maxItems"] == 100
+        node = whole["definitions"]["storageLocation"]
+    theirs = model.model_json_schema(by_alias=True)
+    assert node["properties"].keys() - OURS == theirs["properties"].keys()
+    for name in theirs["properties"].keys() - MAY_BE_EMPTY:
+        mine = bounds(node["properties"][name], whole["definitions"])
+        if name == "sharedMemory":
+            assert mine.pop("type") == ["string", "integer"]
+            assert mine.pop("pattern") == get_args(Quantity)[-1].pattern  # not in the model's JSON schema
+            mine["type"] = "string"  # the model turns a number into text
+        assert mine == bounds(theirs["properties"][name], theirs.get("$defs", {})), name
+    required = {"name", "uri"} if where == "storageLocations" else {"image"}
+    assert set(theirs["required"]) == required
+
+
+def test_the_operators_configuration_has_no_section_that_the_chart_does_not_write() -> None:
+    assert set(OperatorConfig.model_json_schema(by_alias=True)["properties"]) == {
+        "storageLocations",
+        "trainer",
+    }
+
+
+def test_what_everything_sets_is_all_there_is() -> None:
+    known = leaves(schema())
+    missing = known - paths(EVERYTHING, known)
+    # Switches that would take something away, and what cannot be together with the rest.
+    assert missing == {
+        "crds.enabled",
+        "crds.keep",
+        "networkPolicy.enabled",
+        "podDisruptionBudget.enabled",
+        "rbac.create",
+        "resources.claims",
+        "selfCheck.enabled",
+        "serviceAccount.create",
+    }
+
+
+def test_default_values_alone_pass_the_linter_as_a_draft() -> None:
+    done = helm("lint", str(CHART))
+    assert "[ERROR]" not in done.stdout, done.stdout
