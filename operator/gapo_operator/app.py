@@ -66,22 +66,23 @@ class Operator:
             stop_watches, listed = asyncio.Event(), asyncio.Event()
             registry = watches(self.view, self.queue.add)
             watching = asyncio.create_task(watch(registry, options.namespaces, stop_watches, listed))
-            tasks = [
+            working = asyncio.create_task(self._lead_and_work(kube, listed))
+            others = [
                 asyncio.create_task(self._beat()),
-                asyncio.create_task(self._lead_and_work(kube, listed)),
                 asyncio.create_task(stop.wait()),
-                watching,
+                watching,  # kopf cancels itself on a signal
             ]
             try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                ended = next(task for task in tasks if task.done())
-                ended.result()
-                return 0 if stop.is_set() else LOST_LEASE
+                done, _ = await asyncio.wait([working, *others], return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if not task.cancelled():
+                        task.result()
+                return LOST_LEASE if working in done else 0
             finally:
                 stop_watches.set()
-                for task in tasks[:-1]:
+                for task in (working, *others[:-1]):
                     task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await asyncio.gather(working, *others, return_exceptions=True)
                 self.stores.close()
 
     async def _beat(self) -> None:

@@ -280,8 +280,8 @@ def now() -> str:
 
 
 @contextmanager
-def instant_pods(kubeconfig: Path) -> Iterator[InstantPods]:
-    """Plays until the end of the block. What goes wrong in the thread is raised there."""
+def instant_pods(kubeconfig: Path, namespace: str) -> Iterator[InstantPods]:
+    """Plays for the namespace until the end of the block. What goes wrong in the thread is raised there."""
     api = config.new_client_from_config(str(kubeconfig))
     pods, stop = InstantPods(api), threading.Event()
     failures: list[BaseException] = []
@@ -291,7 +291,7 @@ def instant_pods(kubeconfig: Path) -> Iterator[InstantPods]:
         while not stop.is_set():
             try:
                 stream = watch.Watch().stream(
-                    batch.list_job_for_all_namespaces, label_selector=SELECTOR, timeout_seconds=2
+                    batch.list_namespaced_job, namespace, label_selector=SELECTOR, timeout_seconds=2
                 )
                 for event in stream:
                     job = event["raw_object"]

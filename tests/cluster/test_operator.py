@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +124,7 @@ def room(
     location = {"name": "local", "uri": f"s3://{bucket}", "endpoint": endpoint, "region": "us-east-1"}
     config.write_text(yaml.safe_dump({"storageLocations": [location], "trainer": {"image": "trainer:test"}}))
     with (
-        instant_pods(cluster.kubeconfig) as pods,
+        instant_pods(cluster.kubeconfig, namespace) as pods,
         operator(tmp_path, cluster.kubeconfig, config, "--namespace", namespace) as process,
     ):
         process.wait_until_ready()
