@@ -8,7 +8,7 @@ UV := $(CACHE)/tools/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help env quickstart test check lint unit slow cluster cluster-tools crds lock clean
+.PHONY: help env quickstart test check lint unit unit-training unit-rest slow cluster cluster-tools node test-cluster crds lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -29,7 +29,7 @@ $(STAMP): requirements/dev.txt pyproject.toml | $(UV)
 quickstart: env ## Train a small model through adversarial stages and write its report (about 5 minutes)
 	$(BIN)/gapo run examples/quickstart.yaml
 
-test: env lint unit cluster slow ## Run every check and test
+test: env lint unit cluster node slow ## Run every check and test
 
 check: env lint unit ## The inner loop: linters and fast tests, under two minutes
 
@@ -40,7 +40,17 @@ lint: env ## Ruff, mypy --strict, import rules
 	PYTHONPATH=core:trainer:operator $(BIN)/lint-imports
 
 unit: env ## Fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not browser" tests/unit
+	@$(MAKE) --no-print-directory -j2 --output-sync=target unit-training unit-rest
+
+# Apart from the others, because importing torch and transformers takes as long as all of theirs together.
+TRAINING := $(addprefix tests/unit/,evaluate ppo reward rollout sft data/test_made_tokenizers.py test_lanes.py)
+UNIT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -m "not slow and not browser"
+
+unit-training: env
+	$(UNIT) $(TRAINING)
+
+unit-rest: env
+	$(UNIT) tests/unit $(TRAINING:%=--ignore=%)
 
 slow: env ## Tests that train, kill or drive a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or browser" --durations=15 tests
@@ -50,11 +60,24 @@ cluster-tools: env ## Build the programs that tests on a cluster run (once, 12 m
 
 cluster: env ## Tests on a real Kubernetes API server; part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
 ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
-	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl helm
+	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl helm versitygw
 	$(BIN)/python -m pytest -m cluster tests/cluster
 else
 	@echo "Skipped: tests on a Kubernetes API server. GAPO_TEST_CLUSTER=1 make test runs them; it needs Go and etcd."
 endif
+
+node: env ## The same as test-cluster, as part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
+ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
+	@$(MAKE) --no-print-directory test-cluster
+else
+	@echo "Skipped: tests on a cluster whose pods run. GAPO_TEST_CLUSTER=1 make test runs them, as root on Debian."
+endif
+
+test-cluster: env ## Tests on a real cluster of one node: packages, programs, images, then its pods (root, Debian)
+	.ci/packages
+	$(BIN)/python -m tests.cluster.programs
+	$(BIN)/python -m tests.cluster.images
+	GAPO_TEST_CLUSTER=1 $(BIN)/python -m pytest -m node --durations=10 tests/cluster
 
 crds: env ## Write the CRD from the models, and what the chart takes from it and from its values
 	$(BIN)/python -m gapo.crd > crds/.written

@@ -9,7 +9,7 @@ buildah's layers, and a containerd folder that holds the images unpacked, from w
 from __future__ import annotations
 
 import fcntl
-import gzip
+import hashlib
 import io
 import json
 import os
@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from tests.cluster.processes import Process, running, wait_until
 from tests.cluster.programs import CACHE, program
@@ -41,6 +41,16 @@ CONTAINERD = FOLDER / "containerd"
 BLOBS = "io.containerd.content.v1.content/blobs/sha256"
 UNSHARE = ("unshare", "--fork", "--kill-child=KILL", "--pid", "--mount-proc")
 """A process with children that end with it."""
+STORE = (
+    "--storage-driver",
+    "overlay",
+    "--root",
+    str(FOLDER / "buildah"),
+    "--runroot",
+    str(FOLDER / "buildah-run"),
+)
+STORAGE = ("containers-storage", "--storage-driver", "overlay", "--graph", STORE[3], "--run", STORE[5])
+"""buildah's store is ours alone, and needs no daemon."""
 PACKAGES = "python3,python3-venv,ca-certificates"
 
 
@@ -126,17 +136,9 @@ def _id(image: str) -> str:
 
 
 def _buildah(*arguments: str) -> str:
-    """What buildah printed. Its store is ours alone, and needs no daemon."""
-    store = [
-        "--root",
-        str(FOLDER / "buildah"),
-        "--runroot",
-        str(FOLDER / "buildah-run"),
-        "--storage-driver",
-        "overlay",
-    ]
+    """What buildah printed."""
     done = subprocess.run(
-        ["buildah", *store, *arguments],
+        ["buildah", *STORE, *arguments],
         env=os.environ | {"BUILDAH_ISOLATION": "chroot"},
         capture_output=True,
         text=True,
@@ -157,22 +159,21 @@ def _given() -> dict[str, str]:
 
 
 def _give(image: str, identity: str) -> None:
-    """Imports an image into CONTAINERD. Layers that are there already are neither written nor read again."""
-    layout = FOLDER / "oci" / _file(image)
-    layout.mkdir(parents=True, exist_ok=True)
-    with timed(f"{image} to containerd"):
-        (layout / "index.json").unlink(missing_ok=True)
-        _buildah("push", "--disable-compression", "--quiet", image, f"oci:{layout}:test")
-        with _lock("containerd"):
-            with tempfile.TemporaryDirectory() as folder, _containerd(Path(folder)) as importing:
-                importing(layout, image)
-            _link_blobs(layout)
-            (FOLDER / "given.json").write_text(json.dumps(_given() | {image: identity}))
+    """Imports an image into CONTAINERD. Layers that are there already are neither read nor written again."""
+    with timed(f"{image} to containerd"), _lock("containerd"):
+        with tempfile.TemporaryDirectory() as folder, _containerd(Path(folder)) as ctr:
+            command = [*ctr, "images", "import", "-"]
+            with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importer:
+                assert importer.stdin is not None
+                _write_archive(importer.stdin, image)
+                importer.stdin.close()
+                assert importer.wait() == 0, f"ctr images import: {image} failed"
+        (FOLDER / "given.json").write_text(json.dumps(_given() | {image: identity}))
 
 
 @contextmanager
-def _containerd(folder: Path) -> Iterator[Any]:
-    """A containerd over CONTAINERD with no network and no pods; gives a function that imports an OCI layout."""
+def _containerd(folder: Path) -> Iterator[list[str]]:
+    """A containerd over CONTAINERD with no network and no pods; gives the command line that talks to it."""
     socket = folder / "containerd.sock"
     config = folder / "config.toml"
     config.write_text(
@@ -181,14 +182,6 @@ def _containerd(folder: Path) -> Iterator[Any]:
     )
     ctr = ["ctr", "--address", str(socket), "--namespace", "k8s.io"]
 
-    def importing(layout: Path, image: str) -> None:
-        command = [*ctr, "images", "import", "-"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importer:
-            assert importer.stdin is not None
-            _write_archive(importer.stdin, layout, image)
-            importer.stdin.close()
-            assert importer.wait() == 0, f"ctr images import {image} failed"
-
     def answers() -> bool:
         return subprocess.run([*ctr, "version"], capture_output=True, check=False).returncode == 0
 
@@ -196,80 +189,71 @@ def _containerd(folder: Path) -> Iterator[Any]:
     command = [*UNSHARE, "--mount", "containerd", "--config", config]
     with running(Process("containerd", command, signal.SIGKILL), folder) as containerd:
         wait_until(answers, "containerd answers", [containerd])
-        yield importing
+        yield ctr
 
 
-def _write_archive(out: IO[bytes], layout: Path, image: str) -> None:
-    """The layout as a tar stream, without those layers that containerd has."""
-    index = json.loads((layout / "index.json").read_text())
-    (entry,) = index["manifests"]
-    entry["annotations"] = {"io.containerd.image.name": image, "org.opencontainers.image.ref.name": "test"}
-    manifest_blob = _blob(layout, entry["digest"])
-    manifest = json.loads(manifest_blob.read_text())
-    layers = [layer["digest"] for layer in manifest["layers"]]
-    missing = [
-        digest for digest in layers if not (CONTAINERD / BLOBS / digest.removeprefix("sha256:")).exists()
-    ]
-    blobs = [_blob(layout, digest) for digest in (manifest["config"]["digest"], *missing)] + [manifest_blob]
+def _write_archive(out: IO[bytes], image: str) -> None:
+    """The image as a tar stream in the OCI layout, without those layers that containerd has."""
+    manifest = _image_data(image, "manifest")
+    described = json.loads(manifest)
+    config = described["config"]["digest"]
+    entry = {
+        "mediaType": described["mediaType"],
+        "digest": f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+        "size": len(manifest),
+        "annotations": {"io.containerd.image.name": image},
+    }
+    ids = {layer.get("diff-digest"): layer["id"] for layer in json.loads(_storage("layers", "--json"))}
     with tarfile.open(fileobj=out, mode="w|") as archive:
-        for name, data in (
-            ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'),
-            ("index.json", json.dumps(index).encode()),
-        ):
+
+        def add(name: str, size: int, data: IO[bytes]) -> None:
             member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-        for blob in blobs:
-            archive.add(blob, f"blobs/sha256/{blob.name}")
+            member.size = size
+            archive.addfile(member, data)
+
+        def add_blob(digest: str, size: int, data: IO[bytes]) -> None:
+            add(f"blobs/{digest.replace(':', '/')}", size, data)
+
+        layout = b'{"imageLayoutVersion": "1.0.0"}'
+        index = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
+        add("oci-layout", len(layout), io.BytesIO(layout))
+        add("index.json", len(index), io.BytesIO(index))
+        add_blob(str(entry["digest"]), len(manifest), io.BytesIO(manifest))
+        add_blob(config, described["config"]["size"], io.BytesIO(_image_data(image, config)))
+        for layer in described["layers"]:
+            if not (CONTAINERD / BLOBS / layer["digest"].removeprefix("sha256:")).exists():
+                with _layer(ids[layer["digest"]]) as data:
+                    add_blob(layer["digest"], layer["size"], data)
 
 
-def _blob(layout: Path, digest: str) -> Path:
-    return layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
+def _image_data(image: str, name: str) -> bytes:
+    return _storage("get-image-data", image, name)
 
 
-def _link_blobs(layout: Path) -> None:
-    """Blobs that containerd holds too take their room once; those of earlier images go."""
-    index = json.loads((layout / "index.json").read_text())
-    digest = index["manifests"][0]["digest"]
-    manifest = json.loads(_blob(layout, digest).read_text())
-    wanted = {part["digest"].removeprefix("sha256:") for part in (manifest["config"], *manifest["layers"])}
-    for blob in (layout / "blobs" / "sha256").iterdir():
-        held = CONTAINERD / BLOBS / blob.name
-        if blob.name not in wanted | {digest.removeprefix("sha256:")}:
-            blob.unlink()
-        elif held.exists() and not held.samefile(blob):
-            blob.unlink()
-            blob.hardlink_to(held)
+def _storage(*arguments: str) -> bytes:
+    """What containers-storage, which reads buildah's store, printed."""
+    return subprocess.run([*STORAGE, *arguments], capture_output=True, check=True).stdout
+
+
+@contextmanager
+def _layer(identity: str) -> Iterator[IO[bytes]]:
+    """A layer as the tar stream whose digest the manifest gives."""
+    command = [*STORAGE, "diff", "--uncompressed", identity]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as reading:
+        assert reading.stdout is not None
+        yield reading.stdout
+        assert reading.wait() == 0, f"layer {identity} cannot be read"
 
 
 def compressed_size(image: str) -> int:
     """Bytes of the layers as a registry would hold them, the base's included."""
-    layout = FOLDER / "oci" / _file(image)
-    index = json.loads((layout / "index.json").read_text())
-    manifest = json.loads(_blob(layout, index["manifests"][0]["digest"]).read_text())
+    layers = {layer.get("diff-digest"): layer["id"] for layer in json.loads(_storage("layers", "--json"))}
     total = 0
-    for layer in manifest["layers"]:
-        counter = _Counter()
-        with (
-            _blob(layout, layer["digest"]).open("rb") as source,
-            gzip.GzipFile(fileobj=counter, mode="wb", compresslevel=6) as packed,
-        ):
-            shutil.copyfileobj(source, packed, 1 << 20)
-        total += counter.count
+    for layer in json.loads(_image_data(image, "manifest"))["layers"]:
+        with _layer(layers[layer["digest"]]) as data:
+            packed = subprocess.run(["gzip", "-6"], stdin=data, stdout=subprocess.PIPE, check=True)
+            total += len(packed.stdout)
     return total
-
-
-class _Counter(io.RawIOBase):
-    """Counts what is written to it."""
-
-    count = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.count += len(data)
-        return len(data)
 
 
 @contextmanager

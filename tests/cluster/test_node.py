@@ -1,0 +1,213 @@
+"""Real pods on the test node: the images as they are restricted, and tasks as `gapo render` hands them over."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.cluster import images
+from tests.cluster.node import Node
+from tests.cluster.processes import wait_until
+from tests.cluster.s3 import REGION, S3Server
+from tests.slow.gapo_command import SMOKE
+
+from gapo import __version__
+from gapo.api.load import LoadedRun, load_run
+from gapo.planner import RunFacts, plan
+from gapo.run_record import freeze
+from gapo.seen import Seen
+from gapo.store import layout
+from gapo.store.claims import take_claim
+from gapo.store.commit import fetch, load_manifest
+from gapo.store.objects import Objects
+from gapo.tasks import Task
+
+pytestmark = pytest.mark.node
+TENANT = "tenant-a"
+SECRET = "gapo-storage"  # noqa: S105 - a name
+RESTRICTED = {
+    "runAsNonRoot": True,
+    "runAsUser": 65532,
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+@pytest.fixture(scope="module")
+def tenant(node: Node, node_s3: S3Server) -> str:
+    """A namespace that takes none but restricted pods, with the tenant's own keys in a Secret."""
+    node.said("create", "namespace", TENANT)
+    node.said("label", "namespace", TENANT, "pod-security.kubernetes.io/enforce=restricted")
+    keys = node_s3.tenants[TENANT].environment().items()
+    node.said(
+        "create", "secret", "generic", SECRET, "-n", TENANT, *(f"--from-literal={k}={v}" for k, v in keys)
+    )
+    wait_until(lambda: node.run("get", "sa", "default", "-n", TENANT).returncode == 0, "it has an account")
+    return TENANT
+
+
+@dataclass(frozen=True)
+class Handover:
+    """A run's first task as an executor hands it over: everything but its Job is there."""
+
+    loaded: LoadedRun
+    objects: Objects
+    task: Task
+    job: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.job["metadata"]["name"])
+
+
+def hand_over(s3: S3Server, tmp_path: Path, name: str) -> Handover:
+    """What an executor does before it creates a Job, and the Job that `gapo render` prints."""
+    document = yaml.safe_load(SMOKE.read_text())
+    document["metadata"] = {"name": name, "namespace": TENANT}
+    manifest = tmp_path / f"{name}.yaml"
+    manifest.write_text(yaml.safe_dump(document))
+    location = {"name": "local", "uri": s3.uri, "endpoint": s3.endpoint, "region": REGION}
+    location |= {"credentials": "mountedSecret", "secretName": SECRET}
+    config = tmp_path / "operator.yaml"
+    config.write_text(yaml.safe_dump({"storageLocations": [location], "trainer": {"image": images.TRAINER}}))
+    loaded = load_run(manifest)
+    objects = s3.objects(s3.operator, layout.run_prefix(TENANT, name, loaded.run_id))
+    now = datetime.now(UTC)
+    freeze(objects, loaded, version=__version__, now=now)
+    assert take_claim(objects, "test", "test", now).number == 0
+    (task,) = plan(RunFacts(loaded.run_id, loaded.spec), Seen(), now).start
+    assert objects.create(layout.task(task.stage, task.kind.value, task.attempt), task.document)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("gapo")), "render", "--config", str(config), str(manifest)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (job,) = yaml.safe_load_all(done.stdout)
+    return Handover(loaded, objects, task, job)
+
+
+def run_job(node: Node, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Creates a Job and waits for its end; gives the Job's status and how the trainer's container ended."""
+    name = job["metadata"]["name"]
+    node.said("create", "-f", "-", stdin=json.dumps(job))
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(node.said("get", "job", name, "-n", TENANT, "-o", "json"))[
+            "status"
+        ]
+        return found
+
+    wait_until(
+        lambda: any(c["type"] in ("Complete", "Failed") for c in status().get("conditions", [])),
+        "it has ended",
+    )
+    pods = json.loads(node.said("get", "pods", "-n", TENANT, "-l", f"job-name={name}", "-o", "json"))["items"]
+    (container,) = pods[0]["status"]["containerStatuses"]
+    return status(), container["state"]["terminated"]
+
+
+def logs(node: Node, name: str) -> str:
+    return node.said("logs", "-n", TENANT, f"job/{name}")
+
+
+def test_the_node_is_ready_and_its_requests_are_on_record(node: Node) -> None:
+    said = json.loads(node.said("get", "node", "-o", "json"))["items"]
+    assert [one["status"]["addresses"][0]["address"] for one in said] == [node.address]
+    mine = [e for e in node.audited() if e["user"]["username"] == "admin" and e["verb"] == "list"]
+    asked = mine[-1]
+    assert asked["objectRef"]["resource"] == "nodes"
+    assert asked["responseStatus"]["code"] == 200
+
+
+@pytest.mark.parametrize("image", [images.OPERATOR, images.TRAINER])
+def test_an_image_works_as_another_user_on_a_root_that_it_cannot_write(
+    node: Node, tenant: str, image: str
+) -> None:
+    name = "restricted-" + image.split("-")[1].split(":")[0]
+    module = "gapo_operator.app" if image == images.OPERATOR else "gapo_trainer.runner"
+    script = (
+        f"id -u && (touch /opt/gapo/x || echo refused) && python -c 'import {module} as m; print(m.__file__)'"
+    )
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": tenant},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "containers": [
+                {"name": "it", "image": image, "command": ["sh", "-c", script], "securityContext": RESTRICTED}
+            ],
+        },
+    }
+    node.said("create", "-f", "-", stdin=json.dumps(pod))
+
+    def phase() -> str:
+        return node.said("get", "pod", name, "-n", tenant, "-o", "jsonpath={.status.phase}")
+
+    wait_until(lambda: phase() in ("Succeeded", "Failed"), "the pod has ended")
+    said = node.said("logs", name, "-n", tenant).splitlines()
+    assert phase() == "Succeeded", said
+    assert said[0] == "65532"
+    assert "Read-only file system" in said[1]
+    assert said[2] == "refused"
+    assert said[-1].startswith("/opt/gapo/lib/python3")
+
+
+def test_a_rendered_job_makes_the_data_with_nothing_but_the_tenants_keys(
+    node: Node, node_s3: S3Server, tenant: str, tmp_path: Path
+) -> None:
+    handed = hand_over(node_s3, tmp_path, "smoke")
+    status, ended = run_job(node, handed.job)
+    assert ended["exitCode"] == 0, logs(node, handed.name)
+    assert status["succeeded"] == 1
+    assert "committed" in logs(node, handed.name)
+    assert handed.objects.exists("stages/0/data/manifest-0.json")
+    committed = load_manifest(
+        handed.objects, 0, "data", 0, run_id=handed.loaded.run_id, task_digest=handed.task.digest
+    )
+    assert committed is not None
+    pod = json.loads(node.said("get", "pods", "-n", tenant, "-l", f"job-name={handed.name}", "-o", "json"))
+    assert committed.manifest.writer == pod["items"][0]["metadata"]["uid"]
+    fetch(handed.objects, committed, None, tmp_path)
+    assert (tmp_path / "prompts-train.jsonl").read_text().count("\n") > 1000
+
+
+def test_a_task_that_is_refused_says_why_in_its_pods_status_and_is_not_tried_again(
+    node: Node, node_s3: S3Server, tenant: str, tmp_path: Path
+) -> None:
+    handed = hand_over(node_s3, tmp_path, "refused")
+    arguments = handed.job["spec"]["template"]["spec"]["containers"][0]["args"]
+    arguments[arguments.index("--sha256") + 1] = "0" * 64
+    status, ended = run_job(node, handed.job)
+    assert ended["exitCode"] == 64
+    said = json.loads(ended["message"])
+    assert said["code"] == 64
+    assert said["message"].startswith("stages/0/data/0/task.json has sha256 ")
+    assert [c["reason"] for c in status["conditions"] if c["type"] == "Failed"] == ["PodFailurePolicy"]
+    assert status["failed"] == 1
+
+
+def test_a_pod_that_holds_another_tenants_keys_cannot_read_the_task(
+    node: Node, node_s3: S3Server, tenant: str, tmp_path: Path
+) -> None:
+    handed = hand_over(node_s3, tmp_path, "foreign")
+    keys = node_s3.tenants["tenant-b"].environment().items()
+    node.said(
+        "create", "secret", "generic", "foreign", "-n", tenant, *(f"--from-literal={k}={v}" for k, v in keys)
+    )
+    handed.job["spec"]["template"]["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "foreign"}}]
+    _, ended = run_job(node, handed.job)
+    assert ended["exitCode"] == 75
+    assert "AccessDenied" in json.loads(ended["message"])["message"]
