@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,18 @@ EXAMPLES = {
 }
 
 
-def helm(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def helm(
+    *arguments: str, stdin: str = "", server: ControlPlane | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Helm, with a cluster where `server` is given."""
     return subprocess.run(
         [str(program("helm")), *arguments],
         input=stdin,
+        env=os.environ | ({"KUBECONFIG": str(server.kubeconfig)} if server else {}),
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -125,3 +130,9 @@ def prepare(server: ControlPlane) -> None:
         if server.run("create", "namespace", namespace).returncode == 0:
             server.said("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
             server.run("create", "serviceaccount", "default", "-n", namespace)
+
+
+def well(done: subprocess.CompletedProcess[str]) -> str:
+    """What a command that must succeed printed."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

@@ -364,3 +364,28 @@ def test_a_namespaced_install_has_no_right_over_the_cluster() -> None:
     kinds = {one["kind"] for one in objects(NAMESPACED)}
     assert not kinds & {"ClusterRole", "ClusterRoleBinding"}
     assert "Role" in kinds
+
+
+class Strict(yaml.SafeLoader):
+    """Refuses a map that has a key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"{node.start_mark}: {keys}"
+        return super().construct_mapping(node, deep)
+
+
+def test_no_map_has_a_key_twice_whatever_labels_are_asked_for() -> None:
+    theirs = {"app.kubernetes.io/name": "theirs", "app.kubernetes.io/component": "theirs", "team": "theirs"}
+    labels = {"labels": theirs}
+    values = changed(
+        {"commonLabels": theirs, "podLabels": theirs, "podAnnotations": {"checksum/config": "theirs"}},
+        {"serviceMonitor": labels, "podMonitor": labels, "dashboards": labels, "prometheusRule": labels},
+        of=EVERYTHING,
+    )
+    assert len(list(yaml.load_all(text(values), Loader=Strict))) > 10
+    deployment = only("Deployment", values)["spec"]
+    selector, pod = deployment["selector"]["matchLabels"], deployment["template"]["metadata"]
+    assert selector.items() <= pod["labels"].items()
+    assert pod["labels"]["team"] == "theirs"
+    assert pod["annotations"]["checksum/config"] != "theirs"

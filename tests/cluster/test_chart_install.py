@@ -22,8 +22,10 @@ from tests.cluster.chart import (
     Manifest,
     Values,
     changed,
+    helm,
     prepare,
     refusal,
+    well,
 )
 from tests.cluster.control_plane import ControlPlane, control_plane, program
 from tests.slow.gapo_command import SMOKE
@@ -40,26 +42,13 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yield server
 
 
-def helm(
+def without_hooks(
     server: ControlPlane, *arguments: str, values: Values | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Without hooks: nothing runs pods here, so a check would wait for ever."""
-    hooks = ["--no-hooks"] if arguments[0] in ("install", "upgrade", "uninstall") else []
+    """Nothing runs pods here, so a check would wait for ever."""
     given = ["--values", "-"] if values is not None else []
-    return subprocess.run(
-        [str(program("helm")), *arguments, *hooks, *given, "--namespace", NAMESPACE],
-        input=json.dumps(values),
-        env=os.environ | {"KUBECONFIG": str(server.kubeconfig)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
-
-
-def well(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    flags = ["--no-hooks", *given, "--namespace", NAMESPACE]
+    return helm(*arguments, *flags, stdin=json.dumps(values), server=server)
 
 
 def names(server: ControlPlane, kind: str, *flags: str) -> list[str]:
@@ -72,25 +61,29 @@ ALL = "deployment,service,serviceaccount,configmap,role,rolebinding,networkpolic
 
 def test_a_release_is_installed_upgraded_and_gone_and_the_runs_are_still_there(empty: ControlPlane) -> None:
     assert "works on GapoRuns in all namespaces" in well(
-        helm(empty, "install", "gapo", str(CHART), values=SMALLEST)
+        without_hooks(empty, "install", "gapo", str(CHART), values=SMALLEST)
     )
     empty.said("wait", "--for=condition=Established", "crd/gaporuns.gapo.dev", "--timeout=60s")
     assert len(names(empty, ALL, "-n", NAMESPACE, *OF_RELEASE)) == 8
     empty.said("create", "-n", "red", "-f", "-", stdin=SMOKE.read_text())
     before = template(empty)
 
-    well(helm(empty, "upgrade", "gapo", str(CHART), values=changed({"trainer": {"graceSeconds": 90}})))
+    well(
+        without_hooks(empty, "upgrade", "gapo", str(CHART), values=changed({"trainer": {"graceSeconds": 90}}))
+    )
     after = template(empty)
     assert before["metadata"]["annotations"] != after["metadata"]["annotations"]
     assert before["spec"] == after["spec"]
 
-    assert "kept" in well(helm(empty, "uninstall", "gapo"))
+    assert "kept" in well(without_hooks(empty, "uninstall", "gapo"))
     assert names(empty, ALL, "-n", NAMESPACE, *OF_RELEASE) == []
     assert names(empty, "clusterrole,clusterrolebinding", *OF_RELEASE) == []
     assert len(names(empty, "gaporuns", "-n", "red")) == 1
 
-    well(helm(empty, "install", "gapo", str(CHART), values=SMALLEST))  # what was kept is taken up again
-    well(helm(empty, "uninstall", "gapo"))
+    well(
+        without_hooks(empty, "install", "gapo", str(CHART), values=SMALLEST)
+    )  # what was kept is taken up again
+    well(without_hooks(empty, "uninstall", "gapo"))
 
 
 def template(server: ControlPlane) -> Manifest:
@@ -102,12 +95,12 @@ def template(server: ControlPlane) -> Manifest:
 def test_a_crd_of_another_origin_is_taken_over_only_when_told_so(empty: ControlPlane) -> None:
     empty.run("delete", "crd", "gaporuns.gapo.dev")
     empty.said("apply", "--server-side", "-f", str(ROOT / "crds" / "gapo.dev_gaporuns.yaml"))
-    refused = helm(empty, "install", "gapo", str(CHART), values=SMALLEST)
+    refused = without_hooks(empty, "install", "gapo", str(CHART), values=SMALLEST)
     assert "gaporuns.gapo.dev" in refused.stderr
     assert refused.returncode != 0
-    helm(empty, "uninstall", "gapo")
-    well(helm(empty, "install", "gapo", str(CHART), "--take-ownership", values=SMALLEST))
-    well(helm(empty, "uninstall", "gapo"))
+    without_hooks(empty, "uninstall", "gapo")
+    well(without_hooks(empty, "install", "gapo", str(CHART), "--take-ownership", values=SMALLEST))
+    well(without_hooks(empty, "uninstall", "gapo"))
 
 
 def test_a_namespaced_release_needs_no_right_over_the_cluster(empty: ControlPlane) -> None:
@@ -120,12 +113,12 @@ def test_a_namespaced_release_needs_no_right_over_the_cluster(empty: ControlPlan
         )
     values = changed({"crds": {"enabled": False}}, of=NAMESPACED)
     lead = ["--kube-as-user", "lead"]
-    well(helm(empty, "install", "gapo", str(CHART), *lead, values=values))
+    well(without_hooks(empty, "install", "gapo", str(CHART), *lead, values=values))
     assert (
         len(names(empty, "role", "-A", *OF_RELEASE)) == 7
     )  # lease; operator, editor and viewer in two namespaces
     assert names(empty, "clusterrole,clusterrolebinding", *OF_RELEASE) == []
-    well(helm(empty, "uninstall", "gapo", *lead))
+    well(without_hooks(empty, "uninstall", "gapo", *lead))
 
 
 PAGE = ROOT / "docs" / "cluster.md"

@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from charts import readme
 from tests.cluster.chart import (
     CHART,
     EVERYTHING,
@@ -84,6 +85,31 @@ def _image(change: Values) -> Values:
 @pytest.mark.parametrize("values", [*SETS.values(), *EXAMPLES.values()], ids=[*SETS, *EXAMPLES])
 def test_what_is_right_is_taken(values: Values) -> None:
     assert refusal(values) == ""
+
+
+def with_null(path: str) -> Values:
+    """Null takes a default away, as Helm has it."""
+    values = changed({name: {"enabled": True} for name in SWITCHED_OFF})
+    *above, last = path.split(".")
+    inner = values
+    for name in above:
+        inner = inner.setdefault(name, {})
+    inner[last] = None
+    return values
+
+
+SWITCHED_OFF = ("serviceMonitor", "podMonitor", "prometheusRule", "dashboards")
+DOCUMENTED = {one.path for one in readme.values((CHART / "values.yaml").read_text())}
+MUST_BE_SET = {"storageLocations", "trainer.image", "image.repository", "strategy", "probes"}
+
+
+def test_a_default_may_be_taken_away() -> None:
+    assert {path: said for path in DOCUMENTED - MUST_BE_SET if (said := refusal(with_null(path)))} == {}
+
+
+@pytest.mark.parametrize("section", sorted({path.split(".")[0] for path in DOCUMENTED if "." in path}))
+def test_a_whole_section_may_not(section: str) -> None:
+    assert f"missing property '{section}'" in refusal(with_null(section))
 
 
 def test_what_must_be_set_is_told_all_at_once_with_what_to_write() -> None:

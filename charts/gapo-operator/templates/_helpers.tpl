@@ -20,17 +20,22 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
-{{/* Labels of an object that is no part of the running operator: without the component. */}}
 {{- define "gapo-operator.labels" -}}
-{{- with .Values.commonLabels }}
-{{- toYaml . }}
-{{ end -}}
-app.kubernetes.io/name: {{ include "gapo-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/part-of: gapo
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- include "gapo-operator.labelsAnd" (list . dict) }}
+{{- end }}
+
+{{/* With more labels, as (list root more). Ours win over those, and those over commonLabels. */}}
+{{- define "gapo-operator.labelsAnd" -}}
+{{- $root := first . }}
+{{- $ours := dict
+  "app.kubernetes.io/name" (include "gapo-operator.name" $root)
+  "app.kubernetes.io/instance" $root.Release.Name
+  "app.kubernetes.io/version" $root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" $root.Release.Service
+  "app.kubernetes.io/part-of" "gapo"
+  "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_")
+}}
+{{- merge $ours (last . | default dict) ($root.Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
 {{- define "gapo-operator.serviceAccountName" -}}
