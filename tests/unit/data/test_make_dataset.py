@@ -29,10 +29,39 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, obj
     return out, make_dataset(grammar="micro", size=300, seed=5, out=out)
 
 
+FEW = {"micro": {"test": 60, "val": 30}, "product": {"test": 200, "val": 60, "ood": 60}}
+"""Held-out pairs where it does not matter how many there are: most of the time goes into them."""
+
+
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     out = tmp_path_factory.mktemp("product")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make, "HELD_OUT", FEW)
+        return out, make_dataset(grammar="product-3", size=150, seed=5, out=out)
+
+
+@pytest.fixture(scope="module")
+def whole_product(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    out = tmp_path_factory.mktemp("whole")
     return out, make_dataset(grammar="product-3", size=150, seed=5, out=out)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "HELD_OUT", FEW)
+
+
+@pytest.fixture(scope="module")
+def few_micro(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("few")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(make, "HELD_OUT", FEW)
+        make_dataset(grammar="micro", size=300, seed=5, out=out)
+    return out
+
+
+ALL = ["micro", "product", pytest.param("whole_product", marks=pytest.mark.slow)]
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -86,7 +115,7 @@ def test_rows_and_prompts_have_exactly_the_documented_columns(
     )
 
 
-@pytest.mark.parametrize("data", ["micro", "product"])
+@pytest.mark.parametrize("data", ALL)
 def test_every_prompt_is_proven_satisfiable_by_its_witness(data: str, request: pytest.FixtureRequest) -> None:
     out, _ = request.getfixturevalue(data)
     for file in sorted(out.glob("prompts-*.jsonl")):
@@ -94,7 +123,7 @@ def test_every_prompt_is_proven_satisfiable_by_its_witness(data: str, request: p
             assert all(v.ok for v in verify(prompt["constraints"], prompt["witness"], prompt["context"]))
 
 
-@pytest.mark.parametrize("data", ["micro", "product"])
+@pytest.mark.parametrize("data", ALL)
 def test_no_task_with_its_specs_stands_in_two_splits(data: str, request: pytest.FixtureRequest) -> None:
     out, _ = request.getfixturevalue(data)
     where: dict[str, str] = {}
@@ -123,20 +152,21 @@ def test_the_same_arguments_give_the_same_bytes_in_another_process(
     product: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
     code = (
-        "import sys; from pathlib import Path; from gapo_trainer.data.make import make_dataset\n"
-        "make_dataset(grammar='product-3', size=150, seed=5, out=Path(sys.argv[1]))\n"
+        "import json, sys; from pathlib import Path; from gapo_trainer.data import make\n"
+        "make.HELD_OUT = json.loads(sys.argv[2])\n"
+        "make.make_dataset(grammar='product-3', size=150, seed=5, out=Path(sys.argv[1]))\n"
     )
     path = os.pathsep.join(str(REPOSITORY / room) for room in ("core", "trainer"))
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "12345"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), json.dumps(FEW)], check=True, env=environment)
     assert tree(tmp_path) == tree(product[0])
 
 
 def test_a_larger_size_extends_the_smaller_one_and_leaves_validation_and_test_alone(
-    micro: tuple[Path, dict[str, object]], tmp_path: Path
+    few: None, few_micro: Path, tmp_path: Path
 ) -> None:
     make_dataset(grammar="micro", size=120, seed=5, out=tmp_path)
-    small, large = tree(tmp_path), tree(micro[0])
+    small, large = tree(tmp_path), tree(few_micro)
     for name in small:
         if "train" in name:
             assert large[name].startswith(small[name])
@@ -145,14 +175,14 @@ def test_a_larger_size_extends_the_smaller_one_and_leaves_validation_and_test_al
             assert large[name] == small[name]
 
 
-def test_another_seed_gives_other_rows(micro: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+def test_another_seed_gives_other_rows(few: None, few_micro: Path, tmp_path: Path) -> None:
     make_dataset(grammar="micro", size=300, seed=6, out=tmp_path)
     mine = {row["prompt"] for row in lines(tmp_path / "rows-train.jsonl")}
-    theirs = {row["prompt"] for row in lines(micro[0] / "rows-train.jsonl")}
+    theirs = {row["prompt"] for row in lines(few_micro / "rows-train.jsonl")}
     assert len(mine & theirs) < 20
 
 
-def test_training_modes_follow_the_shares_asked_for(tmp_path: Path) -> None:
+def test_training_modes_follow_the_shares_asked_for(few: None, tmp_path: Path) -> None:
     counts = make_dataset(
         grammar="micro",
         size=400,
@@ -192,7 +222,7 @@ def test_an_impossible_request_is_refused_with_what_to_do(
 
 
 def test_a_size_that_the_grammar_cannot_fill_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Tiny(make.Micro):
         def contrast(self, rng, edit, family):  # type: ignore[no-untyped-def]
@@ -202,53 +232,3 @@ def test_a_size_that_the_grammar_cannot_fill_is_refused(
     monkeypatch.setattr(make, "Micro", Tiny)
     with pytest.raises(SpecError, match="no more new prompts"):
         make_dataset(grammar="micro", size=100, seed=0, out=tmp_path)
-
-
-def test_the_generator_tokenizer_reads_the_micro_grammar_word_by_word(
-    micro: tuple[Path, dict[str, object]],
-) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(micro[0] / "generator-tokenizer")
-    ids = [tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id]
-    assert ids == [0, 1, 2, 3]
-    for row in lines(micro[0] / "rows-test.jsonl")[:200]:
-        encoded = tokenizer(row["prompt"])["input_ids"]
-        assert encoded[0] == tokenizer.bos_token_id
-        assert len(encoded) == len(row["prompt"].split()) + 1
-        assert tokenizer.unk_token_id not in encoded
-        assert (
-            tokenizer.decode(tokenizer(row["response"], add_special_tokens=False)["input_ids"])
-            == row["response"]
-        )
-
-
-@pytest.mark.parametrize("data", ["micro", "product"])
-def test_the_reward_model_tokenizer_makes_text_pairs(data: str, request: pytest.FixtureRequest) -> None:
-    from transformers import AutoTokenizer
-
-    out, counts = request.getfixturevalue(data)
-    tokenizer = AutoTokenizer.from_pretrained(out / "rm-tokenizer")
-    assert len(tokenizer) == counts["tokenizer/rm/size"]
-    row = lines(out / "rows-test.jsonl")[0]
-    encoded = tokenizer(row["prompt"], row["response"])
-    ids, types = encoded["input_ids"], encoded["token_type_ids"]
-    prompt = tokenizer(row["prompt"], add_special_tokens=False)["input_ids"]
-    response = tokenizer(row["response"], add_special_tokens=False)["input_ids"]
-    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
-    assert ids == [cls, *prompt, sep, *response, sep]
-    assert types == [0] * (len(prompt) + 2) + [1] * (len(response) + 1)
-    assert len({tokenizer.pad_token_id, cls, sep, tokenizer.mask_token_id, tokenizer.bos_token_id}) == 5
-
-
-def test_the_product_tokenizer_loses_no_text(product: tuple[Path, dict[str, object]]) -> None:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(product[0] / "generator-tokenizer")
-    texts = [row["response"] for row in lines(product[0] / "rows-ood.jsonl")[:100]] + [
-        "Ünknown – ✓ text\nin two lines"
-    ]
-    for text in texts:
-        ids = tokenizer(text)["input_ids"]
-        assert tokenizer.decode(ids, skip_special_tokens=True) == text
-    assert len(tokenizer) <= 2048

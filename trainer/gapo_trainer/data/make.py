@@ -20,6 +20,12 @@ DEFAULT_MODES: Mapping[str, float] = {"pp_modify": 0.7, "pp_insert": 0.3}
 TEST_MODES: Mapping[str, float] = {"pp_modify": 0.4, "pp_insert": 0.2, "pr_corrupt": 0.4}
 """Validation and test hold every mode, whatever training holds."""
 
+HELD_OUT: Mapping[str, Mapping[str, int]] = {
+    "micro": {"test": 2500, "val": 500},
+    "product": {"test": 2000, "val": 500, "ood": 400},
+}
+"""Pairs of the other splits by grammar; they do not depend on the training set's size."""
+
 TRIES = 500
 BPE_SIZE = 2048
 
@@ -69,13 +75,14 @@ def _splits(grammar: str, size: int) -> dict[str, tuple[Grammar, int]]:
     """Each split's grammar and number of pairs, the training split last: it avoids what the others hold."""
     if size < 1:
         raise SpecError(f"size: {size} pairs asked for; give at least 1")
+    held_out = HELD_OUT["micro" if grammar == "micro" else "product"]
     if grammar == "micro":
         micro = Micro()
-        return {"test": (micro, 2500), "val": (micro, 500), "train": (micro, size)}
+        return {**{split: (micro, pairs) for split, pairs in held_out.items()}, "train": (micro, size)}
     name = levels()[-1] if grammar == "product" else grammar
-    product = Product(name)
-    ood = (Product(name, ood=True), 400)
-    return {"test": (product, 2000), "val": (product, 500), "ood": ood, "train": (product, size)}
+    product, ood = Product(name), Product(name, ood=True)
+    others = {split: (ood if split == "ood" else product, pairs) for split, pairs in held_out.items()}
+    return {**others, "train": (product, size)}
 
 
 def _texts(path: Path) -> Iterator[str]:
