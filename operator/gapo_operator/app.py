@@ -77,7 +77,8 @@ class Operator:
                 for task in done:
                     if not task.cancelled():
                         task.result()
-                return LOST_LEASE if working in done else 0
+                # kopf, when it ends, also cancels what was started after it.
+                return LOST_LEASE if working in done and not working.cancelled() else 0
             finally:
                 stop_watches.set()
                 for task in (working, *others[:-1]):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,17 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.instant_pods import InstantPods, instant_pods
 from tests.cluster.operator_process import OperatorProcess, operator
+from tests.cluster.s3 import REGION, S3Server
 
-from gapo.store.location import open_location
 from gapo.store.objects import Objects
 
 pytestmark = pytest.mark.cluster
-
-KEYS = {"AWS_ACCESS_KEY_ID": "operator", "AWS_SECRET_ACCESS_KEY": "operator-secret"}
 
 
 @dataclass
@@ -32,7 +27,7 @@ class Room:
 
     cluster: ControlPlane
     namespace: str
-    endpoint: str
+    s3: S3Server
     pods: InstantPods
     operator: OperatorProcess
 
@@ -78,7 +73,7 @@ class Room:
 
     def objects(self, name: str = "run") -> Objects:
         status = self.status(name)
-        return Objects(open_location(status["location"], endpoint=self.endpoint, region="us-east-1"))
+        return self.s3.objects(self.s3.operator, status["location"].removeprefix(f"{self.s3.uri}/"))
 
     def wait(self, holds: Any, what: str) -> None:
         self.operator.wait_until(holds, what)
@@ -87,48 +82,27 @@ class Room:
         self.wait(lambda: self.status(name).get("state") == state, f"{name} is {state}")
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def bucket(endpoint: str) -> str:
-    host, _, port = endpoint.removeprefix("http://").partition(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=20)
-    connection.request("PUT", "/runs")
-    assert connection.getresponse().status == 200
-    connection.close()
-    return "runs"
-
-
 @pytest.fixture
 def room(
     cluster: ControlPlane,
-    endpoint: str,
-    bucket: str,
+    s3: S3Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> Iterator[Room]:
-    for name, value in KEYS.items():
+    for name, value in s3.operator.environment().items():
         monkeypatch.setenv(name, value)
     namespace = f"t{abs(hash(request.node.nodeid)) % 10**9}"
     cluster.said("create", "namespace", namespace)
     config = tmp_path / "operator.yaml"
-    location = {"name": "local", "uri": f"s3://{bucket}", "endpoint": endpoint, "region": "us-east-1"}
+    location = {"name": "local", "uri": s3.uri, "endpoint": s3.endpoint, "region": REGION}
     config.write_text(yaml.safe_dump({"storageLocations": [location], "trainer": {"image": "trainer:test"}}))
     with (
         instant_pods(cluster.kubeconfig, namespace) as pods,
         operator(tmp_path, cluster.kubeconfig, config, "--namespace", namespace) as process,
     ):
         process.wait_until_ready()
-        yield Room(cluster, namespace, endpoint, pods, process)
+        yield Room(cluster, namespace, s3, pods, process)
     cluster.run("delete", "namespace", namespace, "--wait=false")
 
 
