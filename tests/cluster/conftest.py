@@ -4,6 +4,7 @@ as a user would. An S3 server beside each."""
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,18 +45,20 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def node(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Node]:
     """A cluster that runs pods."""
+    began = time.monotonic()
     with one_node(tmp_path_factory.mktemp("node")) as running:
         _install_crd(running)
+        _say(request, f"images looked at and cluster up in {time.monotonic() - began:.1f} s")
         yield running
+        began = time.monotonic()
+    _say(request, f"cluster down in {time.monotonic() - began:.1f} s")
 
 
-@pytest.fixture(scope="session")
-def node_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """An S3 server that this process and the node's pods reach at the same endpoint."""
-    with s3_server(tmp_path_factory.mktemp("node-s3"), node.host) as running:
-        yield running
+def _say(request: pytest.FixtureRequest, what: str) -> None:
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{what}")  # noqa: T201
 
 
 def _install_crd(running: ControlPlane) -> None:

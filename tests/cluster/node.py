@@ -90,7 +90,8 @@ class Node(ControlPlane):
 
     def audited(self) -> list[dict[str, Any]]:
         """Every request to the API server so far: user, verb, objectRef, responseStatus and more, no bodies."""
-        return [json.loads(line) for line in (self.folder / "audit.log").read_text().splitlines()]
+        written = (self.folder / "audit.log").read_text().rpartition("\n")[0]  # the last may be half written
+        return [json.loads(line) for line in written.splitlines()]
 
 
 @contextmanager
@@ -113,7 +114,7 @@ def node(folder: Path, wanted: tuple[str, ...] = images.ALL) -> Iterator[Node]:
             stack.enter_context(running(process, folder))
             for process in (*_controllers(folder, addresses), *_on_node(found, addresses))
         ]
-        wait_until(lambda: _ready(found), "the node is ready", started)
+        wait_until(lambda: _ready(found), "the node is ready", started, every=0.3)
         yield found
 
 
@@ -135,7 +136,7 @@ def _api_server(folder: Path, addresses: Addresses) -> Settings:
             "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
             "--kubelet-preferred-address-types=InternalIP", f"--kubelet-client-certificate={client}",
             f"--kubelet-client-key={key}", f"--audit-policy-file={folder / 'audit.yaml'}",
-            f"--audit-log-path={folder / 'audit.log'}", "--allow-privileged=true",
+            f"--audit-log-path={folder / 'audit.log'}", "--audit-log-maxsize=10000", "--allow-privileged=true",
         ),
     )  # fmt: skip
 

@@ -55,15 +55,18 @@ def running(process: Process, folder: Path) -> Iterator[Running]:
             popen.wait()
 
 
-def wait_until(holds: Callable[[], bool], what: str, needed: Sequence[Running] = ()) -> None:
-    """Polls until `holds`. Fails with the logs where it takes longer than PATIENCE, or a process needed for it ends."""
+def wait_until(
+    holds: Callable[[], bool], what: str, needed: Sequence[Running] = (), *, every: float = 0.1
+) -> None:
+    """Polls until `holds`, after so many seconds each. Fails with the logs where it takes longer than PATIENCE, or a
+    process needed for it ends."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         ended = [one.name for one in needed if one.popen.poll() is not None]
         logs = "\n".join(one.tail() for one in needed)
         assert not ended, f"{', '.join(ended)} ended before {what}\n{logs}"
         assert time.monotonic() < deadline, f"after {PATIENCE:.0f} s it is not so that {what}\n{logs}"
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:

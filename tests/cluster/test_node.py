@@ -111,6 +111,7 @@ def run_job(node: Node, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, 
     wait_until(
         lambda: any(c["type"] in ("Complete", "Failed") for c in status().get("conditions", [])),
         "it has ended",
+        every=0.5,
     )
     pods = json.loads(node.said("get", "pods", "-n", TENANT, "-l", f"job-name={name}", "-o", "json"))["items"]
     (container,) = pods[0]["status"]["containerStatuses"]
@@ -156,7 +157,7 @@ def test_an_image_works_as_another_user_on_a_root_that_it_cannot_write(
     def phase() -> str:
         return node.said("get", "pod", name, "-n", tenant, "-o", "jsonpath={.status.phase}")
 
-    wait_until(lambda: phase() in ("Succeeded", "Failed"), "the pod has ended")
+    wait_until(lambda: phase() in ("Succeeded", "Failed"), "the pod has ended", every=0.5)
     said = node.said("logs", name, "-n", tenant).splitlines()
     assert phase() == "Succeeded", said
     assert said[0] == "65532"
@@ -211,3 +212,81 @@ def test_a_pod_that_holds_another_tenants_keys_cannot_read_the_task(
     _, ended = run_job(node, handed.job)
     assert ended["exitCode"] == 75
     assert "AccessDenied" in json.loads(ended["message"])["message"]
+
+
+def test_the_operators_image_is_small(node: Node) -> None:
+    assert images.compressed_size(images.OPERATOR) < 200e6
+
+
+HOLD_A_NODE = """
+import sys, time
+from pathlib import Path
+from tests.cluster import images
+from tests.cluster.node import node
+with node(Path(sys.argv[1]), (images.PAUSE,)) as running:
+    print(running.host, running.process, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["ends", "is killed"])
+def test_nothing_of_a_node_is_left_when_its_session(tmp_path: Path, killed: bool) -> None:
+    before = _traces()
+    session = subprocess.Popen(
+        [sys.executable, "-c", HOLD_A_NODE, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert session.stdin is not None
+    assert session.stdout is not None
+    host, process = session.stdout.readline().split()
+    slot = host.split(".")[2]
+    during = _traces()
+    assert {f"interface gapo{slot}", f"route 198.19.{slot}.0/24"} <= during
+    assert any(trace.startswith("group") and trace.endswith(f"gapo-{slot}") for trace in during)
+    assert Path(f"/proc/{process}").exists()
+    if killed:
+        session.kill()
+    session.stdin.close()
+    code = session.wait(60)
+    assert code == (-9 if killed else 0)
+    wait_until(lambda: not Path(f"/proc/{process}").exists(), "its processes have ended")
+    wait_until(lambda: not _of(tmp_path), f"no process works in {tmp_path}")
+    # The next node on the slot removes the control groups of a killed one.
+    ours = (f"gapo{slot}", f"198.18.{slot}.", f"198.19.{slot}.", *([] if killed else [f"gapo-{slot}"]))
+    wait_until(lambda: not [t for t in _traces() for one in ours if one in t], "its traces are gone")
+    changed = _traces() ^ before
+    assert not [trace for trace in changed if trace.split()[0] in ("rule", "mount", "setting")]
+
+
+def _traces() -> set[str]:
+    """What a node could leave on this machine, but for processes."""
+    shown = {
+        "interface": ["ip", "-brief", "link"],
+        "route": ["ip", "route"],
+        "rule": ["iptables-save"],
+        "mount": ["findmnt", "--list", "--noheadings", "--output", "TARGET"],
+        "group": ["find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", "gapo-*"],
+        "setting": ["sysctl", "vm.overcommit_memory", "kernel.panic", "net.ipv4.ip_forward"],
+    }
+    found = set()
+    for kind, command in shown.items():
+        for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
+            words = line if kind in ("rule", "setting") else line.split()[0].partition("@")[0]
+            found.add(f"{kind} {words}")
+    return {trace for trace in found if not trace.startswith("rule #")}
+
+
+def _of(folder: Path) -> list[str]:
+    """Command lines of processes that were started with files in a folder."""
+    lines = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in line and "pytest" not in line.split(str(folder))[0]:
+            lines.append(line)
+    return lines
