@@ -18,6 +18,13 @@ OWN_DATA: dict[str, Any] = {
     "sources": [{"uri": "s3://data/mine.jsonl", "sha256": "a" * 64}],
 }
 HF: dict[str, Any] = {"fromScratch": None, "model": "hf://org/name"}
+
+
+def pod(**fields: Any) -> dict[str, Any]:
+    """For the generator's pods."""
+    return {"roles": {"generator": {"pod": fields}}}
+
+
 SMALL: dict[str, Any] = {"ppo": {"miniBatch": 64}}
 """For profile 7b, whose minibatch is larger than the smoke run's 64 rollouts."""
 
@@ -52,6 +59,26 @@ GOOD: dict[str, dict[str, Any]] = {
             "requests": {"cpu": "1500m", "memory": "1Gi", "ephemeral-storage": 7},
             "limits": {"cpu": "1.5", "memory": "1025Mi"}}}},
     },
+    "placement": {
+        "scheduling": {
+            "priorityClassName": "batch", "activeDeadlineSeconds": 3600, "ttlSecondsAfterFinished": 0,
+            "managedBy": "kueue.x-k8s.io/multikueue",
+        },
+    },
+    "a pod with all that it may have": pod(
+        nodeSelector={"topology.kubernetes.io/zone": "a", "gpu": ""},
+        tolerations=[{"operator": "Exists"}, {"key": "gpu", "value": "yes", "effect": "NoExecute", "tolerationSeconds": 30}],
+        affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "gpu", "operator": "In", "values": ["a", "b"]}]}]}}},
+        topologySpreadConstraints=[{"topologyKey": "kubernetes.io/hostname", "maxSkew": 2}],
+        priorityClassName="high", runtimeClassName="nvidia", schedulerName="volcano",
+        labels={"example.com/team": "nlp"}, annotations={"example.com/note": "two words"},
+        env=[{"name": "NCCL_DEBUG", "value": "INFO"}, {"name": "EMPTY"}],
+        envFromSecrets=["hub"], imagePullSecrets=["registry"], fsGroup=2000,
+        persistentVolumeClaims=[{"name": "models", "mountPath": "/models", "readOnly": True}],
+        serviceAccountName="trainer", profile="rdma",
+    ),
+    "a cache of models": {"roles": {"rewardModel": {"cache": {"persistentVolumeClaim": "models"}}}},
     "as many devices requested as allowed": {
         "roles": {"generator": {"resources": {"requests": {"nvidia.com/gpu": 2}, "limits": {"nvidia.com/gpu": "2"}}}},
     },
@@ -148,6 +175,29 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a remote file without its digest": (
         {"data": {**OWN_DATA, "sources": [{"uri": "s3://d/x"}]}, "generator": HF, "rewardModel": HF, **SMALL}, "sha256",
     ),
+    "no time to run": ({"scheduling": {"activeDeadlineSeconds": 0}}, "activeDeadlineSeconds"),
+    "an end before the end": ({"scheduling": {"ttlSecondsAfterFinished": -1}}, "ttlSecondsAfterFinished"),
+    "a manager without a domain": ({"scheduling": {"managedBy": "me"}}, "managedBy"),
+    "a field of pods that is not offered": (pod(hostNetwork=True), "hostNetwork"),
+    "an affinity that is none": (pod(affinity={"gpuAffinity": {}}), "gpuAffinity"),
+    "a toleration of everything that says Equal": (pod(tolerations=[{"value": "x"}]), "without a key"),
+    "a toleration of any value that has one": (
+        pod(tolerations=[{"key": "a", "operator": "Exists", "value": "x"}]), "Exists takes no value",
+    ),
+    "a label's value with a space": (pod(labels={"example.com/a": "b c"}), "labels"),
+    "a variable with a dash": (pod(env=[{"name": "A-B", "value": "1"}]), "env"),
+    "a variable of gapo's own": (pod(env=[{"name": "POD_UID", "value": "1"}]), "set by gapo"),
+    "a variable twice": (pod(env=[{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]), "Duplicate value"),
+    "a number as a variable's value": (pod(env=[{"name": "A", "value": 1}]), "value"),
+    "two claims in one place": (
+        pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/m"}, {"name": "b", "mountPath": "/m"}]), "Duplicate value",
+    ),
+    "a claim over the system": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/etc/ssl"}]), "gapo's own"),
+    "a claim that leads elsewhere": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/m/../etc"}]), "mountPath"),
+    "a relative path for a claim": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "models"}]), "mountPath"),
+    "the group of root": (pod(fsGroup=0), "fsGroup"),
+    "a secret with capitals": (pod(envFromSecrets=["Hub"]), "envFromSecrets"),
+    "more variables than there may be": (pod(env=[{"name": f"V{n}"} for n in range(65)]), "env"),
     "a run ID with capitals": ({"runID": "Second"}, "runID"),
     "a path that leads elsewhere": ({"storage": {"path": "a/../../other"}}, "path"),
     "one beta": ({"ppo": {"betas": [0.9]}}, "betas"),

@@ -140,6 +140,7 @@ def test_nothing_is_filled_into_what_makes_up_the_runs_identity(cluster: Control
         ("spec.stages.iterations", {"stages": {"iterations": 4}}),
         ("spec.runID", {"runID": "another"}),
         ("spec.storage", {"storage": {"path": "elsewhere"}}),
+        ("spec.scheduling.managedBy", {"scheduling": {"managedBy": "kueue.x-k8s.io/multikueue"}}),
     ],
 )
 def test_what_a_run_is_cannot_change_once_it_has_started(
@@ -166,8 +167,8 @@ def test_what_may_change_while_a_run_goes_on_can_be_changed(cluster: ControlPlan
             "budget": {"rollouts": 5000},
             "retention": {"lastStages": 3},
             "checkpoint": {"interval": "30s"},
-            "scheduling": {"maxFailures": 5},
-            "roles": {"generator": {"threads": 2}},
+            "scheduling": {"maxFailures": 5, "ttlSecondsAfterFinished": 60, "activeDeadlineSeconds": 60},
+            "roles": {"generator": {"threads": 2, "pod": {"nodeSelector": {"gpu": "a"}}}},
         }
     )
     assert cluster.said("get", "gr", name, "-o", "jsonpath={.spec.stages.max}") == "9"

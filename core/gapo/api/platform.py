@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from gapo.api.base import FIXED, LIVE, NEXT_ATTEMPT, ApiModel
+from gapo.api.pods import Cache, ObjectName, Pod
 from gapo.api.quantity import Quantity, amount
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -103,6 +104,22 @@ class Scheduling(ApiModel):
     """For a cluster."""
     pending_timeout: Duration = 900.0
     """For a cluster."""
+    priority_class_name: ObjectName | None = None
+    """Priority class of all pods of the run, for a cluster."""
+    active_deadline_seconds: int | None = Field(None, ge=1)
+    """For a cluster: seconds that tasks of the run may run, all attempts together, before the run fails. Time in which
+    it is suspended, queued or pending does not count. No limit where unset."""
+    ttl_seconds_after_finished: int | None = Field(None, ge=0, json_schema_extra=LIVE)
+    """For a cluster: the GapoRun is deleted this many seconds after its end, its Jobs and pods with it; what lies in
+    storage stays. Never where unset."""
+    managed_by: str | None = Field(
+        None,
+        max_length=63,
+        pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._/-]{0,61}[A-Za-z0-9])?$",
+        json_schema_extra=FIXED,
+    )
+    """For a cluster: the controller that works on the run. Where it is another than `gapo.dev/operator`, such as
+    `kueue.x-k8s.io/multikueue`, the operator leaves the run alone; unset, it is the operator's."""
 
 
 ResourceName = Annotated[str, StringConstraints(max_length=253)]
@@ -135,7 +152,11 @@ class Role(ApiModel):
     resources: Resources = Resources()
     """For a cluster."""
     threads: int | None = Field(None, ge=1, le=512)
-    """CPU threads a process; all cores of the machine where unset."""
+    """CPU threads a process. Unset, all cores of the machine; on a cluster the whole cores of `resources.limits.cpu`."""
+    pod: Pod = Pod()
+    """For a cluster."""
+    cache: Cache = Cache()
+    """For a cluster."""
 
 
 class Roles(ApiModel):
@@ -151,6 +172,7 @@ __all__ = [
     "NEXT_ATTEMPT",
     "Checkpoint",
     "Duration",
+    "Quantity",
     "Retention",
     "Role",
     "Roles",

@@ -26,10 +26,12 @@ def ignored_here(loaded: LoadedRun) -> list[str]:
     found = []
     if spec.rollout.engine != "transformers" or spec.rollout.replicas != 1:
         found.append("rollout (samples are drawn in process)")
-    if spec.scheduling.queue_name:
-        found.append("scheduling.queueName")
-    if spec.scheduling.pending_timeout != Scheduling().pending_timeout:
-        found.append("scheduling.pendingTimeout")
+    usual = Scheduling()
+    found += [
+        f"scheduling.{field.alias}"
+        for name, field in Scheduling.model_fields.items()
+        if name != "max_failures" and getattr(spec.scheduling, name) != getattr(usual, name)
+    ]
     roles = {
         "data": spec.roles.data,
         "generator": spec.roles.generator,
@@ -39,7 +41,7 @@ def ignored_here(loaded: LoadedRun) -> list[str]:
         unset = Role()
         found += [
             f"roles.{name}.{field}"
-            for field in ("image", "resources")
+            for field in ("image", "resources", "pod", "cache")
             if getattr(role, field) != getattr(unset, field)
         ]
     return found

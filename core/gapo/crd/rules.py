@@ -15,6 +15,7 @@ from gapo.api.identity import class_of, model_in
 from gapo.api.judging import Budget
 from gapo.api.models import FromScratch, Generator, RewardModel
 from gapo.api.platform import Resources
+from gapo.api.pods import OWN_ENV, OWN_PATHS, ClaimMount, EnvVar, Toleration
 from gapo.api.profiles import TINY
 from gapo.api.run import GapoRunSpec
 from gapo.api.training import Data, Generation, Ppo, Source, Stages
@@ -107,6 +108,23 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             "!has(self.requests) || self.requests.all(name, !name.contains('/') || (has(self.limits) && "
             f"name in self.limits && {_amount('requests')}.compareTo({_amount('limits')}) == 0))",
             "requests of a device such as nvidia.com/gpu must equal its limits; leave the requests out",
+        ),
+    ),
+    Toleration: (
+        rule(
+            "!has(self.value) || self.?operator.orValue('Equal') == 'Equal' || self.value == ''",
+            "operator Exists takes no value",
+        ),
+        rule(
+            "has(self.key) || self.?operator.orValue('Equal') == 'Exists'",
+            "without a key the operator must be Exists",
+        ),
+    ),
+    EnvVar: (rule(f"!(self.name in {list(OWN_ENV)})", f"{', '.join(OWN_ENV)} are set by gapo"),),
+    ClaimMount: (
+        rule(
+            f"!self.mountPath.matches('{OWN_PATHS}')",
+            "mountPath lies in a folder of the system's or of gapo's own; choose another",
         ),
     ),
     GapoRunSpec: (

@@ -12,12 +12,13 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MaxLen, MinLen, MultipleOf
-from pydantic import BaseModel, BeforeValidator, StringConstraints
+from pydantic import BaseModel, BeforeValidator, JsonValue, StringConstraints
 from pydantic.fields import FieldInfo
 
 from gapo.api.base import FieldClass
 from gapo.api.identity import class_of
 from gapo.api.platform import parse_duration
+from gapo.api.pods import ClaimMount, EnvVar
 from gapo.api.profiles import PROFILES
 from gapo.crd.rules import NOT_NEGATIVE, OF_FIELD, OF_MODEL
 from gapo.errors import InvariantError
@@ -26,6 +27,8 @@ Schema = dict[str, Any]
 SERVER_DEFAULTS = frozenset({FieldClass.NEXT_ATTEMPT, FieldClass.LIVE})
 """Classes of fields whose defaults the API server may fill in. Identity fields never: what a server wrote into them
 would change the run's hash when a later release has other defaults (docs/contracts.md 4)."""
+LIST_KEYS: Mapping[type[BaseModel], str] = {EnvVar: "name", ClaimMount: "mountPath"}
+"""Lists whose items are told apart by a field: no two have the same, and several managers may own items."""
 INT_OR_STRING: Schema = {"x-kubernetes-int-or-string": True}
 SCALARS: Mapping[Any, Schema] = {
     str: {"type": "string"},
@@ -92,7 +95,12 @@ def _type(
         return {"type": "array", "items": items, "minItems": len(parts), "maxItems": len(parts)}
     if origin is list:
         schema = {"type": "array", "items": _type(parts[0], (), where, own, defaults)}
+        if parts[0] in LIST_KEYS:
+            schema |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [LIST_KEYS[parts[0]]]}
         return schema | _lengths(metadata, where, "minItems", "maxItems")
+    if origin is dict and parts[1] is JsonValue:
+        free: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        return free | _lengths(metadata, where, "minProperties", "maxProperties")
     if origin is dict:
         schema = {"type": "object", "additionalProperties": _type(parts[1], (), where, own, defaults)}
         return schema | _lengths(metadata, where, "minProperties", "maxProperties")

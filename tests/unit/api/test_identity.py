@@ -47,9 +47,10 @@ def test_every_field_has_exactly_one_class() -> None:
         "retention.lastStages",
         "retention.enabled",
         "scheduling.maxFailures",
+        "scheduling.ttlSecondsAfterFinished",
     }
     fixed = {name for name, kind in classes.items() if kind is FieldClass.FIXED}
-    assert fixed == {"runID", "storage.location", "storage.path"}
+    assert fixed == {"runID", "storage.location", "storage.path", "scheduling.managedBy"}
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,13 @@ def test_the_file_has_no_yaml_anchor_and_reads_back_the_same() -> None:
 
 
 def test_every_field_of_the_spec_is_in_the_schema_and_none_besides() -> None:
-    leaves = {path.replace("data.sources.", "data.sources[].") for path, _ in leaf_classes()}
-    found = {path for path, schema in nodes(SPEC) if "properties" not in schema and not path.endswith("[]")}
-    assert found - {"data.sources"} == leaves
+    schemas = dict(nodes(SPEC))
+    leaves = {path for path, _ in leaf_classes()}
+    sections = {
+        path for path in schemas if any(other.startswith((f"{path}.", f"{path}[].")) for other in schemas)
+    }
+    found = {path.replace("[]", "") for path in schemas if path not in sections and not path.endswith("[]")}
+    assert found == leaves
 
 
 def test_every_field_is_described() -> None:
@@ -113,6 +117,16 @@ def test_limits_may_grow() -> None:
     assert {rule.split(" ")[0] for rule in rules if "can only be raised" in rule} == {
         "spec.stages.max", "spec.budget.rollouts", "spec.budget.tokens", "spec.budget.gpuHours", "spec.budget.wallClock",
     }  # fmt: skip
+
+
+def test_items_that_have_a_name_are_told_apart_by_it() -> None:
+    schemas = dict(nodes(SPEC))
+    env = schemas["roles.generator.pod.env"]
+    assert (env["x-kubernetes-list-type"], env["x-kubernetes-list-map-keys"]) == ("map", ["name"])
+    assert env["maxItems"] == 64
+    terms = schemas["roles.generator.pod.affinity.nodeAffinity"]
+    assert terms["x-kubernetes-preserve-unknown-fields"] is True
+    assert terms["maxProperties"] == 2
 
 
 def test_text_without_a_bound_is_refused_when_the_schema_is_made() -> None:

@@ -1,0 +1,164 @@
+"""What a run may ask of the pods of its tasks, as Kubernetes has it: a closed part of a pod's fields.
+
+Nothing here leads past the "restricted" profile of pod security; an administrator's pod profile may
+(docs/contracts.md 20).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, StringConstraints, model_validator
+
+from gapo.api.base import ApiModel
+
+_LABEL = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
+_DOMAIN = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+LabelKey = Annotated[str, StringConstraints(max_length=317, pattern=rf"^({_DOMAIN}/)?{_LABEL}$")]
+LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=rf"^({_LABEL})?$")]
+AnnotationValue = Annotated[str, StringConstraints(max_length=4096)]
+ObjectName = Annotated[str, StringConstraints(max_length=253, pattern=rf"^{_DOMAIN}$")]
+ShortName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Terms = Annotated[dict[str, JsonValue], Field(max_length=2)]
+MAX_AFFINITY = 16 * 1024
+"""Bytes of an affinity as JSON."""
+OWN_ENV = ("HF_HOME", "HOME", "OMP_NUM_THREADS", "POD_UID")
+"""Environment variables that gapo sets."""
+OWN_PATHS = r"^/(cache|dev|etc|proc|run|scratch|sys|tmp|var/run)(/|$)"
+"""Where nothing of the user's is mounted."""
+
+
+class Toleration(ApiModel):
+    """A taint of nodes that the pods tolerate."""
+
+    key: LabelKey | None = None
+    """Key of the taint; all where unset, which needs operator Exists."""
+    operator: Literal["Equal", "Exists"] | None = None
+    """Whether `value` must be equal, as it must where this is unset, or the taint only be there."""
+    value: LabelValue | None = None
+    """Value of the taint."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Effect of the taint; every one where unset."""
+    toleration_seconds: int | None = Field(None, ge=0)
+    """For NoExecute: seconds until the pod is evicted all the same."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Toleration:
+        if self.operator == "Exists" and self.value:
+            raise ValueError("operator Exists takes no value")
+        if self.key is None and self.operator != "Exists":
+            raise ValueError("without a key the operator must be Exists")
+        return self
+
+
+class Affinity(ApiModel):
+    """Which nodes are wanted, in the words of Kubernetes' pods; its API server checks the terms with the first Job."""
+
+    node_affinity: Terms | None = None
+    """Nodes by their labels."""
+    pod_affinity: Terms | None = None
+    """Nodes where certain pods run."""
+    pod_anti_affinity: Terms | None = None
+    """Nodes where certain pods do not run."""
+
+    @model_validator(mode="after")
+    def _short(self) -> Affinity:
+        size = len(json.dumps(self.model_dump(mode="json")))
+        if size > MAX_AFFINITY:
+            raise ValueError(f"affinity takes {size} bytes as JSON; at most {MAX_AFFINITY} are allowed")
+        return self
+
+
+class TopologySpread(ApiModel):
+    """How the pods of a run are spread over zones, racks or nodes."""
+
+    topology_key: LabelKey
+    """Label of nodes that names the zone, rack or node."""
+    max_skew: int = Field(1, ge=1, le=1000)
+    """By how many pods two of them may differ."""
+    when_unsatisfiable: Literal["DoNotSchedule", "ScheduleAnyway"] = "ScheduleAnyway"
+    """Whether a pod waits or is placed all the same."""
+
+
+class EnvVar(ApiModel):
+    """An environment variable of the trainer's container."""
+
+    name: str = Field(max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Its name, such as NCCL_DEBUG."""
+    value: str = Field("", max_length=4096)
+    """Its value, in plain text: secrets come by `envFromSecrets`."""
+
+    @model_validator(mode="after")
+    def _not_our_own(self) -> EnvVar:
+        if self.name in OWN_ENV:
+            raise ValueError(f"{self.name} is set by gapo")
+        return self
+
+
+class ClaimMount(ApiModel):
+    """A persistent volume claim of the namespace, mounted into the trainer's container."""
+
+    name: ObjectName
+    """Name of the claim."""
+    mount_path: str = Field(max_length=256, pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$")
+    """Where it is mounted."""
+    read_only: bool = False
+    """True: nothing can be written to it."""
+
+    @model_validator(mode="after")
+    def _in_no_path_of_ours(self) -> ClaimMount:
+        if re.match(OWN_PATHS, self.mount_path):
+            raise ValueError("mountPath lies in a folder of the system's or of gapo's own; choose another")
+        return self
+
+
+class Cache(ApiModel):
+    """Where pods keep downloaded models."""
+
+    persistent_volume_claim: ObjectName | None = None
+    """A claim of the namespace that pods on several nodes can write to; each pod downloads for itself where unset."""
+
+
+class Pod(ApiModel):
+    """What the pods of a role have beside image and resources."""
+
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
+    """Labels that a node must have."""
+    tolerations: list[Toleration] = Field(default_factory=list, max_length=16)
+    affinity: Affinity | None = None
+    topology_spread_constraints: list[TopologySpread] = Field(default_factory=list, max_length=4)
+    priority_class_name: ObjectName | None = None
+    """Wins over `scheduling.priorityClassName`."""
+    runtime_class_name: ObjectName | None = None
+    """How containers are run, such as `nvidia` or `gvisor`."""
+    scheduler_name: ObjectName | None = None
+    """Who places the pods; Kubernetes' own scheduler where unset."""
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
+    """Labels of the pods, of prefixes that the administrator allows."""
+    annotations: dict[LabelKey, AnnotationValue] = Field(default_factory=dict, max_length=16)
+    """Annotations of the pods, of prefixes that the administrator allows."""
+    env: list[EnvVar] = Field(default_factory=list, max_length=64)
+    env_from_secrets: list[ObjectName] = Field(default_factory=list, max_length=8)
+    """Secrets of the namespace whose keys become environment variables."""
+    image_pull_secrets: list[ObjectName] = Field(default_factory=list, max_length=8)
+    """Secrets of the namespace that images are pulled with, beside the administrator's."""
+    fs_group: int | None = Field(None, ge=1, lt=2**31)
+    """Group that owns the files of mounted volumes; the administrator's where unset."""
+    persistent_volume_claims: list[ClaimMount] = Field(default_factory=list, max_length=8)
+    service_account_name: ObjectName | None = None
+    """One that the administrator allows; their default where unset."""
+    profile: ShortName | None = None
+    """Name of a pod profile of the administrator's, such as `rdma`, which may grant what this section cannot."""
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Pod:
+        for what, names in (
+            ("env", [one.name for one in self.env]),
+            ("persistentVolumeClaims.mountPath", [one.mount_path for one in self.persistent_volume_claims]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what}: Duplicate value: {', '.join(twice)}")
+        return self
