@@ -111,7 +111,11 @@ class Operator:
                     elected=elected,
                 )
             )
-            await elected.wait()
+            waiting = asyncio.create_task(elected.wait())
+            await asyncio.wait([leading, waiting], return_when=asyncio.FIRST_COMPLETED)
+            if leading.done():
+                waiting.cancel()
+                return leading.result()
             log.info("holding the Lease %s/%s", options.lease_namespace, options.lease_name)
         reconciler = Reconciler(self.view, kube, self.stores, options.config, self.leadership)
         working = [

@@ -7,13 +7,17 @@ which the Lease is surely held, so that a process that was frozen finds out befo
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
 from kubernetes.aio import client
+from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection import electionconfig, leaderelection
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+log = logging.getLogger(__name__)
 
 DURATION, RENEW_DEADLINE, RETRY = 15, 10, 2
 """Seconds, as in Kubernetes' own components: the Lease's length, how long a holder tries, and how often."""
@@ -58,7 +62,19 @@ class _BoundedLease(LeaseLock):
         return await asyncio.wait_for(super().get(name, namespace), RENEW_DEADLINE / 2)
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:
-        return await self._tried(super().create(name, namespace, election_record))
+        return await self._tried(self._create(name, namespace, election_record))
+
+    async def _create(self, name: str, namespace: str, election_record: Any) -> bool:
+        """The library's own passes an argument that its client refuses, so that no Lease would ever be created."""
+        lease = client.V1Lease(
+            metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(election_record)
+        )
+        try:
+            await self.api_instance.create_namespaced_lease(namespace, lease)
+        except ApiException as error:
+            log.warning("the Lease %s/%s cannot be created: %s", namespace, name, error.reason)
+            return False
+        return True
 
     async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
         return await self._tried(super().update(name, namespace, updated_record))
