@@ -19,6 +19,7 @@ from gapo.tasks import Task
 from gapo_operator.config import load_config
 from gapo_operator.render.job import job
 from gapo_operator.render.names import Owner
+from gapo_operator.render.threads import with_threads
 
 FIRST_CLAIM = 0
 SLOTS = 8
@@ -44,7 +45,8 @@ def print_jobs(
     cluster = load_config(config)
     metadata = loaded.run.metadata
     owner = Owner(metadata.name, metadata.namespace, loaded.run_id, metadata.uid)
-    objects = [job(task, loaded.spec, owner, cluster, claim=FIRST_CLAIM) for task in _tasks(loaded, whole)]
+    tasks = [with_threads(task, loaded.spec) for task in _tasks(loaded, whole)]
+    objects = [job(task, loaded.spec, owner, cluster, claim=FIRST_CLAIM) for task in tasks]
     sys.stdout.write(yaml.safe_dump_all(objects, sort_keys=False, width=120))
 
 

@@ -9,10 +9,15 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from gapo.api.base import ApiModel
+from gapo.api.pods import AnnotationValue, LabelKey, LabelValue, ObjectName, Toleration
 from gapo.api.quantity import Quantity
 from gapo.errors import SpecError
 
 Name = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Prefix = Annotated[
+    str, StringConstraints(min_length=1, max_length=253, pattern=r"^[a-z0-9][A-Za-z0-9./_-]*$")
+]
+"""Of a key. It cannot be empty: that would allow all, gapo's own labels too."""
 Image = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 
@@ -60,18 +65,47 @@ class Trainer(ApiModel):
     """Between the signal to stop and the end."""
 
 
+class PodProfile(ApiModel):
+    """What runs may have beyond the "restricted" profile of pod security: they name it, and write none of it."""
+
+    name: Name
+    namespaces: list[Name] = Field(default_factory=list, max_length=1000)
+    """Whose runs may name it; all where empty. Their pod security must admit what it grants."""
+    capabilities: list[Annotated[str, StringConstraints(max_length=32, pattern=r"^[A-Z][A-Z_]*$")]] = Field(
+        default_factory=list, max_length=8
+    )
+    """Linux capabilities of the trainer's container, such as IPC_LOCK."""
+    node_selector: dict[LabelKey, LabelValue] = Field(default_factory=dict, max_length=16)
+    tolerations: list[Toleration] = Field(default_factory=list, max_length=16)
+    runtime_class_name: ObjectName | None = None
+    annotations: dict[LabelKey, AnnotationValue] = Field(default_factory=dict, max_length=16)
+    """Of the pods, such as `k8s.v1.cni.cncf.io/networks`."""
+    limits: dict[LabelKey, Quantity] = Field(default_factory=dict, max_length=8)
+    """Added to the pods' limits, such as `rdma/hca: 1`."""
+
+
 class OperatorConfig(ApiModel):
     """The operator's configuration file."""
 
     storage_locations: list[StorageLocation] = Field(min_length=1, max_length=100)
     trainer: Trainer
+    allowed_label_prefixes: list[Prefix] = Field(default_factory=list, max_length=32)
+    """Beginnings of keys of labels that runs may give their pods, such as `example.com/`."""
+    allowed_annotation_prefixes: list[Prefix] = Field(default_factory=list, max_length=32)
+    """The same of annotations."""
+    allowed_service_accounts: list[ObjectName] = Field(default_factory=list, max_length=100)
+    """Service accounts of their namespace that runs may choose, beside `trainer.serviceAccountName`."""
+    pod_profiles: list[PodProfile] = Field(default_factory=list, max_length=32)
 
     @model_validator(mode="after")
     def _names_differ(self) -> OperatorConfig:
-        names = [location.name for location in self.storage_locations]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"storageLocations: {', '.join(twice)} is there twice")
+        for field, names in (
+            ("storageLocations", [location.name for location in self.storage_locations]),
+            ("podProfiles", [profile.name for profile in self.pod_profiles]),
+        ):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{field}: {', '.join(twice)} is there twice")
         return self
 
     def location(self, name: str, namespace: str) -> StorageLocation:
@@ -83,6 +117,17 @@ class OperatorConfig(ApiModel):
         raise SpecError(
             f"spec.storage.location {name!r} is not for namespace {namespace} in this cluster (known: {known}); "
             "ask whoever runs the operator"
+        )
+
+    def profile(self, name: str, namespace: str, field: str) -> PodProfile:
+        """Raises SpecError, which names the `field` that asks for it, where there is none for this namespace."""
+        known = [one for one in self.pod_profiles if not one.namespaces or namespace in one.namespaces]
+        for profile in known:
+            if profile.name == name:
+                return profile
+        raise SpecError(
+            f"{field}: {name!r} is not for namespace {namespace} in this cluster (known: "
+            f"{', '.join(one.name for one in known) or 'none'}); ask whoever runs the operator"
         )
 
 

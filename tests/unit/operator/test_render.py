@@ -90,13 +90,13 @@ def test_each_pod_writes_under_its_own_uid() -> None:
     }  # fmt: skip
 
 
-def test_kubernetes_repeats_no_failure_and_replaces_only_a_pod_that_was_taken_away() -> None:
+def test_whatever_ends_a_pod_ends_its_job() -> None:
     spec = rendered()["spec"]
     assert (spec["backoffLimit"], spec["completions"], spec["parallelism"]) == (0, 1, 1)
     assert spec["podReplacementPolicy"] == "Failed"
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     rules = spec["podFailurePolicy"]["rules"]
-    assert [rule["action"] for rule in rules] == ["FailJob", "Ignore", "Ignore"]
+    assert [rule["action"] for rule in rules] == ["FailJob", "FailJob", "FailJob"]
     assert rules[0]["onExitCodes"]["values"] == [64, 65, 66, 70, 73]
     assert rules[1]["onPodConditions"][0]["type"] == "DisruptionTarget"
     assert rules[2]["onExitCodes"]["values"] == [143]
