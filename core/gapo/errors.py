@@ -73,6 +73,12 @@ class StoreError(RetryableError):
     reason = "StoreUnavailable"
 
 
+class StoreRefusedError(StoreError):
+    """Object storage does not let us: credentials are absent, wrong or without the right. Only a person can help."""
+
+    reason = "StorageNotAllowed"
+
+
 class DiskFullError(StoreError):
     """A disk is full: of the storage location, or of this machine's scratch. Only a person can make room."""
 

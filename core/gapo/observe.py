@@ -79,6 +79,14 @@ class Observer:
             metrics=manifest.metrics,
         )
 
+    def poll(self, key: TaskKey) -> bool:
+        """Whether a task has been committed, for one GET while it has not."""
+        if key not in self._committed:
+            generation = self._revoked.get(key, 0)
+            if self.objects.exists(layout.manifest(key.stage, key.kind.value, generation)):
+                self.refresh(key)
+        return key in self._committed
+
     def refresh_decision(self, stage: int) -> None:
         """Reads the decision at a stage's end; it never changes once it is there."""
         if stage in self._decisions:

@@ -6,7 +6,7 @@ Everything here is untrusted input from an API: absent and unknown fields are no
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -80,9 +80,15 @@ class Child:
 
 
 def children_of(
-    uid: str, run_id: str, jobs: Iterable[Body], pods: Iterable[Body], warnings: Mapping[str, str]
+    uid: str,
+    run_id: str,
+    jobs: Iterable[Body],
+    pods: Iterable[Body],
+    warnings: Mapping[str, str],
+    lost: Collection[str] = (),
 ) -> dict[AttemptKey, Child]:
-    """The attempts of the GapoRun with this uid. `warnings`: Job name → why its pod could not be created.
+    """The attempts of the GapoRun with this uid. `warnings`: Job name → why its pod could not be created; `lost`:
+    pods that should have ended long ago.
 
     A Job of an earlier GapoRun with the same identity, and a pod whose Job is gone, are on their way out: an attempt
     waits for them.
@@ -98,24 +104,30 @@ def children_of(
             continue
         own = of_job.pop(str(_meta(job).get("uid", "")), [])
         if _controller(job) == uid:
-            found[attempt] = _child(attempt, job, own, warnings)
+            found[attempt] = _child(attempt, job, own, warnings, lost)
         else:
             found.setdefault(attempt, Child(attempt, str(_meta(job).get("name", "")), ChildState.STOPPING))
     for left in of_job.values():
         for pod in left:
             attempt = _attempt(pod)
-            if attempt is not None and attempt not in found and not _terminal(pod):
+            gone = _terminal(pod) or _meta(pod).get("name") in lost
+            if attempt is not None and attempt not in found and not gone:
                 name = str((_meta(pod).get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
                 found[attempt] = Child(attempt, name, ChildState.STOPPING)
     return found
 
 
-def _child(attempt: AttemptKey, job: Body, pods: list[Body], warnings: Mapping[str, str]) -> Child:
+def _child(
+    attempt: AttemptKey, job: Body, pods: list[Body], warnings: Mapping[str, str], lost: Collection[str]
+) -> Child:
     name = str(_meta(job).get("name", ""))
     status = job.get("status") or {}
     created = _time(_meta(job).get("creationTimestamp"))
     started = _time(status.get("startTime")) or created
     newest = max(pods, key=lambda pod: str(_meta(pod).get("creationTimestamp", "")), default=None)
+    scheduled = _since(newest, "PodScheduled")
+    if started is not None and scheduled is not None:
+        started = max(started, scheduled)  # time in which a pod waits for room is not time in which it runs
     conditions = {c.get("type"): c for c in status.get("conditions") or [] if c.get("status") == "True"}
 
     def child(state: ChildState, **more: Any) -> Child:
@@ -133,6 +145,12 @@ def _child(attempt: AttemptKey, job: Body, pods: list[Body], warnings: Mapping[s
             exit=exit_,
             said=said,
             message=message,
+        )
+    if newest is not None and _meta(newest).get("name") in lost:
+        return child(
+            ChildState.FAILED,
+            exit=Exit(code=PREEMPTED_CODE),
+            message=f"NodeLost: pod {_meta(newest)['name']} has not ended; its node does not answer",
         )
     if _meta(job).get("deletionTimestamp"):
         return child(ChildState.STOPPING)
@@ -202,6 +220,14 @@ def _refusal(message: str) -> Problem:
     if "exceeded quota" in message:
         return Problem("QuotaExceeded", message[:MESSAGE_LIMIT])
     return Problem("PodRefused", message[:MESSAGE_LIMIT])
+
+
+def _since(pod: Body | None, condition: str) -> datetime | None:
+    """When a condition of a pod became true."""
+    for found in ((pod or {}).get("status") or {}).get("conditions") or []:
+        if found.get("type") == condition and found.get("status") == "True":
+            return _time(found.get("lastTransitionTime"))
+    return None
 
 
 def _terminated(status: Body) -> Body:

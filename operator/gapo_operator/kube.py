@@ -52,6 +52,12 @@ class Kube:
         path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}"
         await self._send("DELETE", path, {"propagationPolicy": "Background"}, missing_ok=True)
 
+    async def delete_run(self, key: RunKey, uid: str) -> None:
+        """That very GapoRun, not one of the same name that was made meanwhile. Its Jobs go with it."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+        body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        await self._send("DELETE", path, body, missing_ok=True)
+
     async def patch_status(self, key: RunKey, patch: Mapping[str, Any]) -> Body | None:
         """The object as the server has it afterwards; None where it is gone."""
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}/status"

@@ -106,7 +106,12 @@ class Reconciler:
         self, key: RunKey, run: Body, known: _Known, loaded: LoadedRun, found: Findings
     ) -> float | None:
         children = children_of(
-            known.uid, loaded.run_id, self.view.jobs(key), self.view.pods(key), self.view.warnings(key)
+            known.uid,
+            loaded.run_id,
+            self.view.jobs(key),
+            self.view.pods(key),
+            self.view.warnings(key),
+            self.view.lost(key),
         )
         found = replace(found, spec=loaded.spec, children=children)
         try:
@@ -119,7 +124,7 @@ class Reconciler:
                 if named is None:
                     return None
                 run = named
-            outcome = await self._advance(location, prefix, known, loaded, children)
+            outcome = await self._advance(key, location, prefix, known, loaded, children)
         except PausedError as error:
             await self._say(key, run, replace(found, storage=_problem(error)))
             return error.retry_after + random.uniform(0, 1)
@@ -140,10 +145,17 @@ class Reconciler:
         if written is not None:
             for event in story_of(outcome, loaded):
                 await self.kube.tell(run, event.kind, event.reason, event.message, event.about)
+            left = time_to_live(loaded, written, self.clock())
+            if left is not None and left <= 0:
+                self.leadership.check()
+                await self.kube.delete_run(key, known.uid)
+                return None
+            again = min((wait for wait in (again, left) if wait is not None), default=None)
         return self._next(outcome, again)
 
     async def _advance(
         self,
+        key: RunKey,
         location: StorageLocation,
         prefix: str,
         known: _Known,
@@ -151,9 +163,9 @@ class Reconciler:
         children: Mapping[AttemptKey, Child],
     ) -> Outcome:
         self.leadership.check()
-        image = self.config.trainer.image
+        image, waited = self.config.trainer.image, self.view.waited(key)
         return await self.stores.call(
-            location, prefix, lambda objects: known.storage.advance(objects, loaded, children, image)
+            location, prefix, lambda objects: known.storage.advance(objects, loaded, children, image, waited)
         )
 
     async def _apply(
@@ -214,6 +226,18 @@ class Reconciler:
         if outcome.plan.status.state in (State.RUNNING, State.WAITING):
             waits.append(POLL_SECONDS * random.uniform(0.8, 1.2))
         return min(waits, default=None)
+
+
+def time_to_live(loaded: LoadedRun, run: Body, now: datetime) -> float | None:
+    """Seconds until a finished run is to be deleted; None where it is not finished, or never to be."""
+    ttl = loaded.spec.scheduling.ttl_seconds_after_finished
+    status = run.get("status") or {}
+    if ttl is None or status.get("state") not in ("Succeeded", "Failed"):
+        return None
+    ended = next((c for c in status.get("conditions") or [] if c.get("type") == "Succeeded"), None)
+    if ended is None:
+        return None
+    return ttl - (now - datetime.fromisoformat(ended["lastTransitionTime"])).total_seconds()
 
 
 def _document(run: Body) -> dict[str, Any]:

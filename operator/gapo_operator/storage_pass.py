@@ -5,6 +5,7 @@ Nothing here calls Kubernetes. What the cluster shows comes in as children; what
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from datetime import datetime
 import gapo
 from gapo.api.load import LoadedRun
 from gapo.driver import Driver, End
-from gapo.planner import Plan, RunFacts
+from gapo.planner import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
 from gapo.run_record import RunRecord, effective_spec, freeze, read_run_record
 from gapo.seen import AttemptKey, Seen
@@ -22,9 +23,11 @@ from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
 from gapo_operator.children import Child, ChildState
+from gapo_operator.limits import active_seconds, rest, without_room
 
 SLOTS = 8
 """Tasks of one run at a time; more never follow from a plan."""
+CAPACITY_TIMEOUT, DEADLINE_EXCEEDED = "CapacityTimeout", "DeadlineExceeded"
 NO_COMMIT_SECONDS = 60.0
 """How long after a Job's success its manifest may be looked for."""
 
@@ -60,9 +63,15 @@ class RunStorage:
         self._record: RunRecord | None = None
         self._no_manifest_since: dict[AttemptKey, float] = {}
         self._adopted = False
+        self._without_room, self._resting_until = 0, 0.0
 
     def advance(
-        self, objects: Objects, loaded: LoadedRun, children: Mapping[AttemptKey, Child], image: str
+        self,
+        objects: Objects,
+        loaded: LoadedRun,
+        children: Mapping[AttemptKey, Child],
+        image: str,
+        waited: Mapping[str, float],
     ) -> Outcome:
         """Records what has ended, decides what is to be decided, hands over what is to be started.
 
@@ -76,7 +85,7 @@ class RunStorage:
         decisions: list[Decision] = []
         while True:
             ended += self._record_ends(driver, children)
-            made = driver.plan(self._unended(driver))
+            made = self._plan(driver, children, waited)
             decision = driver.settle(made)
             if decision is not None:
                 decisions.append(decision)
@@ -90,7 +99,51 @@ class RunStorage:
         outcome.seen = driver.observer.seen(self._unended(driver))
         if self._no_manifest_since:
             outcome.again_after = NO_COMMIT_SECONDS / 10
+        if made.status.reason == CAPACITY_TIMEOUT:
+            outcome.again_after = max(1.0, self._resting_until - self._monotonic())
         return outcome
+
+    def _plan(
+        self, driver: Driver, children: Mapping[AttemptKey, Child], waited: Mapping[str, float]
+    ) -> Plan:
+        """The planner's plan, unless a limit of the cluster's says that nothing of the run may run."""
+        made = driver.plan(self._unended(driver))
+        if made.status.state not in (State.RUNNING, State.WAITING):
+            return made
+        held = self._held_up(driver, made.status, children, waited)
+        if held is None:
+            return made
+        alive = [a for a in self._unended(driver) if a.task not in driver.observer.seen().committed]
+        return Plan(held, stop=tuple(alive))
+
+    def _held_up(
+        self,
+        driver: Driver,
+        status: Status,
+        children: Mapping[AttemptKey, Child],
+        waited: Mapping[str, float],
+    ) -> Status | None:
+        scheduling, now = driver.facts.spec.scheduling, self._monotonic()
+        limit = scheduling.active_deadline_seconds
+        used = active_seconds(driver.observer.seen(), children.values(), self._clock())
+        if limit is not None and used > limit:
+            message = (
+                f"tasks ran {used:.0f} s of {limit} allowed; raise scheduling.activeDeadlineSeconds to go on"
+            )
+            return Status(State.FAILED, status.stage, DEADLINE_EXCEEDED, message)
+        if any(child.state is ChildState.RUNNING for child in children.values()):
+            self._without_room = 0
+        waiting = without_room(children, waited, scheduling.pending_timeout)
+        if waiting and now >= self._resting_until:
+            self._without_room += 1
+            self._resting_until = now + rest(self._without_room) * random.uniform(0.8, 1.2)
+        if now < self._resting_until:
+            message = (
+                f"no room within {scheduling.pending_timeout:.0f} s (scheduling.pendingTimeout); everything of the run "
+                "is given back for a while, then tried again"
+            )
+            return Status(State.WAITING, status.stage, CAPACITY_TIMEOUT, message)
+        return None
 
     def _begun(self, objects: Objects, loaded: LoadedRun, image: str) -> tuple[Driver, RunRecord]:
         if self._driver is not None and self._record is not None:
@@ -117,8 +170,7 @@ class RunStorage:
     def _poll(self, driver: Driver) -> None:
         """Looks for the manifests that are waited for: a commit counts before its Job has ended."""
         for attempt in self._unended(driver):
-            if attempt.task not in driver.observer.seen().committed:
-                driver.observer.refresh(attempt.task)
+            driver.observer.poll(attempt.task)
 
     def _record_ends(
         self, driver: Driver, children: Mapping[AttemptKey, Child]

@@ -12,6 +12,10 @@ from gapo_operator.render.names import PREFIX
 Body = Mapping[str, Any]
 
 
+LOST_SECONDS = 300.0
+"""Beyond its grace period; then a pod that is being deleted counts as gone."""
+
+
 class RunKey(NamedTuple):
     """A GapoRun of the cluster."""
 
@@ -28,17 +32,25 @@ class _Table:
 
     bodies: dict[RunKey, dict[str, Body]] = field(default_factory=dict)
     heard: dict[tuple[RunKey, str], float] = field(default_factory=dict)
+    first: dict[tuple[RunKey, str], float] = field(default_factory=dict)
+    """When each was heard of first, by our own clock: the cluster's may differ."""
+    leaving: dict[tuple[RunKey, str], float] = field(default_factory=dict)
+    """Since when each is being deleted."""
 
     def put(self, run: RunKey, name: str, body: Body, now: float) -> None:
         self.bodies.setdefault(run, {})[name] = body
         self.heard[run, name] = now
+        self.first.setdefault((run, name), now)
+        if body["metadata"].get("deletionTimestamp"):
+            self.leaving.setdefault((run, name), now)
 
     def drop(self, run: RunKey, name: str) -> None:
         group = self.bodies.get(run, {})
         group.pop(name, None)
         if not group:
             self.bodies.pop(run, None)
-        self.heard.pop((run, name), None)
+        for times in (self.heard, self.first, self.leaving):
+            times.pop((run, name), None)
 
 
 class ClusterView:
@@ -98,6 +110,29 @@ class ClusterView:
     def pods(self, key: RunKey) -> list[Body]:
         return list(self._tables["pods"].bodies.get(key, {}).values())
 
+    def waited(self, key: RunKey) -> dict[str, float]:
+        """Job name → seconds since its oldest pod that is there was heard of first, or the Job where it has none."""
+        now, jobs, pods = self._clock(), self._tables["jobs"], self._tables["pods"]
+        since = {
+            str(job["metadata"]["name"]): jobs.first[key, str(job["metadata"]["name"])]
+            for job in self.jobs(key)
+        }
+        for pod in self.pods(key):
+            job = (pod["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name")
+            if job in since:
+                since[job] = max(since[job], pods.first[key, str(pod["metadata"]["name"])])
+        return {job: now - at for job, at in since.items()}
+
+    def lost(self, key: RunKey) -> frozenset[str]:
+        """Pods that should have ended long ago: their node does not answer any more."""
+        now, pods = self._clock(), self._tables["pods"]
+        return frozenset(
+            str(pod["metadata"]["name"])
+            for pod in self.pods(key)
+            if now - pods.leaving.get((key, str(pod["metadata"]["name"])), now)
+            > LOST_SECONDS + float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+        )
+
     def warnings(self, key: RunKey) -> Mapping[str, str]:
         return self._warnings.get(key, {})
 
@@ -114,7 +149,7 @@ def run_of(kind: str, body: Body) -> RunKey | None:
 
 _KEPT_METADATA = (
     "name", "namespace", "uid", "labels", "annotations", "generation", "ownerReferences", "creationTimestamp",
-    "deletionTimestamp", "resourceVersion",
+    "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion",
 )  # fmt: skip
 _KEPT_POD_STATUS = (
     "phase", "reason", "message", "conditions", "containerStatuses", "initContainerStatuses",

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore
 
-from gapo.errors import InputArtifactError, InvariantError, StoreError
+from gapo.errors import InputArtifactError, InvariantError, StoreError, StoreRefusedError
 from gapo.store.layout import check_key
 from gapo.store.records import ObjectRef
 
@@ -210,9 +210,9 @@ class Objects:
             yield
         except (BaseError, OSError) as error:
             target = f" to {to}" if to else ""
-            raise StoreError(
-                f"cannot {verb} {key} in {self.where}{target}: {plain_message(error)}"
-            ) from error
+            refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+            kind = StoreRefusedError if refused else StoreError
+            raise kind(f"cannot {verb} {key} in {self.where}{target}: {plain_message(error)}") from error
 
 
 _used_by: int | None = None

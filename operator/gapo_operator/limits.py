@@ -1,0 +1,47 @@
+"""Time limits of a run on a cluster: how long pods may wait for room, and how long tasks may run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from gapo.policies.attempts import Cause, Ended
+from gapo.policies.deadlines import spent
+from gapo.seen import AttemptKey, Seen
+from gapo_operator.children import Child, ChildState
+
+REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 1800.0
+"""How long a run whose pods found no room holds back: doubled from time to time."""
+
+
+def without_room(
+    children: Mapping[AttemptKey, Child], waited: Mapping[str, float], timeout: float
+) -> list[str]:
+    """Jobs whose pods have not started for `timeout` seconds. `waited`: Job name → seconds since it was seen first."""
+    return sorted(
+        child.job
+        for child in children.values()
+        if child.state is ChildState.PENDING and waited.get(child.job, 0.0) > timeout
+    )
+
+
+def rest(times: int) -> float:
+    """Seconds to hold back after this many times in a row without room, from 1; jitter is the caller's."""
+    return min(LONGEST_REST_SECONDS, REST_SECONDS * 2.0 ** (min(times, 20) - 1))
+
+
+def active_seconds(seen: Seen, children: Iterable[Child], now: datetime) -> float:
+    """Seconds during which at least one task of the run ran, attempts that still run included."""
+    spans = [a.ended for attempts in seen.attempts.values() for a in attempts if a.ended is not None]
+    spans += [
+        Ended(
+            attempt=0,
+            cause=Cause.STOPPED,
+            charged=False,
+            started_at=c.started_at,
+            ended_at=max(now, c.started_at),
+        )
+        for c in children
+        if c.state is ChildState.RUNNING and c.started_at is not None
+    ]
+    return spent([], spans).wall_clock

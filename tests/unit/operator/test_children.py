@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gapo.policies.attempts import Exit
+from gapo.seen import AttemptKey
+from gapo.tasks import Kind, TaskKey
+from gapo_operator.children import Child, ChildState, children_of
+
+UID, RUN = "run-uid", "abc123abc123"
+PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)
+LABELS = {
+    "gapo.dev/run": "run",
+    "gapo.dev/run-id": RUN,
+    "gapo.dev/stage": "1",
+    "gapo.dev/kind": "ppo",
+    "gapo.dev/attempt": "0",
+}
+
+
+def owned(by: str) -> list[dict[str, Any]]:
+    return [{"uid": by, "controller": True}]
+
+
+def job(
+    status: dict[str, Any] | None = None, *, by: str = UID, suspend: bool = False, **metadata: Any
+) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": "job",
+            "uid": "job-uid",
+            "labels": LABELS,
+            "ownerReferences": owned(by),
+            **metadata,
+        },
+        "spec": {"suspend": suspend},
+        "status": {"startTime": "2026-01-01T00:00:00Z", **(status or {})},
+    }
+
+
+def pod(status: dict[str, Any] | None = None, *, by: str = "job-uid", **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": "pod", "labels": LABELS, "ownerReferences": owned(by), **metadata},
+        "status": {"phase": "Running", **(status or {})},
+    }
+
+
+def ended(kind: str) -> dict[str, Any]:
+    return {
+        "conditions": [
+            {"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:01:00Z", "message": "m"}
+        ]
+    }
+
+
+def terminated(**state: Any) -> dict[str, Any]:
+    return {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": state}}]}
+
+
+def only(jobs: list[Any], pods: list[Any], **more: Any) -> Child:
+    found = children_of(UID, RUN, jobs, pods, more.pop("warnings", {}), **more)
+    assert list(found) == [PPO]
+    return found[PPO]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "pods", "state"),
+    [
+        ([job(suspend=True)], [], ChildState.QUEUED),
+        ([job()], [], ChildState.PENDING),
+        ([job()], [pod({"phase": "Pending"})], ChildState.PENDING),
+        ([job()], [pod()], ChildState.RUNNING),
+        ([job()], [pod({"phase": "Failed"})], ChildState.RUNNING),
+        ([job(ended("Complete"))], [pod({"phase": "Succeeded"})], ChildState.SUCCEEDED),
+        ([job(ended("Failed"))], [], ChildState.FAILED),
+        ([job(deletionTimestamp="2026-01-01T00:00:30Z")], [pod()], ChildState.STOPPING),
+        ([], [pod()], ChildState.STOPPING),
+        ([job(by="an earlier GapoRun of that name")], [], ChildState.STOPPING),
+    ],
+)
+def test_an_attempts_state_is_read_from_its_job_and_pods(
+    jobs: list[Any], pods: list[Any], state: ChildState
+) -> None:
+    assert only(jobs, pods).state is state
+
+
+def test_what_belongs_to_another_run_or_to_nobody_is_none_of_its_attempts() -> None:
+    other = {**LABELS, "gapo.dev/run-id": "another"}
+    strange = {**LABELS, "gapo.dev/kind": "of-a-later-release"}
+    jobs = [job(labels=other), job(labels=strange), job(labels={}), {"metadata": {"name": "bare"}}]
+    pods = [
+        pod(labels=other, by="x"),
+        pod(labels=strange, by="x"),
+        pod({"phase": "Succeeded"}, by="gone"),
+        {},
+    ]
+    assert children_of(UID, RUN, jobs, pods, {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_"),
+    [
+        (
+            {"exitCode": 65, "message": '{"reason": "InvalidData", "message": "line 3"}'},
+            Exit(65, "InvalidData"),
+        ),
+        ({"exitCode": 137, "reason": "OOMKilled"}, Exit(137, oom_killed=True)),
+        ({"exitCode": 1, "message": "no JSON"}, Exit(1)),
+        ({"exitCode": 1, "message": '["a", "list"]'}, Exit(1)),
+        ({}, Exit(143)),
+    ],
+)
+def test_how_it_failed_is_read_from_the_container(state: dict[str, Any], exit_: Exit) -> None:
+    assert only([job(ended("Failed"))], [pod(terminated(**state))]).exit == exit_
+
+
+def test_a_pod_that_was_taken_away_is_preempted_whatever_its_exit_code() -> None:
+    status = terminated(exitCode=137)
+    status["conditions"] = [
+        {
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "EvictionByEvictionAPI",
+            "message": "drained",
+        }
+    ]
+    child = only([job(ended("Failed"))], [pod(status)])
+    assert child.exit == Exit(143)
+    assert "EvictionByEvictionAPI: drained" in str(child.message)
+
+
+def test_the_newest_of_several_pods_counts() -> None:
+    old = pod(terminated(exitCode=143), name="a", creationTimestamp="2026-01-01T00:00:00Z")
+    new = pod(terminated(exitCode=65), name="b", creationTimestamp="2026-01-01T00:00:10Z")
+    assert only([job(ended("Failed"))], [new, old]).exit == Exit(65)
+
+
+def test_a_pod_on_a_node_that_does_not_answer_counts_as_taken_away() -> None:
+    leaving = pod(name="lost", deletionTimestamp="2026-01-01T00:00:00Z")
+    assert only([job()], [leaving]).state is ChildState.RUNNING
+    child = only([job()], [leaving], lost={"lost"})
+    assert (child.state, child.exit) == (ChildState.FAILED, Exit(143))
+    assert "NodeLost" in str(child.message)
+    assert children_of(UID, RUN, [], [leaving], {}, {"lost"}) == {}
+
+
+def test_time_in_which_a_pod_waits_for_room_is_not_time_in_which_it_runs() -> None:
+    scheduled = {
+        "conditions": [
+            {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:05:00Z"}
+        ]
+    }
+    started = only([job()], [pod(scheduled)]).started_at
+    assert started is not None
+    assert started.isoformat() == "2026-01-01T00:05:00+00:00"
+
+
+def test_a_refusal_to_create_the_pod_is_the_attempts_problem() -> None:
+    problem = only([job()], [], warnings={"job": "pods is forbidden: exceeded quota: gpus"}).problem
+    assert problem is not None
+    assert (problem.reason, "gpus" in problem.message) == ("QuotaExceeded", True)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from tests.unit.planner.world import spec_of
+
+from gapo.planner import State, Status
+from gapo.policies.attempts import Cause, Ended
+from gapo.seen import AttemptKey, AttemptSeen, Seen
+from gapo.tasks import Kind, TaskKey
+from gapo_operator.children import Child, ChildState, Problem
+from gapo_operator.status import Findings, merge_patch, status_of
+
+NOON, LATER = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)
+PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)
+
+
+def findings(state: State = State.RUNNING, **more: Any) -> Findings:
+    status = Status(state, 1, more.pop("reason", "Running"), "waiting for 1/ppo")
+    spec = spec_of(**more.pop("spec", {}))
+    return Findings(generation=2, run_id="abc", location="s3://b/x", spec=spec, status=status, **more)
+
+
+def conditions(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {condition["type"]: condition for condition in status["conditions"]}
+
+
+def live(state: ChildState, problem: Problem | None = None) -> dict[AttemptKey, Child]:
+    return {PPO: Child(PPO, "job", state, problem=problem)}
+
+
+def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
+    first = status_of(findings(), None, NOON)
+    second = status_of(findings(reason="Other"), first, LATER)
+    assert conditions(second)["Succeeded"]["lastTransitionTime"] == "2026-01-01T12:00:00Z"
+    assert conditions(second)["Succeeded"]["reason"] == "Other"
+    done = status_of(findings(State.SUCCEEDED), second, LATER)
+    assert conditions(done)["Succeeded"]["status"] == "True"
+    assert conditions(done)["Succeeded"]["lastTransitionTime"] == "2026-01-01T13:00:00Z"
+
+
+def test_a_pass_that_finds_nothing_new_writes_nothing() -> None:
+    first = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    assert merge_patch(first, status_of(findings(children=live(ChildState.RUNNING)), first, LATER)) == {}
+
+
+def test_a_merge_patch_takes_away_what_is_no_more() -> None:
+    assert merge_patch({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 4}) == {"b": 4, "c": None}
+
+
+@pytest.mark.parametrize(
+    ("state", "children", "word"),
+    [
+        (State.RUNNING, live(ChildState.RUNNING), "Running"),
+        (State.RUNNING, live(ChildState.QUEUED), "Queued"),
+        (State.RUNNING, live(ChildState.PENDING), "Pending"),
+        (State.RUNNING, {}, "Pending"),
+        (State.SUSPENDED, {}, "Suspended"),
+        (State.SUCCEEDED, {}, "Succeeded"),
+        (State.FAILED, {}, "Failed"),
+        (State.STALLED, {}, "Stalled"),
+    ],
+)
+def test_one_word_says_where_a_run_stands(state: State, children: dict[AttemptKey, Child], word: str) -> None:
+    assert status_of(findings(state, children=children), None, NOON)["state"] == word
+
+
+def test_between_two_tasks_a_running_run_stays_running() -> None:
+    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    assert status_of(findings(), before, LATER)["state"] == "Running"
+
+
+@pytest.mark.parametrize(
+    ("state", "reconciling", "stalled"),
+    [
+        (State.RUNNING, "True", "False"),
+        (State.WAITING, "True", "False"),
+        (State.SUSPENDED, "False", "False"),
+        (State.SUCCEEDED, "False", "False"),
+        (State.FAILED, "False", "True"),
+        (State.STALLED, "False", "True"),
+    ],
+)
+def test_tools_that_know_kstatus_can_wait_for_it(state: State, reconciling: str, stalled: str) -> None:
+    found = conditions(status_of(findings(state), None, NOON))
+    assert (found["Reconciling"]["status"], found["Stalled"]["status"]) == (reconciling, stalled)
+    assert all(c["observedGeneration"] == 2 and c["reason"] for c in found.values())
+
+
+def test_what_keeps_a_pod_from_starting_is_told_in_the_clusters_words() -> None:
+    problem = Problem("Unschedulable", "0/3 nodes are available")
+    found = conditions(status_of(findings(children=live(ChildState.PENDING, problem)), None, NOON))
+    assert found["TasksHealthy"] | {"lastTransitionTime": ""} == {
+        "type": "TasksHealthy",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "job: 0/3 nodes are available",
+        "lastTransitionTime": "",
+        "observedGeneration": 2,
+    }
+
+
+def test_a_charged_failure_is_told_until_its_task_is_committed() -> None:
+    ended = Ended(0, Cause.OUT_OF_MEMORY, True, NOON, LATER, message="OOMKilled")
+    attempts = {PPO.task: (AttemptSeen(0, ended=ended), AttemptSeen(1, running=True))}
+    found = conditions(status_of(findings(seen=Seen(attempts=attempts)), None, NOON))
+    assert found["TasksHealthy"]["reason"] == "OutOfMemory"
+    assert "attempt 0 of 1/ppo ended: OOMKilled" in found["TasksHealthy"]["message"]
+
+
+def test_storage_that_fails_leaves_what_was_known_and_says_why() -> None:
+    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    failing = Findings(
+        generation=2, run_id="abc", location="s3://b/x", storage=Problem("StoreUnavailable", "no answer")
+    )
+    after = status_of(failing, before, LATER)
+    assert after["state"] == "Running"
+    assert after["stage"] == 1
+    assert conditions(after)["StorageReady"]["status"] == "False"
+    assert conditions(after)["Reconciling"]["reason"] == "StoreUnavailable"
+
+
+def test_while_pods_still_end_a_run_is_not_yet_suspended() -> None:
+    spec = {"suspend": True}
+    stopping = findings(State.SUSPENDED, spec=spec, children=live(ChildState.STOPPING))
+    assert conditions(status_of(stopping, None, NOON))["Suspended"]["reason"] == "Stopping"
+    assert (
+        conditions(status_of(findings(State.SUSPENDED, spec=spec), None, NOON))["Suspended"]["status"]
+        == "True"
+    )
