@@ -140,7 +140,12 @@ class Reconciler:
             return None
         found = replace(found, status=outcome.plan.status, seen=outcome.seen)
         known.state = outcome.plan.status.state
-        trouble, again = await self._apply(key, run, loaded, outcome, children)
+        try:
+            trouble, again = await self._apply(key, run, loaded, outcome, children)
+        except GapoError as error:
+            # What the manifest asks of its pods is not allowed here; every other Job is as it should be.
+            await self._say(key, run, replace(found, refused=_problem(error)))
+            return None
         written = await self._say(key, run, replace(found, cluster=trouble))
         if written is not None:
             for event in story_of(outcome, loaded):
@@ -176,7 +181,10 @@ class Reconciler:
         outcome: Outcome,
         children: Mapping[AttemptKey, Child],
     ) -> tuple[Problem | None, float | None]:
-        """Creates and deletes Jobs; what went wrong, and when to look again because of it."""
+        """Creates and deletes Jobs; what went wrong, and when to look again because of it.
+
+        Raises SpecError where a Job cannot be made of what the manifest says.
+        """
         trouble, again = None, None
         owner = Owner(key.name, key.namespace, loaded.run_id, str(run["metadata"]["uid"]))
         config = _with_image(self.config, outcome.record.default_image)
@@ -188,8 +196,6 @@ class Reconciler:
                     log.info("%s: job %s created", key, made["metadata"]["name"])
                 elif job_name(owner, task) not in {child.job for child in children.values()}:
                     again = GIVE_WAY_SECONDS  # it is ours and not heard of yet, or an earlier run's on its way out
-            except GapoError as error:
-                trouble = _problem(error)
             except KubeError as error:
                 trouble, again = _refused(error), RETRY_SECONDS
         for attempt in outcome.stop:

@@ -24,6 +24,7 @@ from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
 from gapo_operator.children import Child, ChildState
 from gapo_operator.limits import active_seconds, rest, without_room
+from gapo_operator.render.threads import with_threads
 
 SLOTS = 8
 """Tasks of one run at a time; more never follow from a plan."""
@@ -228,8 +229,9 @@ class RunStorage:
             elif child is None and attempt.task not in driver.observer.seen().committed:
                 outcome.create.append(driver.handed_over(attempt))
         for task in made.start:
-            if driver.hand_over(task):
-                outcome.create.append(task)
+            threaded = with_threads(task, driver.facts.spec)
+            if driver.hand_over(threaded):
+                outcome.create.append(threaded)
 
     def _resume_before(self, driver: Driver, attempt: AttemptKey) -> int | None:
         """The newest resume point of earlier attempts: what this one could start from."""
