@@ -114,6 +114,8 @@ class Reconciler:
             self.view.lost(key),
         )
         found = replace(found, spec=loaded.spec, children=children)
+        if known.state is None and _at_rest(run, loaded, children):
+            return await self._expire(key, known, loaded, run)
         try:
             location = self.config.location(loaded.spec.storage.location, key.namespace)
             prefix = layout.run_prefix(key.namespace, key.name, loaded.run_id, loaded.spec.storage.path)
@@ -148,15 +150,21 @@ class Reconciler:
             return None
         written = await self._say(key, run, replace(found, cluster=trouble))
         if written is not None:
-            for event in story_of(outcome, loaded):
+            for event in story_of(outcome, loaded, before=(run.get("status") or {}).get("state")):
                 await self.kube.tell(run, event.kind, event.reason, event.message, event.about)
-            left = time_to_live(loaded, written, self.clock())
-            if left is not None and left <= 0:
-                self.leadership.check()
-                await self.kube.delete_run(key, known.uid)
-                return None
+            left = await self._expire(key, known, loaded, written)
             again = min((wait for wait in (again, left) if wait is not None), default=None)
         return self._next(outcome, again)
+
+    async def _expire(self, key: RunKey, known: _Known, loaded: LoadedRun, run: Body) -> float | None:
+        """Deletes a finished run whose time to live is over; else the seconds that are left, None for ever."""
+        left = time_to_live(loaded, run, self.clock())
+        if left is None or left > 0:
+            return left
+        log.info("%s: its time to live after its end is over; deleting it", key)
+        self.leadership.check()
+        await self.kube.delete_run(key, known.uid)
+        return None
 
     async def _advance(
         self,
@@ -188,6 +196,12 @@ class Reconciler:
         trouble, again = None, None
         owner = Owner(key.name, key.namespace, loaded.run_id, str(run["metadata"]["uid"]))
         config = _with_image(self.config, outcome.record.default_image)
+        for attempt in outcome.stop:
+            self.leadership.check()
+            try:
+                await self.kube.delete_job(key.namespace, children[attempt].job)
+            except KubeError as error:
+                trouble, again = _refused(error), RETRY_SECONDS
         for task in outcome.create:
             try:
                 made = job(task, loaded.spec, owner, config, claim=outcome.claim)
@@ -196,12 +210,6 @@ class Reconciler:
                     log.info("%s: job %s created", key, made["metadata"]["name"])
                 elif job_name(owner, task) not in {child.job for child in children.values()}:
                     again = GIVE_WAY_SECONDS  # it is ours and not heard of yet, or an earlier run's on its way out
-            except KubeError as error:
-                trouble, again = _refused(error), RETRY_SECONDS
-        for attempt in outcome.stop:
-            self.leadership.check()
-            try:
-                await self.kube.delete_job(key.namespace, children[attempt].job)
             except KubeError as error:
                 trouble, again = _refused(error), RETRY_SECONDS
         return trouble, again
@@ -218,6 +226,10 @@ class Reconciler:
         if stored is None:
             return None
         self.view.observe("runs", stored, deleted=False)
+        if found.refused is not None:
+            await self.kube.tell(
+                run, "Warning", found.refused.reason, found.refused.message, found.refused.message
+            )
         lacking = sorted(k for k, v in after.items() if (stored.get("status") or {}).get(k) != v)
         if lacking:
             log.error(
@@ -232,6 +244,17 @@ class Reconciler:
         if outcome.plan.status.state in (State.RUNNING, State.WAITING):
             waits.append(POLL_SECONDS * random.uniform(0.8, 1.2))
         return min(waits, default=None)
+
+
+def _at_rest(run: Body, loaded: LoadedRun, children: Mapping[AttemptKey, Child]) -> bool:
+    """A run that ended under an earlier process of ours: there is nothing to read and nothing to do."""
+    status = run.get("status") or {}
+    return (
+        status.get("state") in ("Succeeded", "Failed")
+        and status.get("observedGeneration") == run["metadata"].get("generation")
+        and status.get("runID") == loaded.run_id
+        and all(child.over for child in children.values())
+    )
 
 
 def time_to_live(loaded: LoadedRun, run: Body, now: datetime) -> float | None:

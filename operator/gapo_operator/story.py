@@ -21,8 +21,9 @@ class Event:
     """What it is about, in the run: the same fact gives the same key."""
 
 
-def story_of(outcome: Outcome, loaded: LoadedRun) -> Iterator[Event]:
-    """Told after the status was written, so that no event is ahead of what can be read."""
+def story_of(outcome: Outcome, loaded: LoadedRun, before: object) -> Iterator[Event]:
+    """Told after the status was written, so that no event is ahead of what can be read. `before`: the status' state
+    until now; an end is told when it comes about, not at every look at it."""
     if outcome.adopted:
         yield Event(
             "Normal",
@@ -55,6 +56,8 @@ def story_of(outcome: Outcome, loaded: LoadedRun) -> Iterator[Event]:
             f"{revocation.task}/{revocation.generation}",
         )
     status = outcome.plan.status
+    if status.state.value == before:
+        return
     if status.state is State.SUCCEEDED:
         yield Event("Normal", "Succeeded", status.message, f"succeeded at {status.stage}")
     elif status.state in (State.FAILED, State.STALLED):
