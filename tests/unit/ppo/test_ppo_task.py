@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -64,7 +66,8 @@ class World:
                 }
                 file.write(json.dumps(prompt) + "\n")
 
-    def params(self, **sections):
+    @staticmethod
+    def params(**sections):
         ppo = Ppo(mini_batch=8, actor_lr=3e-3, critic_lr=3e-3, reward=Reward(saturation_std=0)).model_dump(
             mode="json", by_alias=True
         )
@@ -119,12 +122,52 @@ class World:
         return ctx.out, ppo_task.run(ctx)
 
 
+def scored(root, patch):
+    """A world whose reward model likes one letter."""
+    found = World(root)
+    found.scorer = LetterScorer()
+    patch.setattr(ppo_task, "make_scorer", lambda ctx, params: found.scorer)
+    return found
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    found = World(tmp_path)
-    found.scorer = LetterScorer()
-    monkeypatch.setattr(ppo_task, "make_scorer", lambda ctx, params: found.scorer)
-    return found
+    return scored(tmp_path, monkeypatch)
+
+
+@dataclass
+class Stage:
+    """A stage that several tests read, and none changes."""
+
+    out: Path
+    metrics: dict
+    reports: list
+    calls: int
+    """How often the reward model was asked."""
+
+
+def stage_once(root, **sections):
+    with pytest.MonkeyPatch.context() as patch:
+        made, reports = scored(root, patch), []
+        out, metrics = made.run("one", reports=reports, **sections)
+        return Stage(out, metrics, reports, made.scorer.calls)
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    return stage_once(tmp_path_factory.mktemp("first"))
+
+
+def adaptive(**reward):
+    """A KL coefficient that moves, so that it must be carried on."""
+    ppo = World.params()["ppo"]
+    kl = Kl(adaptive=True, horizon=64).model_dump(mode="json", by_alias=True)
+    return {"ppo": {**ppo, "kl": kl, "reward": {**ppo["reward"], **reward}}}
+
+
+@pytest.fixture(scope="module")
+def through(tmp_path_factory):
+    return stage_once(tmp_path_factory.mktemp("through"), **adaptive(normalise="runningStd"))
 
 
 def content(folder):
@@ -150,9 +193,8 @@ def assert_same(one, other):
         assert same, f"{name} differs"
 
 
-def test_the_artifact_holds_the_files_and_metrics_that_the_contract_names(world):
-    reports = []
-    out, metrics = world.run("a", reports=reports)
+def test_the_artifact_holds_the_files_and_metrics_that_the_contract_names(first):
+    out, metrics, reports = first.out, first.metrics, first.reports
     files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
     assert {
         "generator/config.json",
@@ -211,8 +253,8 @@ def test_the_artifact_holds_the_files_and_metrics_that_the_contract_names(world)
     AutoModelForCausalLM.from_pretrained(out / "generator")
 
 
-def test_the_samples_are_those_of_the_final_weights_with_verdicts_and_scores(world):
-    out, _ = world.run("a")
+def test_the_samples_are_those_of_the_final_weights_with_verdicts_and_scores(first):
+    out = first.out
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert len(samples) == len({sample["promptId"] for sample in samples}) == 20
     steps = json.loads((out / "state" / "actor.json").read_text())["steps"]
@@ -229,26 +271,22 @@ def test_the_samples_are_those_of_the_final_weights_with_verdicts_and_scores(wor
     assert len(shown["rmScores"]["generated"]["edges"]) == 21
 
 
-def test_two_runs_of_the_same_task_commit_the_same_bits(world):
-    assert_same(world.run("a")[0], world.run("b")[0])
+def test_two_runs_of_the_same_task_commit_the_same_bits(world, first):
+    assert_same(first.out, world.run("again")[0])
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, ITERATIONS])
-def test_a_stopped_and_resumed_stage_commits_the_same_bits_as_one_that_ran_through(world, stop_after):
-    adaptive = {
-        "ppo": {
-            **world.params()["ppo"],
-            "kl": Kl(adaptive=True, horizon=100).model_dump(mode="json", by_alias=True),
-        }
-    }
-    adaptive["ppo"]["reward"]["normalise"] = "runningStd"
-    through, metrics = world.run("through", **adaptive)
+def test_a_stopped_and_resumed_stage_commits_the_same_bits_as_one_that_ran_through(
+    world, through, stop_after
+):
+    sections = adaptive(normalise="runningStd")
     folder = world.root / "stopped" / "points"
     with pytest.raises(StopError):
-        world.run("stopped", points=Points(folder, stop_after), **adaptive)
+        world.run("stopped", points=Points(folder, stop_after), **sections)
     assert not (world.root / "stopped" / "out" / "samples.jsonl").exists()
-    again, resumed = world.run("stopped", points=Points(folder), **adaptive)
-    assert_same(through, again)
+    again, resumed = world.run("stopped", points=Points(folder), **sections)
+    assert_same(through.out, again)
+    metrics = through.metrics
     clocks = [name for name in metrics if name.startswith("wall/")]
     assert clocks
     assert {k: v for k, v in metrics.items() if k not in clocks} == {
@@ -256,28 +294,21 @@ def test_a_stopped_and_resumed_stage_commits_the_same_bits_as_one_that_ran_throu
     }
 
 
-def test_resumption_is_exact_across_a_stage_boundary_too(world):
-    first, _ = world.run("one")
+def test_resumption_is_exact_across_a_stage_boundary_too(world, first):
     world.scorer = LetterScorer("c", digest="rm-2")
-    through, _ = world.run("two", stage=2, before=first)
+    through, _ = world.run("two", stage=2, before=first.out)
     folder = world.root / "two-stopped" / "points"
     with pytest.raises(StopError):
-        world.run("two-stopped", stage=2, before=first, points=Points(folder, 2))
-    again, _ = world.run("two-stopped", stage=2, before=first, points=Points(folder))
+        world.run("two-stopped", stage=2, before=first.out, points=Points(folder, 2))
+    again, _ = world.run("two-stopped", stage=2, before=first.out, points=Points(folder))
     assert_same(through, again)
 
 
 def test_the_optimisers_and_the_kl_coefficient_go_on_from_stage_to_stage(world):
-    adaptive = {
-        "ppo": {
-            **world.params()["ppo"],
-            "kl": Kl(adaptive=True, horizon=64).model_dump(mode="json", by_alias=True),
-        }
-    }
-    first, _ = world.run("one", **adaptive)
+    first, _ = world.run("one", **adaptive())
     left = json.loads((first / "state" / "learner.json").read_text())["klCoef"]
     assert left != 0.01
-    second, _ = world.run("two", stage=2, before=first, **adaptive)
+    second, _ = world.run("two", stage=2, before=first, **adaptive())
     rows = [json.loads(line) for line in (second / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["ppo/kl_coef"] == left
     assert json.loads((second / "state" / "actor.json").read_text())["steps"] == 2 * ITERATIONS * 2
@@ -288,13 +319,11 @@ def test_the_optimisers_and_the_kl_coefficient_go_on_from_stage_to_stage(world):
 
 
 @pytest.mark.parametrize(("mode", "passes"), [("warm", 4), ("keep", 0), ("reset", 0)])
-def test_a_new_reward_model_warms_keeps_or_resets_the_critic(world, mode, passes):
-    first, _ = world.run("one")
-    asked = world.scorer.calls
+def test_a_new_reward_model_warms_keeps_or_resets_the_critic(world, first, mode, passes):
     world.scorer = LetterScorer("c", digest="rm-2")
     critic = {"critic": {"onStageChange": mode}}
-    second, metrics = world.run("two", stage=2, before=first, **critic)
-    assert asked == ITERATIONS + 1
+    second, metrics = world.run("two", stage=2, before=first.out, **critic)
+    assert first.calls == ITERATIONS + 1
     assert world.scorer.calls == ITERATIONS + 1 + (mode == "warm")
     assert ("critic/warmup_explained_variance" in metrics) == (mode == "warm")
     earlier = 0 if mode == "reset" else ITERATIONS * 2
@@ -302,26 +331,19 @@ def test_a_new_reward_model_warms_keeps_or_resets_the_critic(world, mode, passes
     assert steps == earlier + passes * 2 + ITERATIONS * 2
 
 
-def test_the_critic_is_left_alone_while_the_reward_model_stays_the_same(world):
-    first, _ = world.run("one")
-    _, metrics = world.run("two", stage=2, before=first)
+def test_the_critic_is_left_alone_while_the_reward_model_stays_the_same(world, first):
+    _, metrics = world.run("two", stage=2, before=first.out)
     assert "critic/warmup_explained_variance" not in metrics
 
 
 def test_a_rollbacks_change_scales_the_learning_rate_and_the_kl_coefficient_once(world):
     changed = {"change": {"actorLrFactor": 0.5, "klFactor": 2.0, "seedOffset": 1}}
-    adaptive = {
-        "ppo": {
-            **world.params()["ppo"],
-            "kl": Kl(adaptive=True, horizon=64).model_dump(mode="json", by_alias=True),
-        }
-    }
-    first, _ = world.run("one", **adaptive)
+    first, _ = world.run("one", **adaptive())
     left = json.loads((first / "state" / "learner.json").read_text())["klCoef"]
-    second, _ = world.run("two", stage=2, before=first, **adaptive, **changed)
+    second, _ = world.run("two", stage=2, before=first, **adaptive(), **changed)
     rows = [json.loads(line) for line in (second / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["ppo/kl_coef"] == 2 * left
-    third, _ = world.run("three", stage=3, before=second, **adaptive, **changed)
+    third, _ = world.run("three", stage=3, before=second, **adaptive(), **changed)
     after = json.loads((second / "state" / "learner.json").read_text())["klCoef"]
     rows = [json.loads(line) for line in (third / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["ppo/kl_coef"] == after
@@ -332,18 +354,17 @@ def test_a_rollbacks_change_scales_the_learning_rate_and_the_kl_coefficient_once
     assert trainer.kl.kl_coef == 0.02
 
 
-def test_kl_to_the_supervised_start_is_measured_beside_kl_to_the_last_stage(world):
-    first, metrics = world.run("one")
-    assert metrics["ppo/kl_sft"] == metrics["ppo/kl"]
-    _, metrics = world.run("two", stage=2, before=first, start=True, reference={"mode": "lastStage"})
+def test_kl_to_the_supervised_start_is_measured_beside_kl_to_the_last_stage(world, first):
+    assert first.metrics["ppo/kl_sft"] == first.metrics["ppo/kl"]
+    _, metrics = world.run("two", stage=2, before=first.out, start=True, reference={"mode": "lastStage"})
     assert metrics["ppo/kl_sft"] > metrics["ppo/kl"]
 
 
-def test_a_stage_can_start_from_imported_weights_without_a_state(world):
-    first, _ = world.run("one")
-    shutil.rmtree(first / "state")
-    shutil.rmtree(first / "critic")
-    out, _ = world.run("two", stage=1, before=first)
+def test_a_stage_can_start_from_imported_weights_without_a_state(world, first):
+    weights = world.root / "imported"
+    shutil.copytree(first.out, weights, ignore=shutil.ignore_patterns("state", "critic"))
+    assert (weights / "generator").is_dir()
+    out, _ = world.run("two", stage=1, before=weights)
     assert json.loads((out / "state" / "actor.json").read_text())["steps"] == ITERATIONS * 2
 
 
