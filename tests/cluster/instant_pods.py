@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,8 @@ class InstantPods:
     fenced: list[str] = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
     """UIDs of the Jobs that were taken."""
+    trace: list[tuple[float, str, str, str]] = field(default_factory=list)
+    """Seconds of the monotonic clock, `taken`, `committed` or `completed`, run, `<stage>/<kind>/<attempt>`."""
     paused: threading.Event = field(default_factory=threading.Event)
     """While set, nothing is taken."""
 
@@ -56,6 +59,7 @@ class InstantPods:
     def take(self, job: dict[str, Any]) -> None:
         name = name_of(job)
         self.started.append(name)
+        self._note("taken", job)
         what, _, detail = self.misbehave.get(name, "").partition(":")
         self._patch_job(job, {"startTime": now(), "active": 1, "ready": 0})
         if what == "refused":
@@ -132,6 +136,7 @@ class InstantPods:
                 finished_at=moment,
             ),
         )
+        self._note("committed", job)
         if result.won:
             self.committed.append(name_of(job))
 
@@ -142,6 +147,10 @@ class InstantPods:
         ]
         status = {"active": 0, "ready": 0, "succeeded": 1, "completionTime": now(), "conditions": conditions}
         self._patch_job(job, status)
+        self._note("completed", job)
+
+    def _note(self, what: str, job: dict[str, Any]) -> None:
+        self.trace.append((time.monotonic(), what, job["metadata"]["labels"]["gapo.dev/run"], name_of(job)))
 
     def _fail(self, job: dict[str, Any], pod: str, what: str, detail: str) -> None:
         said = json.dumps(

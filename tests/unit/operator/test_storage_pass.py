@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from obstore.store import MemoryStore
+from tests.unit.planner.world import START
+
+from gapo.api.load import LoadedRun, load_document
+from gapo.errors import FencedError, SpecError
+from gapo.planner import State
+from gapo.policies.attempts import Exit
+from gapo.seen import AttemptKey
+from gapo.store.claims import take_claim
+from gapo.store.commit import commit_manifest
+from gapo.store.objects import Objects
+from gapo.store.records import Manifest, ManifestRef
+from gapo.tasks import Kind, Task, TaskKey
+from gapo_operator.children import Child, ChildState
+from gapo_operator.storage_pass import NO_COMMIT_SECONDS, Outcome, RunStorage
+
+DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
+SFT = AttemptKey(TaskKey(0, Kind.SFT), 0)
+
+
+class Room:
+    """One run's storage, an operator's passes over it, and a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.objects = Objects(MemoryStore())
+        self.seconds = 0.0
+        self.storage = self.operator("uid-1")
+
+    def operator(self, uid: str) -> RunStorage:
+        return RunStorage(uid, lambda: START + timedelta(seconds=self.seconds), lambda: self.seconds)
+
+    def loaded(self, **spec: Any) -> LoadedRun:
+        document = {
+            "apiVersion": "gapo.dev/v1alpha1",
+            "kind": "GapoRun",
+            "metadata": {"name": "run", "namespace": "red"},
+            "spec": {
+                "data": {"generate": {"grammar": "micro", "size": 100}},
+                "generator": {"fromScratch": {"hidden": 32, "heads": 2}},
+                "rewardModel": {"fromScratch": {"arch": "encoder", "hidden": 32, "heads": 2}},
+                "stages": {"max": 2},
+                **spec,
+            },
+        }
+        return load_document(document, where="test", base=Path())
+
+    def advance(
+        self,
+        children: Mapping[AttemptKey, Child] | None = None,
+        waited: Mapping[str, float] | None = None,
+        storage: RunStorage | None = None,
+        **spec: Any,
+    ) -> Outcome:
+        return (storage or self.storage).advance(
+            self.objects, self.loaded(**spec), children or {}, "image:1", waited or {}
+        )
+
+    def commit(self, task: Task) -> None:
+        commit_manifest(
+            self.objects,
+            Manifest(
+                run_id=task.run_id,
+                stage=task.stage,
+                kind=task.kind.value,
+                generation=task.generation,
+                attempt=task.attempt,
+                writer="w",
+                task_digest=task.digest,
+                inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
+                started_at=START,
+                finished_at=START,
+            ),
+        )
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()
+
+
+def child(attempt: AttemptKey, state: ChildState, **more: Any) -> dict[AttemptKey, Child]:
+    return {attempt: Child(attempt, f"job-{attempt.task.kind.value}", state, **more)}
+
+
+def started(outcome: Outcome) -> list[AttemptKey]:
+    return [AttemptKey(task.key, task.attempt) for task in outcome.create]
+
+
+def causes(outcome: Outcome, key: TaskKey = DATA.task) -> list[str]:
+    return [a.ended.cause.value if a.ended else "none" for a in outcome.seen.attempts.get(key, ())]
+
+
+def test_a_job_that_was_never_created_is_created_by_the_next_operator_as_the_same_attempt(room: Room) -> None:
+    first = room.advance()
+    assert started(first) == [DATA]
+    again = room.advance(storage=room.operator("uid-1"))
+    assert started(again) == [DATA]
+    assert [task.document for task in again.create] == [task.document for task in first.create]
+
+
+def test_what_runs_is_not_started_again(room: Room) -> None:
+    room.advance()
+    assert started(room.advance(child(DATA, ChildState.RUNNING))) == []
+
+
+def test_a_commit_starts_what_waited_for_it_although_its_job_still_runs(room: Room) -> None:
+    (data,) = room.advance().create
+    room.commit(data)
+    after = room.advance(child(DATA, ChildState.RUNNING))
+    assert {a.task.kind for a in started(after)} == {Kind.SFT, Kind.RM_WARMUP}
+    assert causes(after) == ["none"]
+    assert causes(room.advance(child(DATA, ChildState.SUCCEEDED))) == ["committed"]
+
+
+def test_a_job_that_failed_after_its_commit_has_committed(room: Room) -> None:
+    (data,) = room.advance().create
+    room.commit(data)
+    assert causes(room.advance(child(DATA, ChildState.FAILED, exit=Exit(1)))) == ["committed"]
+
+
+def test_success_without_a_manifest_is_a_failure_once_it_had_time_to_show(room: Room) -> None:
+    room.advance()
+    done = child(DATA, ChildState.SUCCEEDED)
+    waiting = room.advance(done)
+    assert (causes(waiting), started(waiting)) == (["none"], [])
+    assert waiting.again_after is not None
+    room.seconds = NO_COMMIT_SECONDS + 1
+    assert causes(room.advance(done)) == ["noCommit"]
+
+
+def test_a_failed_attempt_is_followed_by_the_next_after_its_back_off(room: Room) -> None:
+    room.advance()
+    failed = child(DATA, ChildState.FAILED, exit=Exit(1), ended_at=START)
+    waiting = room.advance(failed)
+    assert (causes(waiting), waiting.plan.status.state) == (["failed"], State.WAITING)
+    room.seconds = 3600
+    assert started(room.advance()) == [AttemptKey(DATA.task, 1)]
+
+
+def test_a_suspended_run_stops_its_jobs_and_records_their_end_once_they_are_gone(room: Room) -> None:
+    room.advance()
+    stopping = room.advance(child(DATA, ChildState.RUNNING), suspend=True)
+    assert (stopping.stop, causes(stopping)) == ([DATA], ["none"])
+    assert causes(room.advance(child(DATA, ChildState.STOPPING), suspend=True)) == ["none"]
+    assert causes(room.advance(suspend=True)) == ["stopped"]
+    assert started(room.advance()) == [AttemptKey(DATA.task, 1)]
+
+
+def test_pods_without_room_are_given_back_and_tried_again_after_a_rest(room: Room) -> None:
+    room.advance()
+    pending = child(DATA, ChildState.PENDING)
+    patient = room.advance(pending, {"job-data": 899.0})
+    assert patient.stop == []
+    given = room.advance(pending, {"job-data": 901.0})
+    assert (given.stop, given.plan.status.reason) == ([DATA], "CapacityTimeout")
+    resting = room.advance()
+    assert (started(resting), causes(resting), resting.plan.status.reason) == (
+        [],
+        ["stopped"],
+        "CapacityTimeout",
+    )
+    assert resting.again_after is not None
+    room.seconds += resting.again_after + 1
+    assert started(room.advance()) == [AttemptKey(DATA.task, 1)]
+
+
+def test_a_run_out_of_time_stops_and_goes_on_once_it_is_given_more(room: Room) -> None:
+    limit = {"scheduling": {"activeDeadlineSeconds": 100}}
+    room.advance(**limit)
+    running = child(DATA, ChildState.RUNNING, started_at=START)
+    room.seconds = 99
+    assert room.advance(running, **limit).plan.status.state is State.RUNNING
+    room.seconds = 101
+    over = room.advance(running, **limit)
+    assert (over.plan.status.state, over.plan.status.reason, over.stop) == (
+        State.FAILED,
+        "DeadlineExceeded",
+        [DATA],
+    )
+    assert room.advance(running, scheduling={"activeDeadlineSeconds": 1000}).stop == []
+
+
+def test_an_operator_goes_on_under_the_claim_of_the_one_before(room: Room) -> None:
+    assert room.advance().claim == 0
+    assert room.advance(storage=room.operator("uid-1")).claim == 0
+
+
+def test_the_same_run_under_a_new_object_is_adopted_and_told_once(room: Room) -> None:
+    assert not room.advance().adopted
+    successor = room.operator("uid-2")
+    outcome = room.advance(storage=successor)
+    assert (outcome.adopted, outcome.claim) == (True, 1)
+    assert not room.advance(storage=successor).adopted
+    with pytest.raises(FencedError, match="gaporun-uid-2"):
+        room.advance(suspend=True, storage=room.operator("uid-1"))
+
+
+def test_a_run_that_a_laptop_took_over_is_left_to_it(room: Room) -> None:
+    (data,) = room.advance().create
+    take_claim(room.objects, "gapo-run-1", "laptop", datetime.now(UTC))
+    room.commit(data)
+    with pytest.raises(FencedError, match="laptop"):
+        room.advance(child(DATA, ChildState.SUCCEEDED))
+
+
+def test_another_spec_under_the_same_run_id_is_refused(room: Room) -> None:
+    room.advance(runID="mine")
+    with pytest.raises(SpecError, match="seed"):
+        room.advance(storage=room.operator("uid-1"), runID="mine", seed=7)
+
+
+def test_an_upgrade_of_the_operator_changes_no_image_of_a_run_that_has_begun(room: Room) -> None:
+    room.advance()
+    later = room.operator("uid-1").advance(room.objects, room.loaded(), {}, "image:2", {})
+    assert later.record.default_image == "image:1"
