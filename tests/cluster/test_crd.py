@@ -208,6 +208,16 @@ def test_a_field_that_is_unknown_vanishes_where_the_client_is_not_strict(cluster
     assert "sead" not in done.stdout
 
 
+def test_a_field_without_a_value_is_as_if_it_were_not_there(cluster: ControlPlane) -> None:
+    """As `steps:` in YAML with nothing after it."""
+    document = changed({})
+    document["spec"]["rewardModel"]["epochs"] = None
+    document["spec"]["budget"] = {"rollouts": None}
+    document["spec"]["scheduling"] = {"queueName": None}
+    load_document(document, where="table", base=Path())
+    assert judged(cluster, document) == ""
+
+
 def test_a_name_that_is_too_long_for_the_names_of_its_children_is_refused(cluster: ControlPlane) -> None:
     assert "at most 40 characters" in judged(cluster, changed({}, "x" * 41))
     assert judged(cluster, changed({}, "x" * 40)) == ""
@@ -227,6 +237,9 @@ def test_status_is_written_apart_and_shown_in_columns(cluster: ControlPlane, app
     header, row = cluster.said("get", "gapo", name).splitlines()
     assert header.split() == ["NAME", "STAGE", "STATE", "PROGRESS", "RM-PAIR", "SATISFACTION", "AGE"]
     assert row.split()[:9] == [name, "3", "Running", "A3/12", "ppo", "45", "%", "0.97", "0.64"]
+    wide = cluster.said("get", "gaporuns", name, "-o", "wide").splitlines()
+    assert wide[0].split()[7:] == ["BEST", "REASON", "RUN-ID", "LOCATION"]
+    assert "Running" in wide[1].split()[10:]
     applied({"suspend": True})  # a new spec leaves the status alone
     assert cluster.said("get", "gr", name, "-o", "jsonpath={.status.stage}") == "3"
 

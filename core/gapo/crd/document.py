@@ -12,6 +12,7 @@ from gapo.crd.rules import of_root
 from gapo.crd.schema import schema_of
 
 GROUP, VERSION = API_VERSION.split("/")
+REASON = '.status.conditions[?(@.type=="Succeeded")].reason'
 COLUMNS = (
     ("Stage", "integer", ".status.stage", "The stage that is being worked on", 0),
     ("State", "string", ".status.state", "One word for people; the conditions tell more", 0),
@@ -20,6 +21,7 @@ COLUMNS = (
     ("Satisfaction", "number", ".status.satisfaction", "Share of responses that met all constraints", 0),
     ("Age", "date", ".metadata.creationTimestamp", "", 0),
     ("Best", "integer", ".status.bestStage", "The stage that would be exported now", 1),
+    ("Reason", "string", REASON, "Why the run stands where it does; its condition Succeeded tells more", 1),
     ("Run-ID", "string", ".status.runID", "Names the run's folder in storage", 1),
     ("Location", "string", ".status.location", "The run's folder in storage", 1),
 )
