@@ -43,6 +43,11 @@ class ControlPlane:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def established(self) -> None:
+        """Waits until every CRD is served. `kubectl wait` fails at once on one that has no status yet."""
+        wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"]
+        wait_until(lambda: self.run(*wait).returncode == 0, "every CRD is served")
+
 
 @dataclass(frozen=True)
 class User:

@@ -28,7 +28,7 @@ from tests.cluster.chart import (
     text,
 )
 
-from gapo_operator.config import OperatorConfig, load_config
+from gapo_operator.config import OperatorConfig, PodProfile, StorageLocation, Trainer, load_config
 
 pytestmark = pytest.mark.cluster
 SETS_AND_EXAMPLES = {**SETS, **EXAMPLES}
@@ -99,7 +99,40 @@ def test_the_configuration_says_what_the_values_say(tmp_path: Path) -> None:
             "sharedMemory": "8Gi",
             "graceSeconds": 120,
         },
+        "allowedLabelPrefixes": ["example.com/"],
+        "allowedAnnotationPrefixes": ["example.com/", "k8s.v1.cni.cncf.io/"],
+        "allowedServiceAccounts": ["gapo-big"],
+        "podProfiles": [
+            {
+                "name": "rdma",
+                "namespaces": ["red"],
+                "capabilities": ["IPC_LOCK"],
+                "nodeSelector": {"example.com/fabric": "infiniband"},
+                "tolerations": [{"key": "fabric", "operator": "Exists"}],
+                "runtimeClassName": "nvidia",
+                "annotations": {"k8s.v1.cni.cncf.io/networks": "fabric"},
+                "limits": {"rdma/hca": "1"},
+            }
+        ],
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "section"),
+    [
+        (OperatorConfig, ""),
+        (StorageLocation, "storageLocations"),
+        (Trainer, "trainer"),
+        (PodProfile, "podProfiles"),
+    ],
+)
+def test_there_is_no_field_of_the_configuration_that_the_chart_cannot_write(
+    model: type[OperatorConfig | StorageLocation | Trainer | PodProfile], section: str, tmp_path: Path
+) -> None:
+    written = loaded(EVERYTHING, tmp_path).model_dump(by_alias=True, exclude_defaults=True)
+    part = written[section] if section else written
+    first = part[0] if isinstance(part, list) else part
+    assert first.keys() == {field.alias or name for name, field in model.model_fields.items()}
 
 
 def test_what_is_not_set_is_not_in_the_configuration() -> None:

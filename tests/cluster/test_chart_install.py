@@ -63,7 +63,7 @@ def test_a_release_is_installed_upgraded_and_gone_and_the_runs_are_still_there(e
     assert "works on GapoRuns in all namespaces" in well(
         without_hooks(empty, "install", "gapo", str(CHART), values=SMALLEST)
     )
-    empty.said("wait", "--for=condition=Established", "crd/gaporuns.gapo.dev", "--timeout=60s")
+    empty.established()
     assert len(names(empty, ALL, "-n", NAMESPACE, *OF_RELEASE)) == 8
     empty.said("create", "-n", "red", "-f", "-", stdin=SMOKE.read_text())
     before = template(empty)

@@ -37,7 +37,7 @@ def ready(cluster: ControlPlane) -> ControlPlane:
     """With the Prometheus operator's kinds, and namespaces that take none but restricted pods."""
     prepare(cluster)
     cluster.said("apply", "--server-side", "-f", str(MONITORING), "--selector", "!none")
-    cluster.said("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
+    cluster.established()
     return cluster
 
 
@@ -111,7 +111,6 @@ def rights(server: ControlPlane, account: str, namespace: str) -> set[Right]:
 
 
 IN_RUNS: set[Right] = {
-    ("gapo.dev", "gaporuns", "get", ""),
     ("gapo.dev", "gaporuns", "list", ""),
     ("gapo.dev", "gaporuns", "watch", ""),
     ("gapo.dev", "gaporuns/status", "patch", ""),
@@ -121,6 +120,8 @@ IN_RUNS: set[Right] = {
     ("batch", "jobs", "delete", ""),
     ("", "pods", "list", ""),
     ("", "pods", "watch", ""),
+    ("", "events", "list", ""),
+    ("", "events", "watch", ""),
     ("", "events", "create", ""),
 }
 LEASE: set[Right] = {

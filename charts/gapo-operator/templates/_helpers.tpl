@@ -68,14 +68,20 @@ app.kubernetes.io/component: operator
 {{- $_ := set $trainer $key $value }}
 {{- end }}
 {{- end }}
-{{- dict "storageLocations" $locations "trainer" $trainer | toYaml }}
+{{- $config := dict "storageLocations" $locations "trainer" $trainer }}
+{{- range $name := list "allowedLabelPrefixes" "allowedAnnotationPrefixes" "allowedServiceAccounts" "podProfiles" }}
+{{- with index $.Values $name }}
+{{- $_ := set $config $name . }}
+{{- end }}
+{{- end }}
+{{- toYaml $config }}
 {{- end }}
 
 {{/* Rules of the operator in every namespace that it works in. */}}
 {{- define "gapo-operator.rules" -}}
 - apiGroups: [gapo.dev]
   resources: [gaporuns]
-  verbs: [get, list, watch]
+  verbs: [list, watch]
 - apiGroups: [gapo.dev]
   resources: [gaporuns/status]
   verbs: [patch]
@@ -87,7 +93,7 @@ app.kubernetes.io/component: operator
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create]
+  verbs: [list, watch, create]
 {{- end }}
 
 {{- define "gapo-operator.editorRules" -}}

@@ -23,6 +23,13 @@
 {{- $wrong = append $wrong (printf "storageLocations: %s: secretName needs credentials: mountedSecret" .name) }}
 {{- end }}
 {{- end }}
+{{- $profiles := dict }}
+{{- range .Values.podProfiles }}
+{{- if hasKey $profiles .name }}
+{{- $wrong = append $wrong (printf "podProfiles: %s is there twice; names must differ" .name) }}
+{{- end }}
+{{- $_ := set $profiles .name true }}
+{{- end }}
 {{- if $wrong }}
 {{- fail (printf "\n\ngapo-operator cannot be installed like this:\n  - %s\n" (join "\n  - " $wrong)) }}
 {{- end }}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from charts import readme
+from charts import readme, schema
 
 from gapo.api.load import load_document
 
@@ -29,6 +29,10 @@ def test_the_readme_says_what_the_values_say() -> None:
 def test_the_chart_holds_the_crd_of_the_models() -> None:
     name = "gapo.dev_gaporuns.yaml"
     assert (CHART / "files" / name).read_bytes() == (ROOT / "crds" / name).read_bytes(), "run: make crds"
+
+
+def test_the_schema_of_the_values_allows_what_the_operator_does() -> None:
+    assert schema.FILE.read_text() == schema.text(), "run: make crds"
 
 
 def test_a_value_without_a_comment_is_noticed() -> None:
