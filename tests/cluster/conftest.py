@@ -56,6 +56,13 @@ def node(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     _say(request, f"cluster down in {time.monotonic() - began:.1f} s")
 
 
+@pytest.fixture(scope="session")
+def node_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that this process and the node's pods reach at the same endpoint."""
+    with s3_server(tmp_path_factory.mktemp("node-s3"), node.host) as running:
+        yield running
+
+
 def _say(request: pytest.FixtureRequest, what: str) -> None:
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(f"\n{what}")  # noqa: T201
