@@ -34,6 +34,8 @@ def setup_script(folder: Path, host: str, node: str, services: str) -> str:
         "echo 1 >/proc/sys/net/bridge/bridge-nf-call-iptables",
     ]
     for name, value in KUBELET_WANTS.items():
+        if not Path("/proc/sys", name).exists():
+            continue
         (settings / name).parent.mkdir(parents=True, exist_ok=True)
         (settings / name).write_text(f"{value}\n")
         lines.append(f"mount --bind {settings / name} /proc/sys/{name}")
