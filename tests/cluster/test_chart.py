@@ -62,6 +62,7 @@ def test_an_install_with_no_more_than_it_must_say_creates_these_objects() -> Non
         ("Role", f"{FULLNAME}-lease"),
         ("RoleBinding", f"{FULLNAME}-lease"),
         ("Service", FULLNAME),
+        ("Service", f"{FULLNAME}-check"),
         ("ServiceAccount", FULLNAME),
     ]
 
@@ -181,6 +182,29 @@ def test_each_location_that_names_a_secret_has_it_mounted_under_its_name() -> No
         "/tmp": {"sizeLimit": "64Mi"},  # noqa: S108
         "/extra": {},
     }
+
+
+def asked(values: Values) -> str:
+    """What tells the pods that the self check asks."""
+    (service,) = [one for one in of_kind("Service", values) if one["metadata"]["name"].endswith("-check")]
+    assert service["spec"]["publishNotReadyAddresses"] is True  # or nobody could say why it is not ready
+    (pod,) = [one for name, one in pods(values).items() if not name.endswith(("-check", "-test"))]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    digest: str = service["spec"]["selector"]["gapo.dev/pod"]
+    return digest
+
+
+def test_the_self_check_asks_pods_of_this_upgrade_and_none_from_before() -> None:
+    changes: list[Values] = [
+        {},
+        {"image": {"tag": "0.2.0"}},
+        {"trainer": {"graceSeconds": 61}},
+        {"podLabels": {"a": "b"}},
+        {"podAnnotations": {"a": "b"}},
+        {"extraEnv": [{"name": "A", "value": "b"}]},
+    ]
+    assert len({asked(changed(change)) for change in changes}) == len(changes)
+    assert asked(changed({"service": {"annotations": {"a": "b"}}, "replicas": 2})) == asked(SMALLEST)
 
 
 def checksum(values: Values) -> str:

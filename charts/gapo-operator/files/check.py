@@ -1,17 +1,30 @@
-"""Asks the operator over HTTP: SECONDS URL... Each URL must answer 200 in that time, /metrics with series of gapo."""
+"""Asks the operator over HTTP: SECONDS URL... Each URL must answer 200 in that time, /metrics with series of gapo.
 
+The address of a Service is taken from the environment where the kubelet has set it there: DNS may be missing.
+"""
+
+import os
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+def address(url: str) -> str:
+    """The URL with the Service's address for its name, where it is known."""
+    host = urllib.parse.urlsplit(url).hostname or ""
+    service = host.split(".")[0].upper().replace("-", "_")
+    known = os.environ.get(f"{service}_SERVICE_HOST", "")
+    return url.replace(host, f"[{known}]" if ":" in known else known, 1) if known else url
+
+
 def trouble(url: str) -> str:
     """What is wrong with an answer; empty where it is as it should be."""
     try:
-        with OPENER.open(url, timeout=5) as answer:
+        with OPENER.open(address(url), timeout=5) as answer:
             body = answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         return f"{error.code} {error.read(500).decode(errors='replace').strip()}"

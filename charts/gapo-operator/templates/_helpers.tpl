@@ -114,16 +114,14 @@ app.kubernetes.io/component: operator
   verbs: [get]
 {{- end }}
 
-{{/* A pod that asks the operator over HTTP. Takes root, seconds, paths (port and path of each request). */}}
+{{/* A pod that asks the operator over HTTP. Takes root, service, seconds, paths (port and path of each request). The
+     Service's address comes from the environment, as the kubelet sets it, or else from DNS. */}}
 {{- define "gapo-operator.checkPod" -}}
 {{- $root := .root -}}
+{{- $service := .service -}}
 restartPolicy: Never
 automountServiceAccountToken: false
-enableServiceLinks: false
-{{- with $root.Values.hostAliases }}
-hostAliases:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+enableServiceLinks: true
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
@@ -142,7 +140,7 @@ containers:
         {{- $root.Files.Get "files/check.py" | trim | nindent 8 }}
       - {{ .seconds | quote }}
       {{- range .paths }}
-      - http://{{ include "gapo-operator.fullname" $root }}.{{ $root.Release.Namespace }}.svc:{{ . }}
+      - http://{{ $service }}.{{ $root.Release.Namespace }}.svc:{{ . }}
       {{- end }}
     {{- with $root.Values.securityContext }}
     securityContext:

@@ -94,11 +94,11 @@ def operator(**answers: list[tuple[int, str]]) -> Iterator[str]:
             thread.join()
 
 
-def check(seconds: float, *urls: str) -> subprocess.CompletedProcess[str]:
+def check(seconds: float, *urls: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """As the pod runs it, in an environment whose proxy must not be asked."""
     return subprocess.run(
         [sys.executable, "-c", (CHART / "files" / "check.py").read_text(), str(seconds), *urls],
-        env={"http_proxy": "http://127.0.0.1:9"},
+        env={"http_proxy": "http://127.0.0.1:9", **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -123,6 +123,14 @@ def test_the_check_fails_where_nobody_answers() -> None:
     done = check(0, "http://127.0.0.1:9/readyz")
     assert done.returncode == 1
     assert "refused" in done.stderr
+
+
+def test_the_check_takes_the_address_of_a_service_from_the_environment() -> None:
+    with operator(readyz=[(200, "ok")]) as url:
+        port = url.rpartition(":")[2]
+        named = f"http://gapo-operator.gapo-system.svc:{port}/readyz"
+        assert check(0, named, GAPO_OPERATOR_SERVICE_HOST="127.0.0.1").returncode == 0
+        assert check(0, named, ANOTHER_SERVICE_HOST="127.0.0.1").returncode == 1
 
 
 def test_the_check_knows_the_operators_metrics_from_anything_else() -> None:
