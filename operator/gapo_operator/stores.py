@@ -32,10 +32,11 @@ PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 
 
 class PausedError(StoreError):
-    """The location failed a moment ago; nothing was sent. `retry_after` is in seconds."""
+    """The location failed a moment ago, and why; nothing was sent. `retry_after` is in seconds."""
 
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(message)
+    def __init__(self, error: StoreError, retry_after: float) -> None:
+        super().__init__(str(error))
+        self.reason = error.reason  # type: ignore[misc]
         self.retry_after = retry_after
 
 
@@ -47,7 +48,7 @@ class _Opened:
     probed: bool = False
     failures: int = 0
     paused_until: float = 0.0
-    last_error: str = ""
+    last_error: StoreError = field(default_factory=StoreError)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -125,6 +126,6 @@ class Stores:
 
     def _pause(self, opened: _Opened, error: StoreError) -> None:
         opened.failures += 1
-        opened.last_error = str(error)
+        opened.last_error = error
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(opened.failures - 1, 10))
         opened.paused_until = self._clock() + pause * random.uniform(0.8, 1.2)

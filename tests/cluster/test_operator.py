@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.conftest import _install_crd as install_crd
+from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.instant_pods import InstantPods, instant_pods
 from tests.cluster.operator_process import OperatorProcess, operator
 from tests.cluster.s3 import REGION, S3Server
+from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 
 from gapo.store.objects import Objects
 
@@ -30,6 +32,8 @@ class Room:
     s3: S3Server
     pods: InstantPods
     operator: OperatorProcess
+    config: Path
+    proxy: FaultProxy
 
     def apply(self, name: str = "run", **spec: Any) -> None:
         self.cluster.said("apply", "-f", "-", stdin=json.dumps(self.manifest(name, **spec)))
@@ -83,26 +87,33 @@ class Room:
 
 
 @pytest.fixture
+def proxy(s3: S3Server) -> Iterator[FaultProxy]:
+    with fault_proxy(s3.endpoint) as running:
+        yield running
+
+
+@pytest.fixture
 def room(
     cluster: ControlPlane,
     s3: S3Server,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
+    proxy: FaultProxy,
 ) -> Iterator[Room]:
     for name, value in s3.operator.environment().items():
         monkeypatch.setenv(name, value)
     namespace = f"t{abs(hash(request.node.nodeid)) % 10**9}"
     cluster.said("create", "namespace", namespace)
     config = tmp_path / "operator.yaml"
-    location = {"name": "local", "uri": s3.uri, "endpoint": s3.endpoint, "region": REGION}
+    location = {"name": "local", "uri": s3.uri, "endpoint": proxy.url, "region": REGION}
     config.write_text(yaml.safe_dump({"storageLocations": [location], "trainer": {"image": "trainer:test"}}))
     with (
         instant_pods(cluster.kubeconfig, namespace) as pods,
         operator(tmp_path, cluster.kubeconfig, config, "--namespace", namespace) as process,
     ):
         process.wait_until_ready()
-        yield Room(cluster, namespace, s3, pods, process)
+        yield Room(cluster, namespace, s3, pods, process, config, proxy)
     cluster.run("delete", "namespace", namespace, "--wait=false")
 
 
@@ -206,16 +217,41 @@ def test_a_commit_counts_before_its_job_has_ended(room: Room) -> None:
     assert room.pods.started.count("0/sft/0") == 1
 
 
-def test_a_killed_operator_goes_on_and_starts_nothing_twice(room: Room) -> None:
-    room.apply(stages={"max": 3})
-    for count in (2, 5, 8):
-        room.wait(lambda: len(room.pods.started) >= count, f"{count} tasks have started")  # noqa: B023
+def test_an_operator_that_is_killed_ten_times_leaves_what_an_undisturbed_one_does(room: Room) -> None:
+    room.apply("left-alone", stages={"max": 3})
+    room.wait_for_state("Succeeded", "left-alone")
+    undisturbed = list(room.pods.started)
+    room.pods.started.clear()
+    room.apply("killed", stages={"max": 3})
+    tasks = len(undisturbed)
+    for kill in range(10):
+        wanted = 1 + kill * (tasks - 1) // 10
+        room.wait(lambda: len(room.pods.started) >= wanted, f"{wanted} tasks have started")  # noqa: B023
         room.operator.kill()
         room.operator.start()
-    room.wait_for_state("Succeeded")
-    assert len(room.pods.started) == len(set(room.pods.started))
-    assert all(name.endswith("/0") for name in room.pods.started)
+    room.wait_for_state("Succeeded", "killed")
+    assert sorted(room.pods.started) == sorted(undisturbed)
     assert not room.pods.fenced
+    assert outcome_of(room, "killed") == outcome_of(room, "left-alone")
+
+
+def outcome_of(room: Room, name: str) -> dict[str, Any]:
+    """Status and story of a run's storage, without what tells one run from another by design."""
+    root = room.s3.folder / room.status(name)["location"].removeprefix(f"{room.s3.uri}/")
+    manifests = {
+        str(path.relative_to(root)): {
+            k: v for k, v in json.loads(path.read_text()).items() if k in ("metrics", "attempt")
+        }
+        for path in sorted(root.glob("stages/*/*/manifest-*.json"))
+    }
+    decisions = {path.name: json.loads(path.read_text()) for path in sorted(root.glob("decisions/*.json"))}
+    ends = {
+        str(path.relative_to(root)): json.loads(path.read_text())["cause"]
+        for path in sorted(root.glob("stages/*/*/*/ended.json"))
+    }
+    status = room.status(name)
+    kept = {k: status[k] for k in ("state", "stage", "bestStage", "satisfaction", "progress")}
+    return {"manifests": manifests, "decisions": decisions, "ends": ends, "status": kept}
 
 
 def test_the_same_manifest_after_a_lost_cluster_goes_on_and_trains_nothing_twice(room: Room) -> None:
@@ -262,3 +298,118 @@ def test_a_run_is_gone_at_once_while_no_operator_is_there(room: Room) -> None:
     began = time.monotonic()
     room.kubectl("delete", "gaporun", "run", "--wait=true", "--timeout=30s")
     assert time.monotonic() - began < 30
+
+
+def test_when_etcd_has_lost_everything_the_same_manifest_goes_on_while_old_pods_still_run(
+    room: Room, tmp_path: Path, s3: S3Server
+) -> None:
+    """Another cluster with an empty etcd stands for the one that lost its data; the pods of the first go on."""
+    room.pods.misbehave["1/evaluate/0"] = "hang"
+    room.apply()
+    room.wait(lambda: "1/evaluate/0" in room.pods.started, "stage 1 is half done")
+    room.operator.kill()
+    (hanging,) = [job.removeprefix("job.batch/") for job in room.jobs() if job.endswith("-1-evaluate-0")]
+    done = list(room.pods.committed)
+    with control_plane(tmp_path) as restored:
+        install_crd(restored)
+        restored.said("create", "namespace", room.namespace)
+        arguments = ("--namespace", room.namespace)
+        with (
+            instant_pods(restored.kubeconfig, room.namespace) as pods,
+            operator(tmp_path, restored.kubeconfig, room.config, *arguments) as process,
+        ):
+            process.wait_until_ready()
+            pods.misbehave["1/evaluate/0"] = "hang"
+            after = Room(restored, room.namespace, s3, pods, process, room.config, room.proxy)
+            after.apply()
+            after.wait(lambda: "1/evaluate/0" in pods.started, "it goes on where the first one was")
+            room.pods.finish(room.namespace, hanging)
+            pods.finish(room.namespace, hanging)
+            after.wait_for_state("Succeeded")
+            assert room.pods.fenced == ["1/evaluate/0"]
+            assert not set(done) & set(pods.started)
+            assert "AdoptedExistingRun" in {reason for reason, _ in after.events()}
+
+
+def test_a_finished_run_is_deleted_when_its_time_is_over_and_its_checkpoints_stay(room: Room) -> None:
+    room.apply(stages={"max": 0}, scheduling={"ttlSecondsAfterFinished": 2})
+    room.wait(lambda: "0/export/0" in room.pods.committed, "it is done")
+    room.wait(
+        lambda: "NotFound" in room.cluster.run("get", "gaporun", "run", "-n", room.namespace).stderr,
+        "it is gone",
+    )
+    assert list(room.s3.folder.glob(f"{room.namespace}/run/*/stages/0/export/manifest-0.json"))
+
+
+def test_a_run_that_another_controller_manages_is_left_alone(room: Room) -> None:
+    room.apply("theirs", scheduling={"managedBy": "kueue.x-k8s.io/multikueue"})
+    room.apply("ours", scheduling={"managedBy": "gapo.dev/operator"}, stages={"max": 0})
+    room.wait_for_state("Succeeded", "ours")
+    assert room.status("theirs") == {}
+
+
+def test_what_a_cluster_does_not_allow_stalls_the_run_until_it_is_taken_out(room: Room) -> None:
+    room.apply(stages={"max": 0}, roles={"data": {"pod": {"serviceAccountName": "powerful"}}})
+    room.wait_for_state("Stalled")
+    assert "powerful" in room.condition("Stalled")["message"]
+    assert not room.jobs()
+    room.apply(stages={"max": 0})
+    room.wait_for_state("Succeeded")
+
+
+def test_queued_jobs_are_told_and_nobody_but_the_queue_lets_them_go(room: Room) -> None:
+    room.apply(stages={"max": 0}, scheduling={"queueName": "gpus"})
+    room.wait_for_state("Queued")
+    (job,) = room.jobs()
+    body = json.loads(room.kubectl("get", job, "-o", "json"))
+    assert body["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert body["spec"]["suspend"] is True
+    assert room.pods.started == []
+    while room.status()["state"] != "Succeeded":
+        for name in room.jobs():
+            room.kubectl("patch", name, "--type=merge", "-p", '{"spec":{"suspend":false}}')
+
+
+REFUSED = b"<Error><Code>AccessDenied</Code><Message>no right to this bucket</Message></Error>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "words"),
+    [
+        ((503, b""), "StoreUnavailable", ""),
+        ((403, REFUSED), "StorageNotAllowed", "no right to this bucket"),
+    ],
+)
+def test_storage_that_fails_is_told_and_the_run_goes_on_once_it_does_not(
+    room: Room, answer: tuple[int, bytes], reason: str, words: str
+) -> None:
+    room.pods.paused.set()
+    room.apply(stages={"max": 0})
+    room.wait(lambda: bool(room.jobs()), "it has begun")
+    room.proxy.instead = lambda method, path: answer
+    room.kubectl("annotate", "gaporun", "run", "look=again")
+    room.wait(lambda: room.condition("StorageReady").get("status") == "False", "it is told")
+    assert room.condition("StorageReady")["reason"] == reason
+    assert words in room.condition("StorageReady")["message"]
+    assert room.status()["state"] == "Pending"
+    room.proxy.instead = lambda method, path: None
+    room.pods.paused.clear()
+    room.wait_for_state("Succeeded")
+    assert room.condition("StorageReady")["status"] == "True"
+
+
+def test_a_finished_run_costs_no_request(room: Room) -> None:
+    room.apply(stages={"max": 0})
+    room.wait_for_state("Succeeded")
+    room.wait(lambda: room.objects().exists("stages/0/export/0/ended.json"), "its last end is recorded")
+    room.operator.kill()
+    room.operator.start()
+    room.operator.wait_until_ready()
+    room.apply("next", stages={"max": 0})
+    room.wait_for_state("Succeeded", "next")
+    before = len([path for _, path in room.proxy.seen if "/run/" in path])
+    room.kubectl("annotate", "gaporun", "run", "look=again")
+    room.kubectl("annotate", "gaporun", "next", "look=again")
+    room.apply("last", stages={"max": 0})
+    room.wait_for_state("Succeeded", "last")
+    assert len([path for _, path in room.proxy.seen if "/run/" in path]) == before

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.unit.store.s3_servers import FaultProxy, fault_proxy
+
+from gapo.errors import SpecError, StoreError, UnsafeLocationError
+from gapo.store.objects import Objects
+from gapo_operator.config import StorageLocation
+from gapo_operator.stores import PausedError, Stores
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=url, **keys).create_bucket(Bucket="runs")
+    yield url
+    server.stop()
+
+
+@pytest.fixture
+def proxy(endpoint: str) -> Iterator[FaultProxy]:
+    with fault_proxy(endpoint) as running:
+        yield running
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> Path:
+    """As a mounted Secret looks."""
+    folder = tmp_path / "red"
+    (folder / "..data").mkdir(parents=True)
+    (folder / "AWS_ACCESS_KEY_ID").write_text("a\n")
+    (folder / "AWS_SECRET_ACCESS_KEY").write_text("b")
+    return tmp_path
+
+
+def location(proxy: FaultProxy, name: str = "red") -> StorageLocation:
+    return StorageLocation(name=name, uri="s3://runs/gapo", endpoint=proxy.url, region="us-east-1")
+
+
+def write(objects: Objects) -> bool:
+    return objects.create("run.json", b"{}")
+
+
+def test_keys_come_from_the_mounted_folder_and_objects_lie_below_the_locations_prefix(
+    proxy: FaultProxy, credentials: Path
+) -> None:
+    assert asyncio.run(Stores(credentials).call(location(proxy), "ns/run/id", write)) is True
+    assert any(path == "/runs/gapo/ns/run/id/run.json" for _, path in proxy.seen)
+
+
+def test_a_location_that_ignores_conditional_creates_is_not_used(
+    proxy: FaultProxy, credentials: Path
+) -> None:
+    proxy.strip = {"if-none-match"}
+    with pytest.raises(UnsafeLocationError, match="If-None-Match"):
+        asyncio.run(Stores(credentials).call(location(proxy), "ns/unsafe/id", write))
+    assert not any(path.endswith("/run.json") for _, path in proxy.seen)
+
+
+def test_a_location_is_probed_once(proxy: FaultProxy, credentials: Path) -> None:
+    async def story() -> None:
+        stores = Stores(credentials)
+        for number in range(3):
+            await stores.call(location(proxy), f"ns/probed-{number}/id", write)
+
+    asyncio.run(story())
+    assert len({path.rpartition("/")[2] for _, path in proxy.seen if path.endswith("-twice")}) == 1
+
+
+def test_a_location_that_failed_is_left_alone_for_a_while_and_then_tried_again(
+    proxy: FaultProxy, credentials: Path
+) -> None:
+    clock = Clock()
+
+    async def story() -> None:
+        stores = Stores(credentials, clock=clock)
+        await stores.call(location(proxy), "ns/a/id", write)
+        proxy.instead = lambda method, path: (403, b"<Error><Code>AccessDenied</Code></Error>")
+        with pytest.raises(StoreError, match="AccessDenied"):
+            await stores.call(location(proxy), "ns/b/id", write)
+        sent = len(proxy.seen)
+        with pytest.raises(PausedError, match="AccessDenied") as paused:
+            await stores.call(location(proxy), "ns/b/id", write)
+        assert paused.value.reason == "StorageNotAllowed"
+        assert len(proxy.seen) == sent
+        clock.now += paused.value.retry_after + 0.1
+        proxy.instead = lambda method, path: None
+        assert await stores.call(location(proxy), "ns/b/id", write)
+
+    asyncio.run(story())
+
+
+def test_a_location_that_fails_holds_up_no_other(proxy: FaultProxy, credentials: Path, endpoint: str) -> None:
+    (credentials / "blue").mkdir()
+    for path in (credentials / "red").glob("AWS*"):
+        (credentials / "blue" / path.name).write_text(path.read_text())
+
+    async def story() -> None:
+        stores = Stores(credentials)
+        proxy.instead = lambda method, path: (403, b"<Error><Code>AccessDenied</Code></Error>")
+        with pytest.raises(StoreError):
+            await stores.call(location(proxy), "ns/c/id", write)
+        with fault_proxy(endpoint) as other:
+            assert await stores.call(location(other, "blue"), "ns/c/id", write)
+
+    asyncio.run(story())
+
+
+def test_keys_that_cannot_be_read_are_told_by_location(proxy: FaultProxy, credentials: Path) -> None:
+    (credentials / "red" / "AWS_ACCESS_KEY_ID").write_bytes(b"\xff\xfe")
+    with pytest.raises(SpecError, match="storage location red"):
+        asyncio.run(Stores(credentials).call(location(proxy), "ns/d/id", write))
