@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.cluster import images
 from tests.cluster.control_plane import ControlPlane, Settings, User, control_plane, kubeconfig_of
@@ -34,6 +34,7 @@ PORT = 6443
 SLOTS = 16
 """Nodes at a time."""
 CGROUPS = Path("/sys/fs/cgroup")
+MACHINE_LOCKS = Path("/run")
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -191,13 +192,13 @@ def _ready(cluster: Node) -> bool:
 
 @contextmanager
 def _slot() -> Iterator[tuple[int, Path]]:
-    """A number that no other node has, and an empty folder for containerd on the file system of its images."""
+    """A number that no other node on this machine has, and an empty folder for containerd beside its images."""
     images.FOLDER.mkdir(parents=True, exist_ok=True)
     for number in range(SLOTS):
-        with (images.FOLDER / f"slot-{number}.lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+        # The number stands for addresses and names of the machine, and for a folder of this cache.
+        with ExitStack() as held:
+            locks = [MACHINE_LOCKS / f"gapo-node-{number}.lock", images.FOLDER / f"slot-{number}.lock"]
+            if not all(_locked(held.enter_context(lock.open("w"))) for lock in locks):
                 continue
             folder = images.FOLDER / f"slot-{number}"
             shutil.rmtree(folder, ignore_errors=True)  # of a session that was killed
@@ -208,6 +209,14 @@ def _slot() -> Iterator[tuple[int, Path]]:
                 shutil.rmtree(folder, ignore_errors=True)
             return
     raise RuntimeError(f"{SLOTS} test nodes are running on this machine already")
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
