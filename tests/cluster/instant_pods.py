@@ -295,22 +295,33 @@ def instant_pods(kubeconfig: Path, namespace: str) -> Iterator[InstantPods]:
     pods, stop = InstantPods(api), threading.Event()
     failures: list[BaseException] = []
 
+    def take_once(job: dict[str, Any]) -> None:
+        metadata = job["metadata"]
+        if metadata["uid"] in pods.taken or pods.paused.is_set() or job["spec"].get("suspend"):
+            return
+        if metadata.get("deletionTimestamp") is None:
+            pods.taken.add(metadata["uid"])
+            pods.take(job)
+
     def play() -> None:
         batch = client.BatchV1Api(api)
         while not stop.is_set():
             try:
+                listed = batch.list_namespaced_job(namespace, label_selector=SELECTOR)
+                for job in api.sanitize_for_serialization(listed)["items"]:
+                    take_once(job)
                 stream = watch.Watch().stream(
-                    batch.list_namespaced_job, namespace, label_selector=SELECTOR, timeout_seconds=2
+                    batch.list_namespaced_job,
+                    namespace,
+                    label_selector=SELECTOR,
+                    resource_version=listed.metadata.resource_version,
+                    timeout_seconds=2,
                 )
                 for event in stream:
-                    job = event["raw_object"]
                     if event["type"] == "DELETED":
-                        pods.remove_pods(job)
-                    elif job["metadata"]["uid"] not in pods.taken and not pods.paused.is_set():
-                        if job["spec"].get("suspend"):
-                            continue
-                        pods.taken.add(job["metadata"]["uid"])
-                        pods.take(job)
+                        pods.remove_pods(event["raw_object"])
+                    else:
+                        take_once(event["raw_object"])
             except client.ApiException as error:
                 if error.status not in (410, 504):  # the watch begins anew
                     failures.append(error)

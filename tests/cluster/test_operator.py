@@ -377,7 +377,7 @@ REFUSED = b"<Error><Code>AccessDenied</Code><Message>no right to this bucket</Me
     ("answer", "reason", "words"),
     [
         ((503, b""), "StoreUnavailable", ""),
-        ((403, REFUSED), "StorageNotAllowed", "no right to this bucket"),
+        ((403, REFUSED), "StorageNotAllowed", "permission denied"),
     ],
 )
 def test_storage_that_fails_is_told_and_the_run_goes_on_once_it_does_not(

@@ -41,6 +41,8 @@ def plain_message(error: BaseException) -> str:
         text = (
             "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use the pod's identity"
         )
+    elif isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        text = "permission denied; check the credentials, and what they may do there"
     elif "error sending request" in text or "onnection refused" in text:
         text = "the service does not answer; check the endpoint and the network"
     return " ".join(text.split())[:400] or type(error).__name__
