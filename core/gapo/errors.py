@@ -46,6 +46,13 @@ class InputArtifactError(GapoError):
         self.manifest = manifest
 
 
+class ClusterError(GapoError):
+    """A cluster refuses or lacks what a command needs: no definition of GapoRuns, no right, no such run."""
+
+    code = 69
+    reason = "ClusterRefused"
+
+
 class InvariantError(GapoError):
     """A number that cannot be (NaN, a broken invariant): going on would spoil the run."""
 

@@ -18,8 +18,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Train a generator by PPO against a reward model that is retrained on the generator's own output.",
-    epilog="Exit codes: 0 done, 2 bad command line, 64 bad manifest, 65 bad data, 66 damaged checkpoint, 70 broken invariant, "
-    "73 gate not passed, 75 try again later, 130 interrupted (run again to go on).",
+    epilog="Exit codes: 0 done, 2 bad command line, 64 bad manifest, 65 bad data, 66 damaged checkpoint, "
+    "69 refused by the cluster, 70 broken invariant, 73 gate not passed, 75 try again later, "
+    "130 interrupted (run again to go on).",
 )
 app.command("run")(run)
 app.command("validate")(validate)
@@ -30,13 +31,17 @@ app.command("export")(export)
 
 
 def add_rooms(application: typer.Typer) -> None:
-    """Adds the commands of whatever else is installed (entry points `gapo.commands`), loading none of it."""
+    """Adds the commands of whatever else is installed (entry points `gapo.commands`: a function is a command, a
+    Typer a group of them)."""
     for entry in sorted(importlib.metadata.entry_points(group="gapo.commands"), key=lambda e: e.name):
         try:
             room = entry.load()
         except ImportError:
             continue  # that room's own libraries are not installed; its commands are not offered
-        application.add_typer(room, name=entry.name)
+        if isinstance(room, typer.Typer):
+            application.add_typer(room, name=entry.name)
+        else:
+            application.command(entry.name)(room)
 
 
 def main() -> None:
@@ -44,8 +49,13 @@ def main() -> None:
     # `gapo --help` and `gapo data` need the other rooms; the rest starts faster without them.
     if len(sys.argv) < 2 or sys.argv[1].startswith("-") or sys.argv[1] not in _OWN:
         add_rooms(app)
+    end_with(app)
+
+
+def end_with(application: typer.Typer) -> None:
+    """Runs a command line to its end; of an error there is one message and its exit code."""
     try:
-        app()  # exits by itself: 0, the code of a typer.Exit, or 2 for a command line that it cannot read
+        application()  # exits by itself: 0, the code of a typer.Exit, or 2 for a command line that it cannot read
     except GapoError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.code)

@@ -1,8 +1,11 @@
-"""`gapo status`, `gapo report` and `gapo export`: what a run is and has, from its storage alone."""
+"""`gapo status`, `gapo report` and `gapo export`: what a run is and has, from its storage alone; of a run in a cluster,
+the status is that room's to tell."""
 
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,8 +15,20 @@ from rich.console import Console
 from rich.table import Table
 
 from gapo.api.load import LoadedRun, load_run
-from gapo.cli.options import Endpoint, Format, Locations, Manifest, Output, Region
-from gapo.errors import DataError, InputArtifactError
+from gapo.cli.options import (
+    Context,
+    Endpoint,
+    Format,
+    Kubeconfig,
+    Locations,
+    Manifest,
+    Namespace,
+    Output,
+    Region,
+    Where,
+)
+from gapo.cli.rooms import status_in_a_cluster
+from gapo.errors import DataError, InputArtifactError, SpecError
 from gapo.judgement import stage_metrics
 from gapo.local.executor import Place
 from gapo.local.place import parse_locations, place_of
@@ -57,13 +72,58 @@ def look(loaded: LoadedRun, place: Place) -> tuple[Seen, Plan]:
 
 
 def status(
-    file: Manifest,
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|NAME", help="YAML file with one GapoRun, or the name of one in a cluster."
+        ),
+    ],
     location: Locations = None,
     endpoint: Endpoint = None,
     region: Region = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Ask the cluster, although FILE exists.")
+    ] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing a run in a cluster until it is over.")
+    ] = False,
     output: Format = Output.TEXT,
 ) -> None:
-    """Show where a run stands: its stage, what it waits for, and each stage's figures."""
+    """Show where a run stands: its stage, what it waits for, and each stage's figures.
+
+    Of a FILE, from the run's storage as this machine reaches it. Of a NAME, or with --cluster, -n, --context,
+    --kubeconfig or --watch, from the cluster.
+    """
+    where, file = Where(namespace, context, kubeconfig), Path(run)
+    if not (cluster or watch or where.given) and (file.is_file() or not _is_a_name(run)):
+        _print_local(file, location, endpoint, region, output)
+        return
+    if location or endpoint or region:
+        raise SpecError(
+            "--location, --endpoint and --region are for a FILE; the cluster knows where its runs lie"
+        )
+    name = run
+    if file.is_file():
+        metadata = load_run(file).run.metadata
+        name = metadata.name
+        if namespace is None and "namespace" in metadata.model_fields_set:
+            where = replace(where, namespace=metadata.namespace)
+    elif not _is_a_name(run):
+        raise SpecError(f"{run}: there is no such file, and a run cannot have that name")
+    status_in_a_cluster()(name, where, watch=watch, output=output)
+
+
+def _is_a_name(text: str) -> bool:
+    """As metadata.name may be; that of a file has a dot."""
+    return re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", text) is not None
+
+
+def _print_local(
+    file: Path, location: list[str] | None, endpoint: str | None, region: str | None, output: Output
+) -> None:
     loaded, place = open_run(file, location, endpoint, region)
     seen, made = look(loaded, place)
     stages = sorted({key.stage for key in seen.committed})

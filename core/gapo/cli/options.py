@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -26,3 +27,24 @@ Locations = Annotated[
 Endpoint = Annotated[str | None, typer.Option(help="URL of an S3-compatible service, for s3:// locations.")]
 Region = Annotated[str | None, typer.Option(help="Region of the bucket, for s3:// locations.")]
 Format = Annotated[Output, typer.Option("-o", "--output", help="How to print.")]
+
+Namespace = Annotated[
+    str | None, typer.Option("-n", "--namespace", help="Namespace; the kubeconfig's where unset.")
+]
+Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; its current one where unset.")]
+Kubeconfig = Annotated[
+    Path | None, typer.Option(help="Kubeconfig file; $KUBECONFIG, then ~/.kube/config where unset.")
+]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which cluster and namespace a command is for; unset parts are the kubeconfig's."""
+
+    namespace: str | None = None
+    context: str | None = None
+    kubeconfig: Path | None = None
+
+    @property
+    def given(self) -> bool:
+        return self != Where()

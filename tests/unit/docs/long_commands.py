@@ -1,6 +1,7 @@
 """Documented commands that take longer than a fast test may, each with what runs it."""
 
 WALK = "tests/slow/test_documented_commands.py"
+CLI = "tests/cluster/test_cli.py::test_the_commands_of_the_page"
 INSTALL = "tests/cluster/test_chart_install.py::test_the_commands_of_the_install_page"
 
 LONG: dict[str, str] = {
@@ -23,6 +24,15 @@ LONG: dict[str, str] = {
     "helm upgrade gapo charts/gapo-operator --namespace gapo-system --values values.yaml": INSTALL,
     "helm uninstall gapo --namespace gapo-system": INSTALL,
     "kubectl delete customresourcedefinition gaporuns.gapo.dev": INSTALL,
+    "gapo submit run.yaml -n red": CLI,
+    "gapo status smoke -n red --watch": CLI,
+    "gapo logs smoke -n red -f": "tests/cluster/test_cli_node.py::test_logs_go_on_from_task_to_task",
+    "gapo suspend smoke -n red": CLI,
+    "gapo resume smoke -n red": CLI,
+    "gapo submit run.yaml -n red --wait --timeout 12h": CLI,
+    "kubectl gapo status smoke -n red -o json": CLI,
+    "gapo doctor -n red": CLI,
+    "gapo doctor -n red --config operator.yaml --location team": CLI,
     "make env": ".ci/run",
     "make check": ".ci/run",
     "make test": ".ci/run",

@@ -1,0 +1,231 @@
+"""What a GapoRun's status says to people and programs, and how a run that has ended ended. Pure.
+
+The status may be a newer operator's: what is not understood is shown as it is, or left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gapo import errors
+from gapo.errors import ClusterError, GapoError
+
+Body = Mapping[str, Any]
+
+BAD = {"TasksHealthy": "False", "StorageReady": "False", "Stalled": "True", "Succeeded": "False"}
+"""Condition → the status in which it is worth a line of its own."""
+RUN_FAILED = 1
+CODES = {
+    kind.reason: kind.code
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, GapoError) and kind is not GapoError
+}
+"""Exit codes by the reasons that `gapo run` would give."""
+COLOURS = {"Succeeded": "green", "Running": "cyan", "Failed": "red", "Stalled": "red", "Suspended": "yellow"}
+EVENTS = 5
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A GapoRun as the API server has it, and what was told of it, oldest first."""
+
+    run: Body
+    events: Sequence[Body] = field(default_factory=tuple)
+
+    @property
+    def metadata(self) -> Body:
+        return self.run.get("metadata") or {}
+
+    @property
+    def status(self) -> Body:
+        return self.run.get("status") or {}
+
+    @property
+    def name(self) -> str:
+        return f"{self.metadata.get('namespace')}/{self.metadata.get('name')}"
+
+    @property
+    def state(self) -> str:
+        return str(self.status.get("state") or "Pending")
+
+    @property
+    def current(self) -> bool:
+        """Whether the operator has seen the spec as it stands."""
+        return self.status.get("observedGeneration") == self.metadata.get("generation")
+
+    def condition(self, kind: str) -> Body:
+        return next((c for c in self.status.get("conditions") or [] if c.get("type") == kind), {})
+
+    @property
+    def message(self) -> str:
+        """In one sentence, what the run does or why it does nothing."""
+        if "observedGeneration" not in self.status:
+            return "no operator has looked at it yet; if that lasts, see gapo doctor"
+        if not self.current:
+            return "changed; the operator has not looked at it since"
+        summary = self.condition("Succeeded")
+        doing = self.condition("Reconciling")
+        said = summary if summary.get("status") != "Unknown" or doing.get("status") != "True" else doing
+        return str(said.get("message") or "")
+
+
+def sight(run: Body, events: Sequence[Body]) -> Sight:
+    """With this very run's events: one of the same name may have been there before."""
+    uid = (run.get("metadata") or {}).get("uid")
+    own = [event for event in events if (event.get("involvedObject") or {}).get("uid") == uid]
+    return Sight(run, sorted(own, key=_time))
+
+
+def _time(event: Body) -> tuple[str, int]:
+    when = event.get("lastTimestamp") or event.get("eventTime") or ""
+    version = str((event.get("metadata") or {}).get("resourceVersion", "0"))
+    return str(when), int(version) if version.isdigit() else 0
+
+
+def over(seen: Sight) -> bool:
+    """Whether nothing more will happen by itself: it succeeded, failed, or waits for somebody to put it right."""
+    return seen.current and seen.state in ("Succeeded", "Failed", "Stalled")
+
+
+def failure(seen: Sight) -> GapoError | None:
+    """Of a run that is over: None where it succeeded, else an error with the exit code of what went wrong."""
+    if seen.state == "Succeeded":
+        return None
+    condition = seen.condition("Stalled") or seen.condition("Succeeded")
+    reason = str(condition.get("reason") or seen.state)
+    error = GapoError(f"{seen.name}: {reason}: {condition.get('message') or ''}")
+    fallback = ClusterError.code if seen.state == "Stalled" else RUN_FAILED
+    error.code = CODES.get(reason, fallback)  # type: ignore[misc]
+    return error
+
+
+def problems(seen: Sight) -> Iterator[tuple[str, str]]:
+    """(reason, message) of each condition that is not as it should be, each message once."""
+    told = {seen.message}
+    for condition in seen.status.get("conditions") or []:
+        message = str(condition.get("message") or "")
+        if BAD.get(str(condition.get("type"))) == condition.get("status") and message not in told:
+            told.add(message)
+            yield str(condition.get("reason")), message
+
+
+def as_json(seen: Sight) -> dict[str, Any]:
+    """Like `gapo status FILE -o json` where both know a thing."""
+    status = seen.status
+    summary = seen.condition("Succeeded")
+    return {
+        "name": seen.metadata.get("name"),
+        "namespace": seen.metadata.get("namespace"),
+        "runID": status.get("runID"),
+        "state": seen.state,
+        "current": seen.current,
+        "stage": status.get("stage"),
+        "progress": status.get("progress"),
+        "reason": summary.get("reason"),
+        "message": seen.message,
+        "bestStage": status.get("bestStage"),
+        "satisfaction": status.get("satisfaction"),
+        "pairAccuracy": status.get("pairAccuracy"),
+        "location": status.get("location"),
+        "stages": status.get("stages") or [],
+        "tasks": status.get("tasks") or [],
+        "conditions": status.get("conditions") or [],
+        "events": [
+            {key: event.get(key) for key in ("lastTimestamp", "type", "reason", "message")}
+            for event in seen.events
+        ],
+    }
+
+
+def page(seen: Sight) -> RenderableType:
+    """Everything about a run that fits a screen."""
+    parts: list[RenderableType] = [headline(seen)]
+    if seen.message:
+        parts.append(Text(seen.message))
+    parts += [Text(f"{reason}: {message}", style="yellow") for reason, message in problems(seen)]
+    if seen.status.get("stages"):
+        parts.append(stage_table(seen))
+    if seen.status.get("tasks"):
+        parts.append(task_table(seen))
+    if seen.events:
+        parts.append(event_table(seen))
+    return Group(*parts)
+
+
+def headline(seen: Sight) -> Text:
+    run_id = seen.status.get("runID")
+    line = Text.assemble((seen.name, "bold"), f" ({run_id}): " if run_id else ": ")
+    line.append(seen.state, COLOURS.get(seen.state, ""))
+    progress = seen.status.get("progress")
+    return line.append(f", {progress}") if progress else line
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="bold")
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in ("satisfaction", "RM pairs") else "left")
+    return table
+
+
+def stage_table(seen: Sight) -> Table:
+    table = _table("stage", "from", "satisfaction", "RM pairs", "decision", "")
+    best = seen.status.get("bestStage")
+    for row in seen.status.get("stages") or []:
+        stage, parent = row.get("stage"), row.get("parent")
+        table.add_row(
+            stage_name(stage),
+            "" if parent is None else stage_name(parent),
+            _share(row.get("satisfaction")),
+            _share(row.get("pairAccuracy")),
+            Text(str(row.get("verdict") or "")),
+            "best" if stage == best else "",
+        )
+    return table
+
+
+def task_table(seen: Sight) -> Table:
+    table = _table("task", "attempt", "state", "job")
+    for task in seen.status.get("tasks") or []:
+        cells = (task.get("kind"), task.get("attempt"), task.get("state"), task.get("name"))
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    return table
+
+
+def event_table(seen: Sight) -> Table:
+    table = _table("last events", "", "")
+    for event in seen.events[-EVENTS:]:
+        style = "yellow" if event.get("type") == "Warning" else ""
+        when = str(event.get("lastTimestamp") or event.get("eventTime") or "")[:19].replace("T", " ")
+        cells = (when, event.get("reason"), event.get("message"))
+        table.add_row(*(Text(str(cell or ""), style=style) for cell in cells))
+    return table
+
+
+def stage_name(stage: object) -> str:
+    return "0" if stage in (0, "0") else f"A{stage}"
+
+
+def _share(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else ""
+
+
+def news(before: Sight | None, after: Sight) -> Iterator[str]:
+    """One line for each thing that is new; of the first sight, where the run stands."""
+    known = {event["metadata"]["uid"] for event in before.events} if before else set()
+    for event in after.events:
+        if before and event["metadata"]["uid"] not in known:
+            yield f"{event.get('reason')}: {event.get('message')}"
+    told = (before.state, before.message) if before else None
+    if told is None or (told[0] != after.state) or (told[1] != after.message and after.state != "Running"):
+        progress = after.status.get("progress")
+        yield ", ".join(str(part) for part in (after.state, progress, after.message) if part)
+    old = set(problems(before)) if before else set()
+    for reason, message in problems(after):
+        if (reason, message) not in old:
+            yield f"{reason}: {message}"

@@ -1,0 +1,129 @@
+"""`gapo status NAME`: a GapoRun as the API server has it, once or until it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from gapo.cli.options import Context, Format, Kubeconfig, Namespace, Output, Where
+from gapo.errors import RetryableError
+from gapo_operator.cli.client import Body, Cluster, connect, core_path, run_async, runs_path
+from gapo_operator.cli.follow import Source, follow_all, read
+from gapo_operator.cli.show import Sight, as_json, failure, news, over, page, sight
+
+RunName = Annotated[str, typer.Argument(metavar="NAME", help="The GapoRun's name.", show_default=False)]
+
+
+def status(
+    name: RunName,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Go on showing it until the run is over.")
+    ] = False,
+    output: Format = Output.TEXT,
+) -> None:
+    """Show where a GapoRun stands: stages, tasks, what is wrong, and the last events.
+
+    With --watch it ends with the run: 0 where that succeeded, else the code of what went wrong.
+    """
+    of_cluster(name, Where(namespace, context, kubeconfig), watch=watch, output=output)
+
+
+def of_cluster(name: str, where: Where, *, watch: bool, output: Output) -> None:
+    """The same for `gapo status`, which reads a run's storage too (entry point `gapo.cluster`)."""
+    run_async(_watched(name, where, output) if watch else _once(name, where, output))
+
+
+async def _once(name: str, where: Where, output: Output) -> None:
+    async with connect(where) as cluster:
+        run = await cluster.get(runs_path(cluster.namespace, name))
+        seen = sight(run, await read(cluster, events_of(cluster.namespace, name)))
+    if output is Output.JSON:
+        typer.echo(json.dumps(as_json(seen), indent=1))
+    else:
+        Console(soft_wrap=True, highlight=False).print(page(seen))
+
+
+async def _watched(name: str, where: Where, output: Output) -> None:
+    async with connect(where) as cluster:
+        ended = await until_over(cluster, name, output)
+    error = failure(ended)
+    if error is not None:
+        raise error
+
+
+async def until_over(cluster: Cluster, name: str, output: Output, timeout: float | None = None) -> Sight:
+    """Shows a run as it changes, until it is over; returns how it stands then.
+
+    Raises RetryableError after `timeout` seconds, and where the run is deleted meanwhile.
+    """
+    seen: list[Sight] = []
+    await cluster.get(runs_path(cluster.namespace, name))  # says at once that there is none
+
+    async def look(known: Mapping[str, Sequence[Body]]) -> bool:
+        if not known["runs"]:
+            raise RetryableError(f"GapoRun {cluster.namespace}/{name} was deleted")
+        seen.append(sight(known["runs"][0], known["events"]))
+        show(seen[-1])
+        del seen[:-1]
+        return over(seen[-1])
+
+    sources = {
+        "runs": Source(runs_path(cluster.namespace), {"fieldSelector": f"metadata.name={name}"}),
+        "events": events_of(cluster.namespace, name),
+    }
+    with Screen(output) as show:
+        try:
+            async with asyncio.timeout(timeout):
+                await follow_all(cluster, sources, look)
+        except TimeoutError:
+            raise RetryableError(_late(cluster, name, timeout, seen)) from None
+    return seen[-1]
+
+
+def _late(cluster: Cluster, name: str, timeout: float | None, seen: Sequence[Sight]) -> str:
+    stands = f": {seen[-1].state}, {seen[-1].message}" if seen else ""
+    return f"{cluster.namespace}/{name} is not over after {timeout:.0f} s{stands}; the run itself goes on"
+
+
+def events_of(namespace: str, name: str) -> Source:
+    about = f"involvedObject.kind=GapoRun,involvedObject.name={name}"
+    return Source(core_path(namespace, "events"), {"fieldSelector": about}, optional=True)
+
+
+class Screen:
+    """A view that is redrawn on a terminal, one line for each news elsewhere, one JSON document a line for programs."""
+
+    def __init__(self, output: Output) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._output = output
+        self._before: Sight | None = None
+        live = output is Output.TEXT and self._console.is_terminal
+        self._live = Live(console=self._console, auto_refresh=False) if live else None
+
+    def __enter__(self) -> Callable[[Sight], None]:
+        if self._live:
+            self._live.start()
+        return self.show
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, seen: Sight) -> None:
+        if self._output is Output.JSON:
+            typer.echo(json.dumps(as_json(seen)))
+        elif self._live:
+            self._live.update(page(seen), refresh=True)
+        else:
+            for line in news(self._before, seen):
+                typer.echo(line)
+        self._before = seen

@@ -1,0 +1,40 @@
+"""`gapo suspend` and `gapo resume`: stop a run where it is, and let it go on."""
+
+from __future__ import annotations
+
+import typer
+
+from gapo.cli.options import Context, Kubeconfig, Namespace, Where
+from gapo_operator.cli.client import MERGE, connect, run_async, runs_path
+from gapo_operator.cli.status import RunName
+from gapo_operator.cli.submit import MANAGER
+
+
+def suspend(
+    name: RunName, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
+) -> None:
+    """Have a run save where it is and give its pods back; nothing of it is lost."""
+    run_async(_set(name, True, Where(namespace, context, kubeconfig)))
+
+
+def resume(
+    name: RunName, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
+) -> None:
+    """Let a suspended run go on from its last resume point."""
+    run_async(_set(name, False, Where(namespace, context, kubeconfig)))
+
+
+async def _set(name: str, value: bool, where: Where) -> None:
+    async with connect(where) as cluster:
+        path = runs_path(cluster.namespace, name)
+        before = await cluster.get(path)
+        query = {"fieldManager": f"{MANAGER}-suspend"}
+        await cluster.send("PATCH", path, {"spec": {"suspend": value}}, query=query, content=MERGE)
+    said = "suspended" if value else "resumed"
+    already = bool((before.get("spec") or {}).get("suspend")) == value
+    run = f"GapoRun {cluster.namespace}/{name}"
+    typer.echo(
+        f"{run} is {'suspended' if value else 'not suspended'} already" if already else f"{run} {said}"
+    )
+    if value and not already:
+        typer.echo(f"  gapo status {name} -n {cluster.namespace}    shows when its pods are gone")
