@@ -99,7 +99,7 @@ lock: $(UV) ## Compile requirements/*.txt anew from pyproject.toml; images get t
 clean: ## Remove the environment and local outputs (./runs stays: it holds training)
 	rm -rf .venv out build *.egg-info
 
-.PHONY: check-quickstart check-micro test-kill bench-ppo bench-ladder paper-mini
+.PHONY: check-quickstart check-micro test-kill bench-ppo bench-ladder bench-operator paper-mini
 
 check-quickstart: env ## The quickstart on three seeds: does the exported stage beat the SFT start? (15 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_quickstart --write docs/benchmarks/quickstart.md
@@ -117,6 +117,11 @@ bench-ppo: env ## PPO iterations beside trl's, which gets an environment of its 
 
 bench-ladder: env ## Which product grammars a reward model learns in eight minutes on two cores (half an hour)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.ladder --write docs/benchmarks/ladder.md
+
+bench-operator: env ## How quick and how small the operator is, on a real cluster (root, Debian; 10 minutes)
+	.ci/packages
+	$(BIN)/python -m tests.cluster.programs
+	$(BIN)/python -m tests.bench.operator_latency --write docs/benchmarks/operator.md
 
 paper-mini: env ## Twelve stages on product descriptions, beside a frozen reward model (under 45 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.paper_mini --write docs/benchmarks/paper-mini.md

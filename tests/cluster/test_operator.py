@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.instant_pods import InstantPods, instant_pods
 from tests.cluster.operator_process import OperatorProcess, operator
 from tests.cluster.s3 import REGION, S3Server
+from tests.unit.docs.pages import ROOT, blocks
 from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 
 from gapo.store.objects import Objects
@@ -413,3 +415,15 @@ def test_a_finished_run_costs_no_request(room: Room) -> None:
     room.apply("last", stages={"max": 0})
     room.wait_for_state("Succeeded", "last")
     assert len([path for _, path in room.proxy.seen if "/run/" in path]) == before
+
+
+def test_the_commands_of_the_page_on_runs(room: Room) -> None:
+    """As they stand there, in the room's namespace."""
+    page = ROOT / "docs" / "cluster-runs.md"
+    lines = [line for block in blocks("sh") if block.page == page for line in block.text.splitlines()]
+    assert len(lines) == 5
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "kubectl"
+        room.kubectl(*arguments)
+    assert room.status("quickstart")["state"] == "Succeeded"

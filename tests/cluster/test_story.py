@@ -132,7 +132,7 @@ def node_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3
 
 
 @pytest.fixture(scope="module")
-def story(node: Node, node_s3: S3Server) -> Iterator[Story]:
+def story(node: Node, node_s3: S3Server) -> Story:
     for namespace in (SYSTEM, TENANT):
         node.said("create", "namespace", namespace)
         node.said("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
@@ -158,7 +158,7 @@ def story(node: Node, node_s3: S3Server) -> Iterator[Story]:
     observer.scan()
     told.seen = observer.seen()
     told.laptop = on_one_machine(told)
-    yield told
+    return told
 
 
 def suspend_in_mid_stage(told: Story) -> None:

@@ -3,6 +3,7 @@
 WALK = "tests/slow/test_documented_commands.py"
 CLI = "tests/cluster/test_cli.py::test_the_commands_of_the_page"
 INSTALL = "tests/cluster/test_chart_install.py::test_the_commands_of_the_install_page"
+RUNS = "tests/cluster/test_operator.py::test_the_commands_of_the_page_on_runs"
 
 LONG: dict[str, str] = {
     "make quickstart": f"{WALK}::test_what_make_quickstart_runs_leaves_report_and_model",
@@ -33,6 +34,11 @@ LONG: dict[str, str] = {
     "kubectl gapo status smoke -n red -o json": CLI,
     "gapo doctor -n red": CLI,
     "gapo doctor -n red --config operator.yaml --location team": CLI,
+    "kubectl apply -f examples/quickstart.yaml": RUNS,
+    "kubectl get gaporuns": RUNS,
+    "kubectl wait --for=condition=Succeeded gaporun/quickstart --timeout=1h": RUNS,
+    """kubectl patch gaporun quickstart --type=merge --patch='{"spec":{"suspend":true}}'""": RUNS,
+    """kubectl patch gaporun quickstart --type=merge --patch='{"spec":{"suspend":false}}'""": RUNS,
     "make env": ".ci/run",
     "make check": ".ci/run",
     "make test": ".ci/run",
