@@ -113,6 +113,7 @@ def rights(server: ControlPlane, account: str, namespace: str) -> set[Right]:
 IN_RUNS: set[Right] = {
     ("gapo.dev", "gaporuns", "list", ""),
     ("gapo.dev", "gaporuns", "watch", ""),
+    ("gapo.dev", "gaporuns", "delete", ""),
     ("gapo.dev", "gaporuns/status", "patch", ""),
     ("batch", "jobs", "list", ""),
     ("batch", "jobs", "watch", ""),
@@ -156,7 +157,7 @@ DANGEROUS = [
     ("create", "", "serviceaccounts/token", ""),
     ("impersonate", "", "serviceaccounts", ""),
     ("update", "gapo.dev", "gaporuns", ""),
-    ("delete", "gapo.dev", "gaporuns", ""),
+    ("patch", "gapo.dev", "gaporuns", ""),
     ("update", "gapo.dev", "gaporuns/finalizers", ""),
     ("patch", "batch", "jobs", ""),
     ("create", "rbac.authorization.k8s.io", "rolebindings", ""),

@@ -1,4 +1,5 @@
-"""Asks the operator over HTTP: SECONDS URL... Each URL must answer 200 in that time, /metrics with series of gapo.
+"""Asks the operator over HTTP: SECONDS HINT URL... Each URL must answer 200 in that time, /metrics with series of gapo;
+else the hint tells where to look.
 
 The address of a Service is taken from the environment where the kubelet has set it there: DNS may be missing.
 """
@@ -34,9 +35,9 @@ def trouble(url: str) -> str:
 
 
 deadline = time.monotonic() + float(sys.argv[1])
-for url in sys.argv[2:]:
+for url in sys.argv[3:]:
     while found := trouble(url):
         if time.monotonic() > deadline:
-            sys.exit(f"{url}: {found}. What the operator says: kubectl logs deployment/NAME in its namespace")
+            sys.exit(f"{url}: {found}\nWhat the operator itself says: {sys.argv[2]}")
         time.sleep(1)
     sys.stdout.write(f"{url}: well\n")

@@ -81,7 +81,7 @@ app.kubernetes.io/component: operator
 {{- define "gapo-operator.rules" -}}
 - apiGroups: [gapo.dev]
   resources: [gaporuns]
-  verbs: [list, watch]
+  verbs: [list, watch, delete]
 - apiGroups: [gapo.dev]
   resources: [gaporuns/status]
   verbs: [patch]
@@ -139,6 +139,7 @@ containers:
       - |
         {{- $root.Files.Get "files/check.py" | trim | nindent 8 }}
       - {{ .seconds | quote }}
+      - kubectl logs deployment/{{ include "gapo-operator.fullname" $root }} --namespace {{ $root.Release.Namespace }}
       {{- range .paths }}
       - http://{{ $service }}.{{ $root.Release.Namespace }}.svc:{{ . }}
       {{- end }}

@@ -94,10 +94,13 @@ def operator(**answers: list[tuple[int, str]]) -> Iterator[str]:
             thread.join()
 
 
+HINT = "kubectl logs deployment/gapo-operator"
+
+
 def check(seconds: float, *urls: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """As the pod runs it, in an environment whose proxy must not be asked."""
     return subprocess.run(
-        [sys.executable, "-c", (CHART / "files" / "check.py").read_text(), str(seconds), *urls],
+        [sys.executable, "-c", (CHART / "files" / "check.py").read_text(), str(seconds), HINT, *urls],
         env={"http_proxy": "http://127.0.0.1:9", **environment},
         capture_output=True,
         text=True,
@@ -117,6 +120,7 @@ def test_the_check_fails_with_the_operators_own_words() -> None:
         done = check(0, f"{url}/livez", f"{url}/readyz")
     assert done.returncode == 1
     assert f"{url}/readyz: 503 storage location team: 403" in done.stderr
+    assert HINT in done.stderr
 
 
 def test_the_check_fails_where_nobody_answers() -> None:
