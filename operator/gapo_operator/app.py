@@ -13,7 +13,7 @@ from pathlib import Path
 from gapo_operator.config import OperatorConfig
 from gapo_operator.health import BEAT_SECONDS, Health, serve_health, serve_metrics
 from gapo_operator.kube import Kube, KubeError, connect
-from gapo_operator.leader import Leadership, NotLeaderError, lead
+from gapo_operator.leader import Leadership, NotLeaderError, lead, release
 from gapo_operator.metrics import Metrics
 from gapo_operator.reconciler import RETRY_SECONDS, Reconciler
 from gapo_operator.stores import Stores
@@ -85,6 +85,14 @@ class Operator:
                     task.cancel()
                 await asyncio.gather(working, *others, return_exceptions=True)
                 self.stores.close()
+                if options.lease_namespace is not None:
+                    await release(
+                        self.leadership,
+                        kube.api,
+                        name=options.lease_name,
+                        namespace=options.lease_namespace,
+                        identity=options.identity,
+                    )
 
     async def _beat(self) -> None:
         while True:

@@ -123,3 +123,21 @@ async def lead(
                 continue  # the API server does not answer; nobody is leading through this process
         leadership.lost()
         return
+
+
+async def release(
+    leadership: Leadership, api: client.ApiClient, *, name: str, namespace: str, identity: str
+) -> None:
+    """Gives the Lease back, so that a successor need not wait until it runs out. Best effort."""
+    if not leadership.held:
+        return
+    leadership.lost()
+    leases = client.CoordinationV1Api(api)
+    try:
+        async with asyncio.timeout(RETRY):
+            lease = await leases.read_namespaced_lease(name, namespace)
+            if lease.spec is not None and lease.spec.holder_identity == identity:
+                lease.spec.holder_identity = None
+                await leases.replace_namespaced_lease(name, namespace, lease)
+    except (ApiException, OSError) as error:
+        log.warning("the Lease %s/%s could not be given back: %s", namespace, name, error)

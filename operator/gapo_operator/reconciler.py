@@ -22,6 +22,7 @@ from gapo_operator.kube import Kube, KubeError
 from gapo_operator.leader import Leadership
 from gapo_operator.render.job import job
 from gapo_operator.render.names import Owner, job_name
+from gapo_operator.render.patch import check_pods
 from gapo_operator.status import Findings, merge_patch, status_of
 from gapo_operator.storage_pass import Outcome, RunStorage
 from gapo_operator.stores import PausedError, Stores
@@ -118,6 +119,7 @@ class Reconciler:
             return await self._expire(key, known, loaded, run)
         try:
             location = self.config.location(loaded.spec.storage.location, key.namespace)
+            check_pods(loaded.spec, key.namespace, self.config)
             prefix = layout.run_prefix(key.namespace, key.name, loaded.run_id, loaded.spec.storage.path)
             found = replace(found, run_id=loaded.run_id, location=f"{location.uri.rstrip('/')}/{prefix}")
             # The run ID is in the status before anything starts: from then on the server holds the identity fast.

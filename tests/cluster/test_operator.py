@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -427,3 +428,56 @@ def test_the_commands_of_the_page_on_runs(room: Room) -> None:
         assert program == "kubectl"
         room.kubectl(*arguments)
     assert room.status("quickstart")["state"] == "Succeeded"
+
+
+@pytest.fixture
+def two(room: Room, tmp_path: Path) -> Iterator[tuple[OperatorProcess, OperatorProcess]]:
+    """Two operators of the room's namespace, one of which leads; the room's own is not there."""
+    room.operator.kill()
+    flags = ("--namespace", room.namespace, "--lease-namespace", room.namespace)
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    kubeconfig, config = room.cluster.kubeconfig, room.config
+    with operator(tmp_path / "first", kubeconfig, config, *flags, environment={"POD_NAME": "first"}) as first:
+        first.wait_until(lambda: leads(room) == "first", "the first leads")
+        with operator(
+            tmp_path / "second", kubeconfig, config, *flags, environment={"POD_NAME": "second"}
+        ) as second:
+            second.wait_until_ready()
+            yield first, second
+
+
+def leads(room: Room) -> str:
+    holder = ["get", "lease", "gapo-operator", "-n", room.namespace, "-o", "jsonpath={.spec.holderIdentity}"]
+    return room.cluster.run(*holder).stdout
+
+
+def test_one_that_is_stopped_gives_the_lease_back_and_the_other_goes_on_at_once(
+    room: Room, two: tuple[OperatorProcess, OperatorProcess]
+) -> None:
+    first, room.operator = two
+    assert first.stop() == 0
+    assert leads(room) in ("", "second")
+    room.wait(lambda: leads(room) == "second", "the second leads")
+    room.apply(stages={"max": 0})
+    room.wait_for_state("Succeeded")
+
+
+def test_a_leader_that_was_frozen_past_its_lease_ends_and_nothing_is_done_twice(
+    room: Room, two: tuple[OperatorProcess, OperatorProcess]
+) -> None:
+    first, room.operator = two
+    room.pods.misbehave["0/sft/0"] = "hang"
+    room.apply(stages={"max": 1})
+    room.wait(lambda: "0/sft/0" in room.pods.started, "it has begun")
+    assert first.popen is not None
+    first.popen.send_signal(signal.SIGSTOP)
+    room.wait(lambda: leads(room) == "second", "the second leads")
+    (hanging,) = [job.removeprefix("job.batch/") for job in room.jobs() if "-0-sft-" in job]
+    room.pods.finish(room.namespace, hanging)
+    room.wait_for_state("Succeeded")
+    first.popen.send_signal(signal.SIGCONT)
+    assert first.popen.wait(30) == 1
+    assert room.status()["state"] == "Succeeded"
+    assert len(room.pods.started) == len(set(room.pods.started))
+    assert not room.pods.fenced

@@ -282,8 +282,6 @@ def test_nothing_is_left_but_the_checkpoints(story: Story) -> None:
     ours = ["get", "jobs,pods", "-l", "app.kubernetes.io/managed-by=gapo-operator", "-o", "name"]
     story.wait(lambda: not story.kubectl(*ours).strip(), "Jobs and pods of the run are gone")
     well(helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", server=story.node))
-    left = story.node.said(
-        "get", "all,roles,rolebindings,networkpolicies,pdb", "-n", SYSTEM, "-o", "name"
-    ).split()
-    assert left == []
+    everything = ["get", "all,roles,rolebindings,networkpolicies,pdb", "-n", SYSTEM, "-o", "name"]
+    story.wait(lambda: not story.node.said(*everything).strip(), "nothing of the release is left")
     assert list(story.s3.folder.glob(f"{TENANT}/quickstart/*/stages/{STAGES}/export/manifest-0.json"))
