@@ -14,6 +14,7 @@ from rich.text import Text
 from gapo.cli.options import Context, Endpoint, Format, Kubeconfig, Namespace, Output, Region, Where
 from gapo.errors import ClusterError, GapoError
 from gapo_operator.cli import checks
+from gapo_operator.cli.admission import admission
 from gapo_operator.cli.checks import Finding, Level, fail, worst
 from gapo_operator.cli.client import connect, run_async
 from gapo_operator.cli.stores import in_namespace, probes
@@ -78,6 +79,7 @@ async def _checked(
             found += await checks.gpus(cluster)
             if config is not None:
                 found += await in_namespace(cluster, config)
+                found += await admission(cluster, config)
     except GapoError as error:
         found.append(fail("api server", str(error)))
     return found, here

@@ -56,27 +56,16 @@ async def follow_all(cluster: Cluster, sources: Mapping[str, Source], look: Look
     known: dict[str, list[Body]] = {}
     try:
         while True:
-            await _take(changes, known)
+            name, objects = await changes.get()
+            if isinstance(objects, GapoError):
+                raise objects
+            known[name] = objects
             if len(known) == len(sources) and await look(known):
                 return
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _take(
-    changes: asyncio.Queue[tuple[str, list[Body] | GapoError]], known: dict[str, list[Body]]
-) -> None:
-    """Waits for a change, and takes those that came with it."""
-    name, objects = await changes.get()
-    while True:
-        if isinstance(objects, GapoError):
-            raise objects
-        known[name] = objects
-        if changes.empty():
-            return
-        name, objects = changes.get_nowait()
 
 
 async def follow(cluster: Cluster, source: Source) -> AsyncGenerator[list[Body], None]:
@@ -100,6 +89,7 @@ async def follow(cluster: Cluster, source: Source) -> AsyncGenerator[list[Body],
                     elif kind in ("ADDED", "MODIFIED"):
                         objects[_key(body)] = body
                     yield list(objects.values())
+            await asyncio.sleep(PAUSE_SECONDS)  # who ends every watch at once is not asked without a pause
         except RetryableError:
             if answered is None or loop.time() - answered > LOST_SECONDS:
                 raise
