@@ -29,7 +29,11 @@ $(STAMP): requirements/dev.txt pyproject.toml | $(UV)
 quickstart: env ## Train a small model through adversarial stages and write its report (about 5 minutes)
 	$(BIN)/gapo run examples/quickstart.yaml
 
-test: env lint unit cluster node slow ## Run every check and test
+PARTS := lint unit cluster node slow
+
+test: env ## Run every check and test, and say how long each part took
+	@for part in $(PARTS); do began=$$SECONDS; $(MAKE) --no-print-directory $$part; \
+	  [ $$part = $(lastword $(PARTS)) ] || echo "== make $$part took $$((SECONDS - began)) s"; done
 
 check: env lint unit ## The inner loop: linters and fast tests, under two minutes
 

@@ -104,8 +104,15 @@ class Operator:
     async def _lead_and_work(self, kube: Kube, listed: asyncio.Event) -> None:
         """Returns when the Lease is lost."""
         await listed.wait()
-        await self._resync(kube)
-        self.health.watching = True
+        while not self.health.watching:
+            try:
+                await self._resync(kube)
+                self.health.watching, self.health.unreachable = True, None
+            except KubeError as error:
+                # Without its rights, say, it is not ready and tells why, and goes on once it has them.
+                log.error("what is there cannot be listed: %s", error)
+                self.health.unreachable = str(error)
+                await asyncio.sleep(RETRY_SECONDS)
         elected, options = asyncio.Event(), self.options
         leading = None
         if options.lease_namespace is not None:

@@ -35,7 +35,7 @@ class Health:
 
     def ready(self) -> str | None:
         if not self.watching:
-            return "the watches are not established yet"
+            return self.unreachable or "the watches are not established yet"
         return self.unreachable
 
 
