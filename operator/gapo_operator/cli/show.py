@@ -106,8 +106,8 @@ def failure(seen: Sight) -> GapoError | None:
 
 
 def problems(seen: Sight) -> Iterator[tuple[str, str]]:
-    """(reason, message) of each condition that is not as it should be, each message once."""
-    told = {seen.message}
+    """(reason, message) of each condition that is not as it should be; several often say the same."""
+    told = set()
     for condition in seen.status.get("conditions") or []:
         message = str(condition.get("message") or "")
         if BAD.get(str(condition.get("type"))) == condition.get("status") and message not in told:
@@ -146,9 +146,10 @@ def as_json(seen: Sight) -> dict[str, Any]:
 def page(seen: Sight) -> RenderableType:
     """Everything about a run that fits a screen."""
     parts: list[RenderableType] = [headline(seen)]
-    if seen.message:
+    wrong = {message: reason for reason, message in problems(seen)} if seen.current else {}
+    if seen.message and seen.message not in wrong:
         parts.append(Text(seen.message))
-    parts += [Text(f"{reason}: {message}", style="yellow") for reason, message in problems(seen)]
+    parts += [Text(f"{reason}: {message}", style="yellow") for message, reason in wrong.items()]
     if seen.status.get("stages"):
         parts.append(stage_table(seen))
     if seen.status.get("tasks"):
@@ -221,11 +222,9 @@ def news(before: Sight | None, after: Sight) -> Iterator[str]:
     for event in after.events:
         if before and event["metadata"]["uid"] not in known:
             yield f"{event.get('reason')}: {event.get('message')}"
-    told = (before.state, before.message) if before else None
-    if told is None or (told[0] != after.state) or (told[1] != after.message and after.state != "Running"):
-        progress = after.status.get("progress")
-        yield ", ".join(str(part) for part in (after.state, progress, after.message) if part)
-    old = set(problems(before)) if before else set()
-    for reason, message in problems(after):
-        if (reason, message) not in old:
-            yield f"{reason}: {message}"
+    old, now = (set(problems(one)) if one else set() for one in (before, after))
+    if before is None or before.state != after.state:
+        said = after.message if after.message not in {message for _, message in now} else None
+        yield ", ".join(str(part) for part in (after.state, after.status.get("progress"), said) if part)
+    for reason, message in sorted(now - old):
+        yield f"{reason}: {message}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
@@ -82,13 +83,21 @@ def test_a_state_of_a_newer_operator_is_shown_as_it_is() -> None:
 def test_each_problem_is_told_once() -> None:
     seen = run_with(
         condition("Succeeded", "Unknown", "Running", "waiting for 1/ppo"),
-        condition("Reconciling", "True", "ImagePullFailed", "no such image"),
+        condition("Reconciling", "True", "ImagePullFailed", "smoke-1: no such image"),
         condition("TasksHealthy", "False", "ImagePullFailed", "smoke-1: no such image"),
         condition("StorageReady", "False", "StoreUnavailable", "timeout"),
         condition("Stalled", "False", "GettingOn", ""),
         state="Pending",
     )
-    assert seen.message == "no such image"
+    assert seen.message == "smoke-1: no such image"
+    console = Console(width=80, highlight=False)
+    with console.capture() as shown:
+        console.print(show.page(seen))
+    assert shown.get().splitlines() == [
+        "red/smoke: Pending",
+        "ImagePullFailed: smoke-1: no such image",
+        "StoreUnavailable: timeout",
+    ]
     assert list(show.problems(seen)) == [
         ("ImagePullFailed", "smoke-1: no such image"),
         ("StoreUnavailable", "timeout"),
@@ -103,6 +112,11 @@ def test_news_are_told_once_and_what_was_there_before_not_at_all() -> None:
     after = show.sight(run_with(state="Running", progress="0/2 sft").run, events)
     assert list(show.news(before, after)) == ["TaskCommitted: 0/data", "Running, 0/2 sft"]
     assert list(show.news(after, after)) == []
+    wrong = show.sight(
+        run_with(condition("TasksHealthy", "False", "Failed", "exit 1"), state="Running").run, events
+    )
+    assert list(show.news(after, wrong)) == ["Failed: exit 1"]
+    assert list(show.news(wrong, wrong)) == []
 
 
 def test_events_are_those_of_this_very_run_in_order() -> None:
