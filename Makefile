@@ -72,7 +72,9 @@ endif
 
 node: env ## The same as test-cluster, as part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
 ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
-	@$(MAKE) --no-print-directory test-cluster
+	.ci/packages
+	@if lacking=$$($(BIN)/python -m tests.cluster.able); then $(MAKE) --no-print-directory test-cluster; \
+	  else echo "Skipped: tests on a cluster whose pods run. $$lacking"; fi
 else
 	@echo "Skipped: tests on a cluster whose pods run. GAPO_TEST_CLUSTER=1 make test runs them, as root on Debian."
 endif
