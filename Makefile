@@ -64,7 +64,7 @@ cluster-tools: env ## Build the programs that tests on a cluster run (once, 12 m
 
 cluster: env ## Tests on a real Kubernetes API server; part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
 ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
-	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl helm versitygw
+	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl helm versitygw kubeconform
 	$(BIN)/python -m pytest -m cluster tests/cluster
 else
 	@echo "Skipped: tests on a Kubernetes API server. GAPO_TEST_CLUSTER=1 make test runs them; it needs Go and etcd."
