@@ -551,6 +551,25 @@ def terminal(room: Room) -> Iterator[Callable[..., Terminal]]:
         one.process.wait()
 
 
+def test_a_login_program_is_asked_again_when_its_token_is_no_longer_taken(
+    room: Room, gapo_: Gapo, tmp_path: Path
+) -> None:
+    document = yaml.safe_load(room.cluster.kubeconfig.read_text())
+    token = document["users"][0]["user"]["token"]
+    answer = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential"}
+    (tmp_path / "old").write_text(json.dumps({**answer, "status": {"token": "expired"}}))
+    (tmp_path / "new").write_text(json.dumps({**answer, "status": {"token": token}}))
+    script = f"cd {tmp_path}; if [ -e asked ]; then cat new; else touch asked; cat old; fi"
+    program = {"command": "sh", "args": ["-c", script], "interactiveMode": "Never"}
+    document["users"][0]["user"] = {"exec": {"apiVersion": answer["apiVersion"], **program}}
+    file = tmp_path / "by-program"
+    file.write_text(yaml.safe_dump(document))
+    assert gapo_(f"submit {manifest(tmp_path, 'renewed', suspend=True)} -n cli").code == 0
+    said = gapo_(f"status renewed -n cli --kubeconfig {file}")
+    assert (said.code, (tmp_path / "asked").exists()) == (0, True)
+    assert said.out.startswith("cli/renewed")
+
+
 def test_on_a_terminal_the_view_changes_with_the_run_and_ctrl_c_leaves_the_run_alone(
     room: Room, gapo_: Gapo, terminal: Callable[..., Terminal], tmp_path: Path
 ) -> None:

@@ -28,6 +28,16 @@ RUN = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def namespace(node: Node) -> None:
+    node.said("create", "namespace", NAMESPACE)
+    wait_until(lambda: node.run("get", "sa", "default", "-n", NAMESPACE).returncode == 0, "it has an account")
+
+
+def phase(node: Node, name: str) -> str:
+    return node.said("get", "pod", name, "-n", NAMESPACE, "-o", "jsonpath={.status.phase}")
+
+
 def pod(kind: str, stage: int, script: str) -> str:
     """A pod with the labels and the container's name of a task's."""
     labels = {"run": "smoke", "stage": str(stage), "kind": kind, "attempt": "0"}
@@ -63,8 +73,6 @@ def tell(node: Node, state: str, stage: int) -> None:
 
 
 def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
-    node.said("create", "namespace", NAMESPACE)
-    wait_until(lambda: node.run("get", "sa", "default", "-n", NAMESPACE).returncode == 0, "it has an account")
     node.said("create", "-f", "-", stdin=json.dumps(RUN))
     tell(node, "Running", 0)
     environment = {**os.environ, "KUBECONFIG": str(node.kubeconfig)}
@@ -75,11 +83,7 @@ def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
 
     assert (gapo().returncode, gapo("--stage", "4").returncode) == (69, 69)
     node.said("create", "-f", "-", stdin=pod("data", 0, "echo data 1; echo data 2"))
-
-    def phase(name: str) -> str:
-        return node.said("get", "pod", name, "-n", NAMESPACE, "-o", "jsonpath={.status.phase}")
-
-    wait_until(lambda: phase("smoke-data") == "Succeeded", "the first task is done", every=0.5)
+    wait_until(lambda: phase(node, "smoke-data") == "Succeeded", "the first task is done", every=0.5)
     done = gapo()
     assert (done.returncode, done.stdout, done.stderr) == (0, "data 1\ndata 2\n", "")
     assert gapo("--tail", "1").stdout == "data 2\n"
@@ -97,7 +101,7 @@ def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
         assert "ppo 2" not in out.read_text()
         assert following.poll() is None
         node.said("exec", "smoke-ppo", "-n", NAMESPACE, "--", "touch", "/tmp/end")  # noqa: S108
-        wait_until(lambda: phase("smoke-ppo") == "Succeeded", "the second task is done", every=0.5)
+        wait_until(lambda: phase(node, "smoke-ppo") == "Succeeded", "the second task is done", every=0.5)
         tell(node, "Succeeded", 1)
         assert following.wait(60) == 0
     finally:
@@ -111,3 +115,28 @@ def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
     gone = gapo()
     assert gone.returncode == 69
     assert "no pod of this run is there: GapoRun logs/smoke is Succeeded" in gone.stderr
+
+
+def test_inside_a_pod_it_comes_as_the_pods_account_to_the_pods_namespace(node: Node) -> None:
+    run = {**RUN, "metadata": {**RUN["metadata"], "name": "within"}}  # type: ignore[dict-item]
+    node.said("create", "-f", "-", stdin=json.dumps(run))
+    rules = ["--verb=get", "--resource=gaporuns.gapo.dev"]
+    node.said("create", "role", "reader", "-n", NAMESPACE, *rules)
+    node.said(
+        "create",
+        "rolebinding",
+        "reader",
+        "-n",
+        NAMESPACE,
+        "--role=reader",
+        f"--serviceaccount={NAMESPACE}:default",
+    )
+    script = "python -m gapo status within --cluster; python -m gapo suspend within; echo code $?"
+    body = json.loads(pod("within", 0, script))
+    body["spec"]["automountServiceAccountToken"] = True
+    node.said("create", "-f", "-", stdin=json.dumps(body))
+    wait_until(lambda: phase(node, "smoke-within") == "Succeeded", "it has asked", every=0.5)
+    said = node.said("logs", "smoke-within", "-n", NAMESPACE).splitlines()
+    assert said[0] == "logs/within: Pending", said
+    assert 'cannot patch resource "gaporuns"' in said[-2]
+    assert said[-1] == "code 69"
