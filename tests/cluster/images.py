@@ -49,7 +49,17 @@ STORE = (
     "--runroot",
     str(FOLDER / "buildah-run"),
 )
-STORAGE = ("containers-storage", "--storage-driver", "overlay", "--graph", STORE[3], "--run", STORE[5])
+STORAGE = (
+    "unshare",
+    "--mount",
+    "containers-storage",
+    "--storage-driver",
+    "overlay",
+    "--graph",
+    STORE[3],
+    "--run",
+    STORE[5],
+)
 """buildah's store is ours alone, and needs no daemon."""
 PACKAGES = "python3,python3-venv,ca-certificates"
 
@@ -136,9 +146,9 @@ def _id(image: str) -> str:
 
 
 def _buildah(*arguments: str) -> str:
-    """What buildah printed."""
+    """What buildah printed. It leaves mounts of its store behind: they are in a namespace that ends with it."""
     done = subprocess.run(
-        ["buildah", *STORE, *arguments],
+        ["unshare", "--mount", "buildah", *STORE, *arguments],
         env=os.environ | {"BUILDAH_ISOLATION": "chroot"},
         capture_output=True,
         text=True,
