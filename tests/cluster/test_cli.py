@@ -478,6 +478,22 @@ def test_one_who_may_only_read_runs_sees_them_and_is_told_what_is_missing(
     assert "you may not create gaporuns.gapo.dev, patch gaporuns.gapo.dev in namespace cli" in said.out
 
 
+def test_one_who_may_see_pods_but_not_their_logs_is_told_at_once(
+    room: Room, tenant: Path, gapo_: Gapo, tmp_path: Path
+) -> None:
+    room.kubectl("create", "role", "looker", "--verb=get,list,watch", "--resource=pods")
+    room.kubectl("create", "rolebinding", "looker", "--role=looker", "--serviceaccount=cli:tenant")
+    room.pods.misbehave = {"0/data/0": "hang"}
+    assert gapo_(f"submit {manifest(tmp_path, 'closed', seed=9)} -n cli").code == 0
+    room.wait_for("Running", "closed")
+    for follow in ("", "-f"):
+        said = gapo_(f"logs closed --kubeconfig {tenant} {follow}")
+        assert said.code == 69
+        assert 'cannot get resource "pods/log"' in said.err
+    room.pods.misbehave = {}
+    room.kubectl("delete", "gaporun", "closed")
+
+
 def test_a_cluster_that_cannot_be_reached_is_one_line(
     cluster: ControlPlane, gapo_: Gapo, tmp_path: Path
 ) -> None:

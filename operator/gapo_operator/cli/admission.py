@@ -11,8 +11,8 @@ from gapo.api.run import API_VERSION
 from gapo.errors import GapoError
 from gapo.planner import RunFacts, plan
 from gapo.seen import Seen
-from gapo_operator.cli.checks import Finding, fail, ok, warn
 from gapo_operator.cli.client import Cluster, RefusedError, core_path
+from gapo_operator.cli.findings import Finding, fail, ok, warn
 from gapo_operator.config import OperatorConfig
 from gapo_operator.render.job import job
 from gapo_operator.render.names import Owner

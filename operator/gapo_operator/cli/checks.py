@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Any
+from collections.abc import Mapping
 
 from gapo.crd.document import document
 from gapo.errors import GapoError
@@ -20,14 +15,12 @@ from gapo_operator.cli.client import (
     Cluster,
     RefusedError,
     core_path,
-    runs_path,
 )
+from gapo_operator.cli.findings import Finding, fail, ok, warn
 
 OLDEST = (1, 31)
 """Of Kubernetes, as docs/cluster.md says."""
 DEFINITION = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gaporuns.{GROUP}"
-OPERATORS = "app.kubernetes.io/part-of=gapo,app.kubernetes.io/component=operator"
-LEASE = "gapo-operator"
 ENFORCE = "pod-security.kubernetes.io/enforce"
 GPU = re.compile(r"/(gpu|mig-.+)$")
 APPLY_CRD = "helm upgrade the chart, or `kubectl apply --server-side -f crds/gapo.dev_gaporuns.yaml`"
@@ -46,37 +39,6 @@ USEFUL = (
     ("list", "batch", "jobs", ""),
 )
 """Verb, group, resource and subresource; WANTED of submit and status, USEFUL of logs and of what explains a wait."""
-
-
-class Level(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: how it is, and what to do where it is not well."""
-
-    check: str
-    level: Level
-    message: str
-    todo: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        return {name: str(value) for name, value in asdict(self).items()}
-
-
-def ok(check: str, message: str) -> Finding:
-    return Finding(check, Level.OK, message)
-
-
-def warn(check: str, message: str, todo: str = "") -> Finding:
-    return Finding(check, Level.WARN, message, todo)
-
-
-def fail(check: str, message: str, todo: str = "") -> Finding:
-    return Finding(check, Level.FAIL, message, todo)
 
 
 async def api_server(cluster: Cluster) -> list[Finding]:
@@ -215,114 +177,6 @@ def _words(right: tuple[str, str, str, str]) -> str:
     return f"{verb} {resource}" + (f".{group}" if group else "") + (f"/{part}" if part else "")
 
 
-async def operators(cluster: Cluster, operator_namespace: str) -> list[Finding]:
-    """Whether one leads, and whether it looks at this namespace."""
-    deployed = await _listed(
-        cluster, "/apis/apps/v1", "deployments", {"labelSelector": OPERATORS}, operator_namespace
-    )
-    leases = await _listed(
-        cluster,
-        "/apis/coordination.k8s.io/v1",
-        "leases",
-        {"fieldSelector": f"metadata.name={LEASE}"},
-        operator_namespace,
-    )
-    if deployed is None and leases is None:
-        return [await _by_its_work(cluster)]
-    return [*_leading(leases, cluster.time), *_watching(deployed or [], cluster.namespace)]
-
-
-async def _listed(cluster: Cluster, api: str, kind: str, query: Body, namespace: str) -> list[Body] | None:
-    """In all namespaces, else in the operator's; None where neither may be read."""
-    for path in (f"{api}/{kind}", f"{api}/namespaces/{namespace}/{kind}"):
-        try:
-            return await cluster.items(path, query)
-        except GapoError:
-            continue
-    return None
-
-
-def _leading(leases: Sequence[Body] | None, now: datetime) -> Iterator[Finding]:
-    check = "operator"
-    if leases is None:
-        yield warn(check, "you may not read its Lease, so that nobody can tell whether one leads")
-        return
-    if not leases:
-        yield fail(
-            check,
-            "no operator has ever run here: there is no Lease",
-            "install the chart, see docs/cluster.md",
-        )
-    for lease in leases:
-        spec, place = lease.get("spec") or {}, (lease.get("metadata") or {}).get("namespace")
-        holder, renewed = spec.get("holderIdentity"), _time(spec.get("renewTime"))
-        until = renewed + timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0)) if renewed else None
-        if holder and until and until >= now - timedelta(seconds=1):
-            yield ok(check, f"{holder} leads (namespace {place})")
-        else:
-            since = f" since {renewed:%Y-%m-%d %H:%M:%S}" if renewed else ""
-            yield fail(
-                check,
-                f"no operator leads{since} (Lease {place}/{LEASE})",
-                f"kubectl get pods,events -n {place}; runs wait, and lose nothing",
-            )
-
-
-def _watching(deployments: Sequence[Body], namespace: str) -> Iterator[Finding]:
-    check = "watched"
-    watched = {}
-    for one in deployments:
-        metadata = one["metadata"]
-        name = f"{metadata['namespace']}/{metadata['name']}"
-        watched[name] = _namespaces_of(one)
-        ready, wanted = (
-            (one.get("status") or {}).get("readyReplicas") or 0,
-            (one.get("spec") or {}).get("replicas", 1),
-        )
-        if ready < wanted:
-            todo = f"kubectl describe pods -n {metadata['namespace']}"
-            yield warn("operator", f"{ready} of {wanted} pods of {name} are ready", todo)
-    if not watched:
-        yield warn(
-            check, "which namespaces the operator watches cannot be seen: there is no Deployment to read"
-        )
-    elif any(not names or namespace in names for names in watched.values()):
-        yield ok(check, f"namespace {namespace} is watched")
-    else:
-        told = "; ".join(f"{name} watches {', '.join(names)}" for name, names in watched.items())
-        yield fail(
-            check,
-            f"no operator watches namespace {namespace}: {told}",
-            "add it to the chart's watchNamespaces",
-        )
-
-
-def _namespaces_of(deployment: Body) -> list[str]:
-    """From the operator's arguments; empty means all."""
-    containers = deployment["spec"]["template"]["spec"].get("containers") or []
-    arguments = [str(argument) for container in containers for argument in container.get("args") or []]
-    pairs = itertools.pairwise(arguments)
-    return [value for name, value in pairs if name == "--namespace"] + [
-        argument.partition("=")[2] for argument in arguments if argument.startswith("--namespace=")
-    ]
-
-
-async def _by_its_work(cluster: Cluster) -> Finding:
-    """For those who may look at nothing but their runs: has one been answered?"""
-    check, path = "operator", runs_path(cluster.namespace)
-    try:
-        runs = await cluster.items(path)
-    except GapoError:
-        runs = []
-    for run in runs:
-        metadata, status = run["metadata"], run.get("status") or {}
-        if status.get("observedGeneration") == metadata.get("generation"):
-            return ok(check, f"GapoRun {metadata['name']} of this namespace was looked at by one")
-    return warn(
-        check, "you may not look at it, and no run of this namespace tells of it", "ask an administrator"
-    )
-
-
 async def namespace(cluster: Cluster) -> list[Finding]:
     """Its pod security, and GPUs that a quota leaves."""
     check = "pod security"
@@ -398,15 +252,3 @@ async def gpus(cluster: Cluster) -> list[Finding]:
             "; ".join(f"{sum(each)} {name} on {len(each)} nodes" for name, each in sorted(offered.items())),
         )
     ]
-
-
-def _time(text: object) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
-
-
-def worst(findings: Sequence[Finding]) -> Level:
-    levels: list[Any] = [Level.OK, Level.WARN, Level.FAIL]
-    return max((finding.level for finding in findings), key=levels.index, default=Level.OK)

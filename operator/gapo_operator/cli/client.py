@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ SILENCE_SECONDS = 60.0
 """A watch is asked for this long and then anew: a connection that died unnoticed is left in good time."""
 INTERRUPTED = 130
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 UNKNOWN_FIELD = "field not declared in schema"
 """Words of an apply whose field the definition lacks; they come with 500, as if the server were to blame."""
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
@@ -142,7 +144,7 @@ class Cluster:
         }
         async with aclosing(self.lines(path, asked, silence=SILENCE_SECONDS + REQUEST_SECONDS)) as lines:
             async for line in lines:
-                event = json.loads(line)
+                event = _parsed(line)
                 yield str(event.get("type")), event.get("object") or {}
 
     async def _open(
@@ -186,14 +188,28 @@ class Cluster:
         if said:
             self.time = parsedate_to_datetime(said)
         try:
-            answer = json.loads(data or b"{}")
+            answer = _parsed(data or b"{}")
         except ValueError:
             answer = {}
-        if not isinstance(answer, dict):
-            answer = {}
         if response.status >= 400:
-            raise refusal(response.status, answer, path, data.decode(errors="replace").strip())
+            raise refusal(response.status, answer, path, _plain(data.decode(errors="replace").strip()))
         return answer
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """An object; {} for any other value. Pods write into messages: what would steer a terminal is taken out."""
+    value = _plain(json.loads(data))
+    return value if isinstance(value, dict) else {}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return CONTROL.sub("", value)
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return value
 
 
 def refusal(status: int, answer: Body, path: str, text: str) -> GapoError:

@@ -15,8 +15,9 @@ from gapo.cli.options import Context, Endpoint, Format, Kubeconfig, Namespace, O
 from gapo.errors import ClusterError, GapoError
 from gapo_operator.cli import checks
 from gapo_operator.cli.admission import admission
-from gapo_operator.cli.checks import Finding, Level, fail, worst
 from gapo_operator.cli.client import connect, run_async
+from gapo_operator.cli.findings import Finding, Level, fail, worst
+from gapo_operator.cli.operators import operators
 from gapo_operator.cli.stores import in_namespace, probes
 from gapo_operator.config import OperatorConfig, load_config
 
@@ -74,7 +75,7 @@ async def _checked(
             found += await checks.api_server(cluster)
             found += await checks.definition(cluster)
             found += await checks.rights(cluster)
-            found += await checks.operators(cluster, operator_namespace)
+            found += await operators(cluster, operator_namespace)
             found += await checks.namespace(cluster)
             found += await checks.gpus(cluster)
             if config is not None:

@@ -82,12 +82,13 @@ async def _logs(name: str, choice: Choice, where: Where, follow: bool, query: Bo
         run = await cluster.get(runs_path(cluster.namespace, name))
         run_id = (run.get("status") or {}).get("runID")
         sources = _sources(cluster.namespace, name, choice.selector(name, run_id))
-        tasks = Tasks(cluster, name, choice, query, follow)
         try:
-            await follow_all(cluster, sources, tasks.look)
-            await tasks.end()
-        finally:
-            tasks.stop()
+            async with (
+                asyncio.TaskGroup() as streams
+            ):  # ends with the last of them, or at the first that fails
+                await follow_all(cluster, sources, Tasks(cluster, name, choice, query, follow, streams).look)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
 
 def _sources(namespace: str, name: str, selector: str) -> dict[str, Source]:
@@ -167,7 +168,9 @@ class Tasks:
     choice: Choice
     query: Body
     follow: bool
-    streams: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    streams: asyncio.TaskGroup
+    started: set[str] = field(default_factory=set)
+    """Names of pods."""
     told: set[str] = field(default_factory=set)
     last: str = ""
     begun: tuple[str, int, int] | None = None
@@ -175,7 +178,7 @@ class Tasks:
     async def look(self, known: Mapping[str, Sequence[Body]]) -> bool:
         """With every change; True when all that was asked for is being printed and nothing will follow."""
         if not known["runs"]:
-            raise RetryableError(f"GapoRun {self.cluster.namespace}/{self.name} was deleted")
+            raise ClusterError(f"GapoRun {self.cluster.namespace}/{self.name} was deleted")
         run, pods = known["runs"][0], sorted(known["pods"], key=created)
         held = waiting(run, known["jobs"], pods, known["events"])
         if not self.follow:
@@ -216,8 +219,9 @@ class Tasks:
 
     def _start(self, pod: Body) -> None:
         name = str(pod["metadata"]["name"])
-        if name not in self.streams:
-            self.streams[name] = asyncio.create_task(self._print(name, title(pod)))
+        if name not in self.started:
+            self.started.add(name)
+            self.streams.create_task(self._print(name, title(pod)))
 
     def _nothing_follows(self, run: Body, pods: Sequence[Body]) -> bool:
         if over(sight(run, ())):
@@ -245,9 +249,10 @@ class Tasks:
                     sys.stdout.buffer.write(line)
                     sys.stdout.buffer.flush()
         except RefusedError as error:
-            if error.status != 404 or not self.follow:
+            if error.status == 403 or not self.follow:
                 raise
-            self._say(f"{heading}: pod {pod} is gone with its log")
+            gone = f"pod {pod} is gone with its log"
+            self._say(f"{heading}: {gone if error.status == 404 else error}")
         except GapoError as error:
             if not self.follow:
                 raise
@@ -257,11 +262,3 @@ class Tasks:
         if message not in self.told:
             self.told.add(message)
             typer.echo(message, err=True)
-
-    async def end(self) -> None:
-        """Waits for what is being printed."""
-        await asyncio.gather(*self.streams.values())
-
-    def stop(self) -> None:
-        for stream in self.streams.values():
-            stream.cancel()

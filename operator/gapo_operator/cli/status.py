@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 
 from gapo.cli.options import Context, Format, Kubeconfig, Namespace, Output, Where
-from gapo.errors import RetryableError
+from gapo.errors import ClusterError, RetryableError
 from gapo_operator.cli.client import Body, Cluster, connect, core_path, run_async, runs_path
 from gapo_operator.cli.follow import Source, follow_all, read
 from gapo_operator.cli.show import Sight, as_json, failure, news, over, page, sight
@@ -63,14 +63,14 @@ async def _watched(name: str, where: Where, output: Output) -> None:
 async def until_over(cluster: Cluster, name: str, output: Output, timeout: float | None = None) -> Sight:
     """Shows a run as it changes, until it is over; returns how it stands then.
 
-    Raises RetryableError after `timeout` seconds, and where the run is deleted meanwhile.
+    Raises RetryableError after `timeout` seconds, ClusterError where the run is deleted meanwhile.
     """
     seen: list[Sight] = []
     await cluster.get(runs_path(cluster.namespace, name))  # says at once that there is none
 
     async def look(known: Mapping[str, Sequence[Body]]) -> bool:
         if not known["runs"]:
-            raise RetryableError(f"GapoRun {cluster.namespace}/{name} was deleted")
+            raise ClusterError(f"GapoRun {cluster.namespace}/{name} was deleted")
         seen.append(sight(known["runs"][0], known["events"]))
         show(seen[-1])
         del seen[:-1]

@@ -10,8 +10,8 @@ from gapo.local.place import parse_locations
 from gapo.store.location import Location
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
-from gapo_operator.cli.checks import Finding, fail, ok, warn
 from gapo_operator.cli.client import Cluster, RefusedError, core_path
+from gapo_operator.cli.findings import Finding, fail, ok, warn
 from gapo_operator.config import OperatorConfig
 
 NAMES_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"

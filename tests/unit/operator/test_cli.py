@@ -13,8 +13,8 @@ from rich.console import Console
 
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
-from gapo_operator.cli import checks, show
-from gapo_operator.cli.client import RefusedError, refusal, runs_path
+from gapo_operator.cli import checks, operators, show
+from gapo_operator.cli.client import RefusedError, _parsed, refusal, runs_path
 from gapo_operator.cli.logs import Choice, created, has_log, waiting
 from gapo_operator.cli.submit import explained
 
@@ -150,6 +150,12 @@ def test_a_refusal_says_what_to_do(
     assert words in str(error)
 
 
+def test_what_a_pod_writes_into_a_message_does_not_steer_the_terminal() -> None:
+    said = b'{"status": {"conditions": [{"message": "a\\u001b[2Jb\\u0007\\r\\nc\\u009bd\\te"}]}}'
+    assert _parsed(said) == {"status": {"conditions": [{"message": "a[2Jb\ncd\te"}]}}
+    assert _parsed(b"[1]") == {}
+
+
 def test_a_rule_that_is_broken_is_told_without_the_servers_wrapping() -> None:
     causes = [
         {"field": "spec.stages", "message": 'Invalid value: "object": max can only be raised'},
@@ -249,7 +255,7 @@ def lease(renewed: str, holder: str = "gapo-1") -> dict[str, Any]:
     ],
 )
 def test_an_operator_leads_while_its_lease_is_fresh_by_the_servers_clock(leases: Any, level: str) -> None:
-    (finding,) = checks._leading(leases, datetime(2026, 1, 1, 12, 0, 5, tzinfo=UTC))
+    (finding,) = operators._leading(leases, datetime(2026, 1, 1, 12, 0, 5, tzinfo=UTC))
     assert finding.level == level
 
 
@@ -272,12 +278,12 @@ def deployment(*arguments: str, ready: int = 1) -> dict[str, Any]:
     ],
 )
 def test_the_namespaces_that_an_operator_watches_are_its_arguments(arguments: list[str], level: str) -> None:
-    (finding,) = checks._watching([deployment(*arguments)], "red")
+    (finding,) = operators._watching([deployment(*arguments)], "red")
     assert finding.level == level
 
 
 def test_an_operator_whose_pods_are_not_ready_is_a_warning() -> None:
-    findings = list(checks._watching([deployment(ready=0)], "red"))
+    findings = list(operators._watching([deployment(ready=0)], "red"))
     assert [(one.level, one.check) for one in findings] == [("warn", "operator"), ("ok", "watched")]
 
 
