@@ -19,6 +19,8 @@ from gapo_operator.cli.logs import Choice, created, has_log, waiting
 from gapo_operator.cli.submit import explained
 
 RUNS = runs_path("red", "smoke")
+JOB = {"apiVersion": "batch/v1", "kind": "Job"}
+GAPO_RUN = {"apiVersion": "gapo.dev/v1alpha1", "kind": "GapoRun"}
 
 
 def condition(kind: str, status: str, reason: str = "Because", message: str = "so it is") -> dict[str, Any]:
@@ -181,7 +183,7 @@ def pod(name: str, stage: int, kind: str, at: str, state: dict[str, Any], **stat
             "uid": name,
             "creationTimestamp": at,
             "labels": {f"gapo.dev/{label}": value for label, value in labels.items()},
-            "ownerReferences": [{"controller": True, "uid": f"job of {name}"}],
+            "ownerReferences": [{"controller": True, "uid": f"job of {name}", **JOB}],
         },
         "status": {
             "phase": "Pending",
@@ -193,7 +195,7 @@ def pod(name: str, stage: int, kind: str, at: str, state: dict[str, Any], **stat
 
 def job_of(body: dict[str, Any], **spec: Any) -> dict[str, Any]:
     labels = body["metadata"]["labels"]
-    owner = [{"controller": True, "uid": "u"}]
+    owner = [{"controller": True, "uid": "u", **GAPO_RUN}]
     name = body["metadata"]["name"]
     return {
         "metadata": {
