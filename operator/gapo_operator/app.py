@@ -157,6 +157,7 @@ class Operator:
             after = await reconciler.reconcile(key)
             self.health.unreachable = None
         except NotLeaderError:
+            self.queue.add(key, RETRY_SECONDS)  # should the Lease be renewed after all
             return
         except KubeError as error:
             log.warning("%s: %s", key, error)

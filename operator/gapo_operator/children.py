@@ -6,6 +6,7 @@ Everything here is untrusted input from an API: absent and unknown fields are no
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,7 @@ from typing import Any
 
 from gapo.policies.attempts import Exit
 from gapo.seen import AttemptKey
+from gapo.store.layout import check_key
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.render.names import PREFIX
 
@@ -64,8 +66,11 @@ class Child:
     attempt: AttemptKey
     job: str
     state: ChildState
+    uid: str | None = None
+    """Its Job's, where that is there and belongs to the GapoRun."""
     created_at: datetime | None = None
     started_at: datetime | None = None
+    """None until its pod has found a node."""
     ended_at: datetime | None = None
     exit: Exit | None = None
     """Where it failed: the code and what stands behind it."""
@@ -95,26 +100,44 @@ def children_of(
     """
     of_job: dict[str, list[Body]] = {}
     for pod in pods:
-        if _label(pod, "run-id") == run_id:
-            of_job.setdefault(_controller(pod), []).append(pod)
+        if _label(pod, "run-id") == run_id and _controller(pod, "Job"):
+            of_job.setdefault(_controller(pod, "Job"), []).append(pod)
     found: dict[AttemptKey, Child] = {}
     for job in jobs:
         attempt = _attempt(job)
         if attempt is None or _label(job, "run-id") != run_id:
             continue
         own = of_job.pop(str(_meta(job).get("uid", "")), [])
-        if _controller(job) == uid:
+        if _controller(job, "GapoRun") == uid:
             found[attempt] = _child(attempt, job, own, warnings, lost)
         else:
-            found.setdefault(attempt, Child(attempt, str(_meta(job).get("name", "")), ChildState.STOPPING))
+            found.setdefault(attempt, _foreign(attempt, job))
     for left in of_job.values():
         for pod in left:
             attempt = _attempt(pod)
             gone = _terminal(pod) or _meta(pod).get("name") in lost
             if attempt is not None and attempt not in found and not gone:
                 name = str((_meta(pod).get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
-                found[attempt] = Child(attempt, name, ChildState.STOPPING)
+                started = _since(pod, "PodScheduled")
+                found[attempt] = Child(attempt, name, ChildState.STOPPING, started_at=started)
     return found
+
+
+def is_unfinished_job_of(uid: str, job: Body) -> bool:
+    """A Job of the GapoRun with this uid that is neither over nor on its way out."""
+    conditions = (job.get("status") or {}).get("conditions") or []
+    over = any(c.get("type") in ("Complete", "Failed") and c.get("status") == "True" for c in conditions)
+    return _controller(job, "GapoRun") == uid and not over and not _meta(job).get("deletionTimestamp")
+
+
+def _foreign(attempt: AttemptKey, job: Body) -> Child:
+    """A Job of ours by its labels that this GapoRun does not own: an earlier one's that is on its way out, or an
+    orphan that somebody has to delete."""
+    name = str(_meta(job).get("name", ""))
+    if _meta(job).get("deletionTimestamp"):
+        return Child(attempt, name, ChildState.STOPPING)
+    text = f"a Job of that name is there and belongs to no GapoRun that is: kubectl delete job {name}"
+    return Child(attempt, name, ChildState.STOPPING, problem=Problem("JobNotOurs", text))
 
 
 def _child(
@@ -123,15 +146,20 @@ def _child(
     name = str(_meta(job).get("name", ""))
     status = job.get("status") or {}
     created = _time(_meta(job).get("creationTimestamp"))
-    started = _time(status.get("startTime")) or created
+    started = _time(status.get("startTime"))
+    uid = str(_meta(job).get("uid", ""))
     newest = max(pods, key=lambda pod: str(_meta(pod).get("creationTimestamp", "")), default=None)
     scheduled = _since(newest, "PodScheduled")
-    if started is not None and scheduled is not None:
-        started = max(started, scheduled)  # time in which a pod waits for room is not time in which it runs
+    if started is not None:
+        # Time in which a pod waits for room is not time in which it runs.
+        over = {c.get("type") for c in status.get("conditions") or [] if c.get("status") == "True"}
+        started = (
+            max(started, scheduled) if scheduled else (started if over & {"Complete", "Failed"} else None)
+        )
     conditions = {c.get("type"): c for c in status.get("conditions") or [] if c.get("status") == "True"}
 
     def child(state: ChildState, **more: Any) -> Child:
-        return Child(attempt, name, state, created, started, **more)
+        return Child(attempt, name, state, uid, created, started, **more)
 
     if "Complete" in conditions:
         ended = _time(status.get("completionTime")) or _time(conditions["Complete"].get("lastTransitionTime"))
@@ -164,11 +192,11 @@ def _child(
     return child(ChildState.PENDING, problem=_pending(newest))
 
 
-def _failure(pod: Body | None, condition: Body) -> tuple[Exit, Mapping[str, Any], str]:
-    """Exit, termination message, and words for people, of a failed Job's newest pod."""
-    if pod is None:
-        why = str(condition.get("message") or "its pod is gone")
-        return Exit(code=PREEMPTED_CODE), {}, why[:MESSAGE_LIMIT]
+def _failure(pod: Body | None, condition: Body) -> tuple[Exit | None, Mapping[str, Any], str]:
+    """Exit, termination message, and words for people, of a failed Job's newest pod; no exit while the pod does not
+    say, for what is told of pods may come later than what is told of Jobs."""
+    if pod is None or not _terminal(pod):
+        return None, {}, str(condition.get("message") or "its pod is gone")[:MESSAGE_LIMIT]
     status = pod.get("status") or {}
     disrupted = next(
         (
@@ -247,7 +275,14 @@ def _said(message: object) -> Mapping[str, Any]:
         return {}
     if not isinstance(said, dict):
         return {}
-    return {k: v for k, v in said.items() if k in ("reason", "message", "badInput") and isinstance(v, str)}
+    found = {k: said[k] for k in ("reason", "message", "badInput") if isinstance(said.get(k), str)}
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{0,63}", found.get("reason", "")):
+        found.pop("reason", None)
+    try:
+        check_key(found.get("badInput", ""))
+    except ValueError:
+        found.pop("badInput", None)
+    return found
 
 
 def _attempt(body: Body) -> AttemptKey | None:
@@ -267,9 +302,10 @@ def _terminal(pod: Body) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
-def _controller(body: Body) -> str:
+def _controller(body: Body, kind: str) -> str:
+    """UID of the controller, where that is of this kind."""
     for reference in _meta(body).get("ownerReferences") or []:
-        if reference.get("controller"):
+        if reference.get("controller") and reference.get("kind") == kind:
             return str(reference.get("uid", ""))
     return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,10 +47,18 @@ class Kube:
         path = f"/apis/batch/v1/namespaces/{job['metadata']['namespace']}/jobs"
         return await self._create(path, job)
 
-    async def delete_job(self, namespace: str, name: str) -> None:
-        """With its pods, which are told to stop. No error where it is gone."""
+    async def delete_job(self, namespace: str, name: str, uid: str | None) -> None:
+        """With its pods, which are told to stop; only the one with that uid, where one is given. No error where it is
+        gone."""
         path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}"
-        await self._send("DELETE", path, {"propagationPolicy": "Background"}, missing_ok=True)
+        body: dict[str, Any] = {"propagationPolicy": "Background"}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        try:
+            await self._send("DELETE", path, body, missing_ok=True)
+        except KubeError as error:
+            if error.status != 409:  # another one of that name by now
+                raise
 
     async def delete_run(self, key: RunKey, uid: str) -> None:
         """That very GapoRun, not one of the same name that was made meanwhile. Its Jobs go with it."""
@@ -58,12 +66,21 @@ class Kube:
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         await self._send("DELETE", path, body, missing_ok=True)
 
-    async def patch_status(self, key: RunKey, patch: Mapping[str, Any]) -> Body | None:
-        """The object as the server has it afterwards; None where it is gone."""
+    async def write_status(self, key: RunKey, uid: str, status: Mapping[str, Any]) -> Body | None:
+        """The object as the server has it afterwards; None where it is gone, or another one has its name."""
         path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}/status"
-        return await self._send(
-            "PATCH", path, {"status": patch}, content="application/merge-patch+json", missing_ok=True
-        )
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        try:
+            return await self._send(
+                "PATCH", path, patch, content="application/json-patch+json", missing_ok=True
+            )
+        except KubeError as error:
+            if error.status == 422 and "test" in str(error):
+                return None
+            raise
 
     async def tell(self, run: Body, kind: str, reason: str, message: str, about: str) -> None:
         """A Kubernetes event, once: the same `about` gives the same name, whoever tells it again."""
@@ -122,7 +139,7 @@ class Kube:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
         *,
         query: Mapping[str, str] | None = None,
         content: str = "application/json",

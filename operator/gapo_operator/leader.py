@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aiohttp import ClientError
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection import electionconfig, leaderelection
@@ -59,7 +60,11 @@ class _BoundedLease(LeaseLock):
         self._leadership = leadership
 
     async def get(self, name: str, namespace: str) -> Any:
-        return await asyncio.wait_for(super().get(name, namespace), RENEW_DEADLINE / 2)
+        try:
+            return await asyncio.wait_for(super().get(name, namespace), RENEW_DEADLINE / 2)
+        except (TimeoutError, OSError, ClientError) as error:
+            # An error of the API in the library's eyes: it tries again until the Lease's deadline.
+            return False, ApiException(status=0, reason=f"no answer: {error}")
 
     async def create(self, name: str, namespace: str, election_record: Any) -> bool:
         return await self._tried(self._create(name, namespace, election_record))
@@ -81,7 +86,10 @@ class _BoundedLease(LeaseLock):
 
     async def _tried(self, attempt: Any) -> bool:
         asked_at = time.monotonic()
-        done: bool = await asyncio.wait_for(attempt, RENEW_DEADLINE / 2)
+        try:
+            done: bool = await asyncio.wait_for(attempt, RENEW_DEADLINE / 2)
+        except (TimeoutError, OSError, ClientError):
+            return False
         if done:
             self._leadership.renewed(asked_at, DURATION)
         return done
@@ -139,5 +147,5 @@ async def release(
             if lease.spec is not None and lease.spec.holder_identity == identity:
                 lease.spec.holder_identity = None
                 await leases.replace_namespaced_lease(name, namespace, lease)
-    except (ApiException, OSError) as error:
+    except (ApiException, OSError, ClientError) as error:
         log.warning("the Lease %s/%s could not be given back: %s", namespace, name, error)

@@ -30,18 +30,12 @@ def rest(times: int) -> float:
     return min(LONGEST_REST_SECONDS, REST_SECONDS * 2.0 ** (min(times, 20) - 1))
 
 
-def active_seconds(seen: Seen, children: Iterable[Child], now: datetime) -> float:
-    """Seconds during which at least one task of the run ran, attempts that still run included."""
+def active_seconds(seen: Seen, running_since: Iterable[datetime], now: datetime) -> float:
+    """Seconds during which at least one task of the run ran; `running_since` are the starts of attempts whose end is
+    not recorded."""
     spans = [a.ended for attempts in seen.attempts.values() for a in attempts if a.ended is not None]
     spans += [
-        Ended(
-            attempt=0,
-            cause=Cause.STOPPED,
-            charged=False,
-            started_at=c.started_at,
-            ended_at=max(now, c.started_at),
-        )
-        for c in children
-        if c.state is ChildState.RUNNING and c.started_at is not None
+        Ended(attempt=0, cause=Cause.STOPPED, charged=False, started_at=start, ended_at=max(now, start))
+        for start in running_since
     ]
     return spent([], spans).wall_clock

@@ -16,14 +16,14 @@ from gapo.errors import FencedError, GapoError, StoreError, UnsafeLocationError
 from gapo.planner import State
 from gapo.seen import AttemptKey
 from gapo.store import layout
-from gapo_operator.children import Child, Problem, children_of
+from gapo_operator.children import Child, ChildState, Problem, children_of, is_unfinished_job_of
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.kube import Kube, KubeError
 from gapo_operator.leader import Leadership
 from gapo_operator.render.job import job
-from gapo_operator.render.names import Owner, job_name
+from gapo_operator.render.names import Owner, attempt_name, job_name
 from gapo_operator.render.patch import check_pods
-from gapo_operator.status import Findings, merge_patch, status_of
+from gapo_operator.status import Findings, status_of
 from gapo_operator.storage_pass import Outcome, RunStorage
 from gapo_operator.stores import PausedError, Stores
 from gapo_operator.story import story_of
@@ -35,6 +35,7 @@ POLL_SECONDS = 10.0
 """How often a run whose tasks run is looked at although nothing was heard."""
 RETRY_SECONDS = 5.0
 """After a request that the cluster refused or did not answer."""
+LONGEST_RETRY_SECONDS = 60.0
 GIVE_WAY_SECONDS = 2.0
 """Until a Job of an earlier GapoRun of the same name is looked for again."""
 MANAGED_BY = "gapo.dev/operator"
@@ -47,6 +48,8 @@ class _Known:
     uid: str
     storage: RunStorage
     generation: int = -1
+    failures: int = 0
+    """Passes in a row that storage failed."""
     loaded: LoadedRun | GapoError | None = None
     state: State | None = None
 
@@ -79,12 +82,22 @@ class Reconciler:
         if _managed_by(run) not in (None, MANAGED_BY):
             return None
         known = self._remember(key, run)
+        if (run.get("spec") or {}).get("suspend") is True:
+            # Before anything that may fail: a suspended run holds no device, whatever else is wrong.
+            await self._delete_jobs(key, known.uid)
         found = Findings(generation=int(run["metadata"].get("generation") or 0))
         if isinstance(known.loaded, GapoError):
             await self._say(key, run, replace(found, refused=_problem(known.loaded)))
             return None
         assert known.loaded is not None  # noqa: S101  (_remember sets it)
         return await self._go_on(key, run, known, known.loaded, found)
+
+    async def _delete_jobs(self, key: RunKey, uid: str) -> None:
+        for body in self.view.jobs(key):
+            if is_unfinished_job_of(uid, body):
+                self.leadership.check()
+                metadata = body["metadata"]
+                await self.kube.delete_job(key.namespace, metadata["name"], metadata["uid"])
 
     def forget(self, key: RunKey) -> None:
         """What is known of a run is read anew at its next pass."""
@@ -136,12 +149,16 @@ class Reconciler:
             await self._say(key, run, replace(found, refused=_problem(error)))
             return None
         except StoreError as error:
-            self.forget(key)  # what was read may be half of what there is
+            known.failures += 1
             await self._say(key, run, replace(found, storage=_problem(error)))
-            return RETRY_SECONDS * random.uniform(0.8, 1.2)
+            wait = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(known.failures - 1, 10))
+            return wait * random.uniform(0.8, 1.2)
         except GapoError as error:
             await self._say(key, run, replace(found, refused=_problem(error)))
             return None
+        known.failures = 0
+        if not self._is_still(key, known.uid):
+            return 0.0  # it was deleted meanwhile, or another one has its name
         found = replace(found, status=outcome.plan.status, seen=outcome.seen)
         known.state = outcome.plan.status.state
         try:
@@ -200,8 +217,12 @@ class Reconciler:
         config = _with_image(self.config, outcome.record.default_image)
         for attempt in outcome.stop:
             self.leadership.check()
+            child = children.get(attempt)
+            if child is not None and child.state is ChildState.STOPPING:
+                continue  # on its way out, or not ours to delete
+            name = attempt_name(owner, attempt.task, attempt.attempt)
             try:
-                await self.kube.delete_job(key.namespace, children[attempt].job)
+                await self.kube.delete_job(key.namespace, name, child.uid if child else None)
             except KubeError as error:
                 trouble, again = _refused(error), RETRY_SECONDS
         for task in outcome.create:
@@ -220,11 +241,10 @@ class Reconciler:
         """Writes the status where it differs; the run as it is then, None where it is gone."""
         before = run.get("status")
         after = status_of(found, before, self.clock())
-        patch = merge_patch(before, after)
-        if not patch:
+        if before == after or not self._is_still(key, run["metadata"]["uid"]):
             return run
         self.leadership.check()
-        stored = await self.kube.patch_status(key, patch)
+        stored = await self.kube.write_status(key, run["metadata"]["uid"], after)
         if stored is None:
             return None
         self.view.observe("runs", stored, deleted=False)
@@ -238,6 +258,10 @@ class Reconciler:
                 "%s: the CRD in this cluster drops status.%s; apply the CRD of this release", key, lacking
             )
         return stored
+
+    def _is_still(self, key: RunKey, uid: str) -> bool:
+        run = self.view.run(key)
+        return run is not None and run["metadata"]["uid"] == uid
 
     def _next(self, outcome: Outcome, again: float | None) -> float | None:
         waits = [wait for wait in (again, outcome.again_after) if wait is not None]

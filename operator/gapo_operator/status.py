@@ -62,13 +62,6 @@ def status_of(found: Findings, before: Mapping[str, Any] | None, now: datetime) 
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def merge_patch(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON merge patch (RFC 7386) from one status to the other; empty where they are equal."""
-    before = before or {}
-    changed = {key: value for key, value in after.items() if before.get(key) != value}
-    return changed | {key: None for key in before if key not in after}
-
-
 def _figures(found: Findings, spec: GapoRunSpec, status: Status) -> dict[str, Any]:
     seen = found.seen
     stages = sorted({key.stage for key in seen.committed} | set(seen.decisions))

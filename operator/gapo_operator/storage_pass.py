@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,7 +23,7 @@ from gapo.store.claims import adopt_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
-from gapo_operator.children import Child, ChildState
+from gapo_operator.children import PREEMPTED_CODE, Child, ChildState
 from gapo_operator.limits import active_seconds, rest, without_room
 from gapo_operator.render.threads import with_threads
 
@@ -31,6 +32,12 @@ SLOTS = 8
 CAPACITY_TIMEOUT, DEADLINE_EXCEEDED = "CapacityTimeout", "DeadlineExceeded"
 NO_COMMIT_SECONDS = 60.0
 """How long after a Job's success its manifest may be looked for."""
+UNCLEAR_SECONDS = 15.0
+"""How long after a Job's failure its pod's last words may come: Jobs and pods are told of by two watches."""
+STOP_SECONDS = 2.0
+"""After the deletion of a Job was asked for, until nothing seen of it means that it is gone."""
+LINGER_SECONDS = 60.0
+"""How long a process may live on after its commit."""
 
 Clock = Callable[[], datetime]
 
@@ -54,6 +61,22 @@ class Outcome:
     again_after: float | None = None
     """Seconds after which something is to be looked at that no event tells of."""
 
+    def look_again(self, after: float) -> None:
+        self.again_after = after if self.again_after is None else min(after, self.again_after)
+
+
+@dataclass
+class _Memory:
+    """What was seen of an attempt; after a restart of the operator it is seen anew, or not missed."""
+
+    started_at: datetime | None = None
+    has_job: bool = False
+    told_to_go: bool = False
+    """Its Job's deletion was asked for."""
+    doubtful_since: float | None = None
+    """Since when its Job is over and what became of it is not clear."""
+    committed_since: float | None = None
+
 
 class RunStorage:
     """A run's storage between passes. Everything in it can be read again; losing it costs a few requests."""
@@ -62,7 +85,7 @@ class RunStorage:
         self.uid, self._clock, self._monotonic = uid, clock, monotonic
         self._driver: Driver | None = None
         self._record: RunRecord | None = None
-        self._no_manifest_since: dict[AttemptKey, float] = {}
+        self._memories: defaultdict[AttemptKey, _Memory] = defaultdict(_Memory)
         self._adopted = False
         self._without_room, self._resting_until = 0, 0.0
 
@@ -82,6 +105,7 @@ class RunStorage:
         driver, record = self._begun(objects, loaded, image)
         driver.facts = RunFacts(loaded.run_id, effective_spec(record, loaded.spec))
         self._poll(driver)
+        self._notice(driver, children)
         ended: list[tuple[AttemptKey, Ended]] = []
         decisions: list[Decision] = []
         while True:
@@ -98,11 +122,22 @@ class RunStorage:
         outcome.adopted, self._adopted = self._adopted, False
         self._carry_out(driver, made, children, outcome)
         outcome.seen = driver.observer.seen(self._unended(driver))
-        if self._no_manifest_since:
-            outcome.again_after = NO_COMMIT_SECONDS / 10
         if made.status.reason == CAPACITY_TIMEOUT:
-            outcome.again_after = max(1.0, self._resting_until - self._monotonic())
+            outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
         return outcome
+
+    def _notice(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
+        unended = set(self._unended(driver))
+        for attempt in list(self._memories):
+            if attempt not in unended:
+                del self._memories[attempt]
+        for attempt in unended:
+            child, memory = children.get(attempt), self._memories[attempt]
+            if child is not None:
+                memory.has_job = memory.has_job or child.uid is not None
+                memory.started_at = child.started_at or memory.started_at
+            if attempt.task in driver.observer.seen().committed and memory.committed_since is None:
+                memory.committed_since = self._monotonic()
 
     def _plan(
         self, driver: Driver, children: Mapping[AttemptKey, Child], waited: Mapping[str, float]
@@ -126,7 +161,8 @@ class RunStorage:
     ) -> Status | None:
         scheduling, now = driver.facts.spec.scheduling, self._monotonic()
         limit = scheduling.active_deadline_seconds
-        used = active_seconds(driver.observer.seen(), children.values(), self._clock())
+        starts = [m.started_at for m in self._memories.values() if m.started_at is not None]
+        used = active_seconds(driver.observer.seen(), starts, self._clock())
         if limit is not None and used > limit:
             message = (
                 f"tasks ran {used:.0f} s of {limit} allowed; raise scheduling.activeDeadlineSeconds to go on"
@@ -178,25 +214,32 @@ class RunStorage:
     ) -> list[tuple[AttemptKey, Ended]]:
         recorded = []
         for attempt in self._unended(driver):
-            child = children.get(attempt)
+            child, memory = children.get(attempt), self._memories[attempt]
+            committed = attempt.task in driver.observer.seen().committed
+            end = None
             if child is not None and child.over:
                 end = self._record_end(driver, attempt, child)
-                if end is not None:
-                    recorded.append((attempt, end))
-            elif child is None and attempt.task in driver.observer.seen().committed:
-                recorded.append((attempt, self._record_gone(driver, attempt, Exit(committed=True))))
+            elif child is None and committed:
+                end = self._record_gone(driver, attempt, Exit(committed=True))
+            elif child is None and memory.has_job and not memory.told_to_go:
+                # Somebody else deleted its Job: that took its pod away.
+                end = self._record_gone(driver, attempt, Exit(code=PREEMPTED_CODE), "its Job was deleted")
+            if end is not None:
+                recorded.append((attempt, end))
         return recorded
 
     def _record_end(self, driver: Driver, attempt: AttemptKey, child: Child) -> Ended | None:
-        """None while a Job that succeeded may still show its manifest."""
-        task = driver.handed_over(attempt)
+        """None while a manifest, or the pod that says what happened, may still show."""
+        task, memory = driver.handed_over(attempt), self._memories[attempt]
         committed = driver.committed(task)
-        if child.state is ChildState.SUCCEEDED and not committed:
-            since = self._no_manifest_since.setdefault(attempt, self._monotonic())
-            if self._monotonic() - since < NO_COMMIT_SECONDS:
+        if not committed and child.exit is None:
+            patience = NO_COMMIT_SECONDS if child.state is ChildState.SUCCEEDED else UNCLEAR_SECONDS
+            if memory.doubtful_since is None:
+                memory.doubtful_since = self._monotonic()
+            if self._monotonic() - memory.doubtful_since < patience:
                 return None
-        self._no_manifest_since.pop(attempt, None)
-        seen = child.exit or Exit(code=0)
+        unclear = Exit(code=0 if child.state is ChildState.SUCCEEDED else PREEMPTED_CODE)
+        seen = child.exit or unclear
         exit_ = Exit(seen.code, seen.reason, oom_killed=seen.oom_killed, committed=committed)
         now = self._clock()
         end = End(
@@ -210,28 +253,60 @@ class RunStorage:
         )
         return driver.record_end(task, end)
 
-    def _record_gone(self, driver: Driver, attempt: AttemptKey, exit_: Exit) -> Ended:
-        """An attempt of which the cluster shows nothing any more."""
-        now = self._clock()
-        return driver.record_end(driver.handed_over(attempt), End(exit_, started_at=now, ended_at=now))
+    def _record_gone(
+        self, driver: Driver, attempt: AttemptKey, exit_: Exit, message: str | None = None
+    ) -> Ended:
+        """An attempt of which the cluster shows nothing any more: it ran from when that was seen until now."""
+        task, now, started = driver.handed_over(attempt), self._clock(), self._memories[attempt].started_at
+        end = End(
+            exit_,
+            started_at=started or now,
+            ended_at=now,
+            message=message,
+            resume_before=self._resume_before(driver, attempt),
+            gpus=gpus_of(task, driver) if started is not None else 0,
+        )
+        return driver.record_end(task, end)
 
     def _carry_out(
         self, driver: Driver, made: Plan, children: Mapping[AttemptKey, Child], outcome: Outcome
     ) -> None:
-        stopped = set(made.stop)
-        for attempt in self._unended(driver):
-            child = children.get(attempt)
-            if attempt in stopped and child is None:
-                end = self._record_gone(driver, attempt, Exit(stopped=True))
-                outcome.ended.append((attempt, end))
+        stopped, unended = set(made.stop), self._unended(driver)
+        for attempt in unended:
+            child, memory = children.get(attempt), self._memories[attempt]
+            committed = attempt.task in driver.observer.seen().committed
+            if attempt in stopped and child is None and memory.told_to_go:
+                outcome.ended.append((attempt, self._record_gone(driver, attempt, Exit(stopped=True))))
             elif attempt in stopped:
+                # Also where no Job is seen: one may be there that the watch has not told of yet.
+                memory.told_to_go = True
                 outcome.stop.append(attempt)
-            elif child is None and attempt.task not in driver.observer.seen().committed:
+                outcome.look_again(STOP_SECONDS)
+            elif committed and child is not None and not child.over:
+                if self._lingers(memory, made.status):
+                    outcome.stop.append(attempt)
+                outcome.look_again(LINGER_SECONDS / 2)
+            elif child is None and not committed:
+                memory.told_to_go = False
                 outcome.create.append(driver.handed_over(attempt))
+            elif child is not None and child.over:
+                outcome.look_again(UNCLEAR_SECONDS / 2)
+        for attempt, child in children.items():
+            if attempt not in unended and not child.over:
+                outcome.stop.append(
+                    attempt
+                )  # its end is recorded: whatever still runs there runs for nothing
         for task in made.start:
             threaded = with_threads(task, driver.facts.spec)
             if driver.hand_over(threaded):
                 outcome.create.append(threaded)
+
+    def _lingers(self, memory: _Memory, status: Status) -> bool:
+        """A process that has committed and does not end keeps its devices: it had its time."""
+        if status.state is State.SUSPENDED:
+            return True
+        since = memory.committed_since
+        return since is not None and self._monotonic() - since > LINGER_SECONDS
 
     def _resume_before(self, driver: Driver, attempt: AttemptKey) -> int | None:
         """The newest resume point of earlier attempts: what this one could start from."""

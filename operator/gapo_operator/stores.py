@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from obstore.store import ObjectStore
 
-from gapo.errors import SpecError, StoreError
+from gapo.errors import SpecError, StoreError, StoreRefusedError
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
@@ -71,23 +71,33 @@ class Stores:
         location ignores conditional creates (looked at before its first use).
         """
         opened = self._open(location)
-        if (left := opened.paused_until - self._clock()) > 0:
-            raise PausedError(opened.last_error, left)
+        self._check(opened)
         loop = asyncio.get_running_loop()
         try:
             async with opened.lock:
+                self._check(opened)  # others waited here for a probe that failed
                 if not opened.probed:
                     root = Objects(opened.store, where=location.name)
                     await loop.run_in_executor(opened.pool, probe_location, root.under(f"{prefix}/.gapo"))
                     opened.probed = True
-            result = await loop.run_in_executor(
-                opened.pool, lambda: work(Objects(opened.store, prefix, where=location.name))
-            )
+            result = await loop.run_in_executor(opened.pool, lambda: self._work(opened, prefix, work))
+        except (PausedError, StoreRefusedError):
+            # What is refused may be refused to this run's folder alone: no other has to wait for that.
+            raise
         except StoreError as error:
             self._pause(opened, error)
             raise
         opened.failures = 0
         return result
+
+    def _check(self, opened: _Opened) -> None:
+        left = opened.paused_until - self._clock()
+        if left > 0:
+            raise PausedError(opened.last_error, left)
+
+    def _work(self, opened: _Opened, prefix: str, work: Callable[[Objects], T]) -> T:
+        self._check(opened)  # it may have failed while this waited for a thread
+        return work(Objects(opened.store, prefix, where=opened.location.name))
 
     def close(self) -> None:
         """Waits for no thread: what is being written is safe to cut short."""

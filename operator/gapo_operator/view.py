@@ -38,14 +38,23 @@ class _Table:
     """Since when each is being deleted."""
 
     def put(self, run: RunKey, name: str, body: Body, now: float) -> None:
-        self.bodies.setdefault(run, {})[name] = body
+        group = self.bodies.setdefault(run, {})
+        before = group.get(name)
+        if before is not None and _newer(before, body):
+            return  # a list that was begun before the watch told of this
+        if before is None or _uid(before) != _uid(body) or (before.get("spec") or {}).get("suspend"):
+            # Another object of that name; or a Job that a queue has held: its wait begins when it is let go.
+            self.first[run, name] = now
+            self.leaving.pop((run, name), None)
+        group[name] = body
         self.heard[run, name] = now
-        self.first.setdefault((run, name), now)
         if body["metadata"].get("deletionTimestamp"):
             self.leaving.setdefault((run, name), now)
 
-    def drop(self, run: RunKey, name: str) -> None:
+    def drop(self, run: RunKey, name: str, uid: str | None = None) -> None:
         group = self.bodies.get(run, {})
+        if uid is not None and name in group and _uid(group[name]) != uid:
+            return  # what is there now is a successor of that name
         group.pop(name, None)
         if not group:
             self.bodies.pop(run, None)
@@ -60,6 +69,8 @@ class ClusterView:
         self._clock = clock
         self._tables = {kind: _Table() for kind in ("runs", "jobs", "pods")}
         self._warnings: dict[RunKey, dict[str, str]] = {}
+        self._ended_pods: dict[RunKey, dict[str, Body]] = {}
+        """Pods that ended and were deleted, by uid, while their Job is there: their last words still count."""
 
     def observe(self, kind: str, body: Body, *, deleted: bool) -> RunKey | None:
         """Takes one event; returns the run that it is about, None where it is about none."""
@@ -68,12 +79,22 @@ class ClusterView:
             return None
         table, name = self._tables[kind], str(body["metadata"]["name"])
         if deleted:
-            table.drop(run, name)
+            table.drop(run, name, _uid(body))
             if kind == "jobs":
                 self._warnings.get(run, {}).pop(name, None)
+                self._forget_pods_of(run, _uid(body))
+            elif kind == "pods" and (body.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+                self._ended_pods.setdefault(run, {})[_uid(body)] = trimmed(kind, body)
         else:
             table.put(run, name, trimmed(kind, body), self._clock())
         return run
+
+    def _forget_pods_of(self, run: RunKey, job: str) -> None:
+        ended = self._ended_pods.get(run, {})
+        for uid in [uid for uid, pod in ended.items() if job in _owners(pod)]:
+            del ended[uid]
+        if not ended:
+            self._ended_pods.pop(run, None)
 
     def warn(self, namespace: str, job: str, message: str) -> RunKey | None:
         """Keeps why a Job's pod could not be created; None where the Job is not of a known run."""
@@ -95,7 +116,10 @@ class ClusterView:
             if heard < since and entry not in there and namespace in (None, entry[0].namespace)
         ]
         for run, name in gone:
+            uid = _uid(table.bodies.get(run, {}).get(name, {}))
             table.drop(run, name)
+            if kind == "jobs":
+                self._forget_pods_of(run, uid)
         return {run for run, _ in gone}
 
     def run(self, key: RunKey) -> Body | None:
@@ -108,7 +132,9 @@ class ClusterView:
         return list(self._tables["jobs"].bodies.get(key, {}).values())
 
     def pods(self, key: RunKey) -> list[Body]:
-        return list(self._tables["pods"].bodies.get(key, {}).values())
+        """Those that are there, and the last of those that ended and are not."""
+        ended = self._ended_pods.get(key, {})
+        return [*self._tables["pods"].bodies.get(key, {}).values(), *ended.values()]
 
     def waited(self, key: RunKey) -> dict[str, float]:
         """Job name → seconds since its oldest pod that is there was heard of first, or the Job where it has none."""
@@ -120,7 +146,7 @@ class ClusterView:
         for pod in self.pods(key):
             job = (pod["metadata"].get("labels") or {}).get("batch.kubernetes.io/job-name")
             if job in since:
-                since[job] = max(since[job], pods.first[key, str(pod["metadata"]["name"])])
+                since[job] = max(since[job], pods.first.get((key, str(pod["metadata"]["name"])), 0.0))
         return {job: now - at for job, at in since.items()}
 
     def lost(self, key: RunKey) -> frozenset[str]:
@@ -135,6 +161,22 @@ class ClusterView:
 
     def warnings(self, key: RunKey) -> Mapping[str, str]:
         return self._warnings.get(key, {})
+
+
+def _uid(body: Body) -> str:
+    return str((body.get("metadata") or {}).get("uid", ""))
+
+
+def _owners(body: Body) -> set[str]:
+    return {str(one.get("uid")) for one in (body.get("metadata") or {}).get("ownerReferences") or []}
+
+
+def _newer(before: Body, body: Body) -> bool:
+    """Whether the first is a later state of the same object. Where versions cannot be compared it is not."""
+    versions = [str((one.get("metadata") or {}).get("resourceVersion", "")) for one in (before, body)]
+    if _uid(before) != _uid(body) or not all(version.isdigit() for version in versions):
+        return False
+    return int(versions[0]) > int(versions[1])
 
 
 def run_of(kind: str, body: Body) -> RunKey | None:

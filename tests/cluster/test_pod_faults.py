@@ -53,11 +53,12 @@ class Faults:
         )["items"]
         return found
 
-    def running(self, name: str, attempt: int) -> list[str]:
+    def running(self, name: str, attempt: int, kind: str = "data") -> list[str]:
         return [
             pod["metadata"]["name"]
             for pod in self.pods(name)
             if pod["metadata"]["labels"]["gapo.dev/attempt"] == str(attempt)
+            and pod["metadata"]["labels"]["gapo.dev/kind"] == kind
             and pod["status"].get("phase") == "Running"
             and not pod["metadata"].get("deletionTimestamp")
         ]
@@ -117,10 +118,11 @@ def test_a_killed_pod_is_told_and_its_task_tried_again(faults: Faults) -> None:
 
 
 def test_a_deleted_pod_is_a_preemption_and_its_task_tried_again(faults: Faults) -> None:
-    faults.apply("deleted")
-    faults.wait(lambda: bool(faults.running("deleted", 0)), "the first task runs")
-    faults.kubectl("delete", "pod", *faults.running("deleted", 0), "--wait=false")
-    faults.wait(lambda: bool(faults.running("deleted", 1)), "the second attempt runs")
+    """Of a task that looks often whether it is to stop, and is long enough to be met."""
+    faults.apply("deleted", sft={"steps": 20000})
+    faults.wait(lambda: bool(faults.running("deleted", 0, "sft")), "supervised training runs")
+    faults.kubectl("delete", "pod", *faults.running("deleted", 0, "sft"), "--wait=false")
+    faults.wait(lambda: bool(faults.running("deleted", 1, "sft")), "the second attempt runs")
     faults.delete("deleted")
 
 

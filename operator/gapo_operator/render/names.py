@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gapo.digest import digest
-from gapo.tasks import ROLE_OF, Task
+from gapo.tasks import ROLE_OF, Task, TaskKey
 
 PREFIX = "gapo.dev"
 MAX_NAME = 63
@@ -38,10 +38,14 @@ class Owner:
 
 
 def job_name(owner: Owner, task: Task) -> str:
+    return attempt_name(owner, task.key, task.attempt)
+
+
+def attempt_name(owner: Owner, key: TaskKey, attempt: int) -> str:
     """Another spec under the same name is another run, whose Jobs may still be going: a digest of its ID is in the
     name."""
     run = digest([owner.name, owner.run_id])[:5]
-    name = f"{owner.name}-{run}-{task.stage}-{task.kind.value}-{task.attempt}"
+    name = f"{owner.name}-{run}-{key.stage}-{key.kind.value}-{attempt}"
     if len(name) > MAX_NAME:
         raise ValueError(f"{name} has {len(name)} characters; at most {MAX_NAME} are allowed")
     return name

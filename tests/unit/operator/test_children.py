@@ -7,7 +7,7 @@ import pytest
 from gapo.policies.attempts import Exit
 from gapo.seen import AttemptKey
 from gapo.tasks import Kind, TaskKey
-from gapo_operator.children import Child, ChildState, children_of
+from gapo_operator.children import Child, ChildState, children_of, is_unfinished_job_of
 
 UID, RUN = "run-uid", "abc123abc123"
 PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)
@@ -20,8 +20,8 @@ LABELS = {
 }
 
 
-def owned(by: str) -> list[dict[str, Any]]:
-    return [{"uid": by, "controller": True}]
+def owned(by: str, kind: str) -> list[dict[str, Any]]:
+    return [{"uid": by, "kind": kind, "controller": True}]
 
 
 def job(
@@ -32,7 +32,7 @@ def job(
             "name": "job",
             "uid": "job-uid",
             "labels": LABELS,
-            "ownerReferences": owned(by),
+            "ownerReferences": owned(by, "GapoRun"),
             **metadata,
         },
         "spec": {"suspend": suspend},
@@ -42,7 +42,7 @@ def job(
 
 def pod(status: dict[str, Any] | None = None, *, by: str = "job-uid", **metadata: Any) -> dict[str, Any]:
     return {
-        "metadata": {"name": "pod", "labels": LABELS, "ownerReferences": owned(by), **metadata},
+        "metadata": {"name": "pod", "labels": LABELS, "ownerReferences": owned(by, "Job"), **metadata},
         "status": {"phase": "Running", **(status or {})},
     }
 
@@ -110,6 +110,12 @@ def test_what_belongs_to_another_run_or_to_nobody_is_none_of_its_attempts() -> N
         ({"exitCode": 1, "message": "no JSON"}, Exit(1)),
         ({"exitCode": 1, "message": '["a", "list"]'}, Exit(1)),
         ({}, Exit(143)),
+        (
+            {"exitCode": 66, "message": '{"reason": "InputCorrupt", "badInput": "../../x"}'},
+            Exit(66, "InputCorrupt"),
+        ),
+        ({"exitCode": 1, "message": '{"reason": ""}'}, Exit(1)),
+        ({"exitCode": 1, "message": '{"reason": "%s"}' % ("x" * 200)}, Exit(1)),
     ],
 )
 def test_how_it_failed_is_read_from_the_container(state: dict[str, Any], exit_: Exit) -> None:
@@ -161,3 +167,54 @@ def test_a_refusal_to_create_the_pod_is_the_attempts_problem() -> None:
     problem = only([job()], [], warnings={"job": "pods is forbidden: exceeded quota: gpus"}).problem
     assert problem is not None
     assert (problem.reason, "gpus" in problem.message) == ("QuotaExceeded", True)
+
+
+def test_what_a_pod_says_of_itself_is_taken_where_it_can_be_stored() -> None:
+    good = (
+        '{"reason": "InputCorrupt", "message": "m", "badInput": "stages/0/data/manifest-0.json", "more": 1}'
+    )
+    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=good))]).said == {
+        "reason": "InputCorrupt",
+        "message": "m",
+        "badInput": "stages/0/data/manifest-0.json",
+    }
+    bad = '{"reason": "not a word", "message": "m", "badInput": "../../x"}'
+    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=bad))]).said == {"message": "m"}
+
+
+@pytest.mark.parametrize(
+    "pods", [[], [pod()]], ids=["no pod yet", "a pod that still runs, as far as is known"]
+)
+def test_a_failure_is_not_clear_before_its_pod_has_told(pods: list[Any]) -> None:
+    child = only([job(ended("Failed"))], pods)
+    assert (child.state, child.exit) == (ChildState.FAILED, None)
+
+
+def test_an_orphan_of_our_name_is_told_and_not_touched() -> None:
+    orphan = job(by="nobody")
+    orphan["metadata"]["ownerReferences"] = []
+    child = only([orphan], [])
+    assert (child.state, child.uid) == (ChildState.STOPPING, None)
+    assert child.problem is not None
+    assert (child.problem.reason, "kubectl delete job job" in child.problem.message) == ("JobNotOurs", True)
+
+
+def test_a_pod_that_no_job_made_holds_up_nothing() -> None:
+    forged = pod()
+    forged["metadata"]["ownerReferences"] = []
+    assert children_of(UID, RUN, [], [forged], {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "unfinished"),
+    [
+        (job(), True),
+        (job(suspend=True), True),
+        (job(ended("Complete")), False),
+        (job(ended("Failed")), False),
+        (job(deletionTimestamp="2026-01-01T00:00:30Z"), False),
+        (job(by="another"), False),
+    ],
+)
+def test_which_jobs_a_suspended_run_has_to_delete(body: dict[str, Any], unfinished: bool) -> None:
+    assert is_unfinished_job_of(UID, body) is unfinished

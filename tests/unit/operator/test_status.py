@@ -11,7 +11,7 @@ from gapo.policies.attempts import Cause, Ended
 from gapo.seen import AttemptKey, AttemptSeen, Seen
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.children import Child, ChildState, Problem
-from gapo_operator.status import Findings, merge_patch, status_of
+from gapo_operator.status import Findings, status_of
 
 NOON, LATER = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)
 PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)
@@ -43,11 +43,7 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 
 def test_a_pass_that_finds_nothing_new_writes_nothing() -> None:
     first = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
-    assert merge_patch(first, status_of(findings(children=live(ChildState.RUNNING)), first, LATER)) == {}
-
-
-def test_a_merge_patch_takes_away_what_is_no_more() -> None:
-    assert merge_patch({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 4}) == {"b": 4, "c": None}
+    assert status_of(findings(children=live(ChildState.RUNNING)), first, LATER) == first
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from gapo.store.objects import Objects
 from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
 from gapo_operator.children import Child, ChildState
-from gapo_operator.storage_pass import NO_COMMIT_SECONDS, Outcome, RunStorage
+from gapo_operator.storage_pass import LINGER_SECONDS, NO_COMMIT_SECONDS, UNCLEAR_SECONDS, Outcome, RunStorage
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
 SFT = AttemptKey(TaskKey(0, Kind.SFT), 0)
@@ -87,7 +87,7 @@ def room() -> Room:
 
 
 def child(attempt: AttemptKey, state: ChildState, **more: Any) -> dict[AttemptKey, Child]:
-    return {attempt: Child(attempt, f"job-{attempt.task.kind.value}", state, **more)}
+    return {attempt: Child(attempt, f"job-{attempt.task.kind.value}", state, "job-uid", **more)}
 
 
 def started(outcome: Outcome) -> list[AttemptKey]:
@@ -147,11 +147,71 @@ def test_a_failed_attempt_is_followed_by_the_next_after_its_back_off(room: Room)
 
 def test_a_suspended_run_stops_its_jobs_and_records_their_end_once_they_are_gone(room: Room) -> None:
     room.advance()
-    stopping = room.advance(child(DATA, ChildState.RUNNING), suspend=True)
+    room.advance(child(DATA, ChildState.RUNNING, started_at=START))
+    stopping = room.advance(child(DATA, ChildState.RUNNING, started_at=START), suspend=True)
     assert (stopping.stop, causes(stopping)) == ([DATA], ["none"])
     assert causes(room.advance(child(DATA, ChildState.STOPPING), suspend=True)) == ["none"]
-    assert causes(room.advance(suspend=True)) == ["stopped"]
+    room.seconds = 90
+    gone = room.advance(suspend=True)
+    assert causes(gone) == ["stopped"]
+    ((_, record),) = gone.ended
+    assert (record.ended_at - record.started_at).total_seconds() == 90
     assert started(room.advance()) == [AttemptKey(DATA.task, 1)]
+
+
+def test_a_job_that_nobody_has_told_of_yet_is_deleted_before_its_end_is_recorded(room: Room) -> None:
+    room.advance()
+    asked = room.advance(suspend=True)
+    assert (asked.stop, causes(asked)) == ([DATA], ["none"])
+    assert asked.again_after is not None
+    late = room.advance(child(DATA, ChildState.RUNNING), suspend=True)
+    assert (late.stop, causes(late)) == ([DATA], ["none"])
+    assert causes(room.advance(suspend=True)) == ["stopped"]
+
+
+def test_a_job_that_shows_up_after_its_end_was_recorded_is_deleted(room: Room) -> None:
+    room.advance()
+    room.advance(suspend=True)
+    assert causes(room.advance(suspend=True)) == ["stopped"]
+    assert room.advance(child(DATA, ChildState.RUNNING), suspend=True).stop == [DATA]
+
+
+def test_a_job_that_somebody_deleted_took_its_pod_away(room: Room) -> None:
+    room.advance()
+    room.advance(child(DATA, ChildState.RUNNING, started_at=START))
+    assert causes(room.advance())[0] == "preempted"
+
+
+def test_a_failure_is_recorded_once_its_pod_has_told_what_it_was(room: Room) -> None:
+    room.advance()
+    unclear = room.advance(child(DATA, ChildState.FAILED))
+    assert causes(unclear) == ["none"]
+    assert unclear.again_after is not None
+    assert causes(room.advance(child(DATA, ChildState.FAILED, exit=Exit(65)))) == ["permanent"]
+
+
+def test_a_failure_whose_pod_never_tells_counts_as_taken_away(room: Room) -> None:
+    room.advance()
+    room.advance(child(DATA, ChildState.FAILED))
+    room.seconds = UNCLEAR_SECONDS + 1
+    assert causes(room.advance(child(DATA, ChildState.FAILED)))[0] == "preempted"
+
+
+def test_a_process_that_does_not_end_after_its_commit_is_stopped_in_the_end(room: Room) -> None:
+    (data,) = room.advance().create
+    room.commit(data)
+    hanging = child(DATA, ChildState.RUNNING)
+    first = room.advance(hanging)
+    assert (first.stop, first.again_after is not None) == ([], True)
+    room.seconds = LINGER_SECONDS + 1
+    assert room.advance(hanging).stop == [DATA]
+    assert causes(room.advance()) == ["committed"]
+
+
+def test_a_suspended_run_waits_for_no_process_that_has_committed(room: Room) -> None:
+    (data,) = room.advance().create
+    room.commit(data)
+    assert room.advance(child(DATA, ChildState.RUNNING), suspend=True).stop == [DATA]
 
 
 def test_pods_without_room_are_given_back_and_tried_again_after_a_rest(room: Room) -> None:
@@ -162,30 +222,26 @@ def test_pods_without_room_are_given_back_and_tried_again_after_a_rest(room: Roo
     given = room.advance(pending, {"job-data": 901.0})
     assert (given.stop, given.plan.status.reason) == ([DATA], "CapacityTimeout")
     resting = room.advance()
-    assert (started(resting), causes(resting), resting.plan.status.reason) == (
-        [],
-        ["stopped"],
-        "CapacityTimeout",
-    )
+    assert (started(resting), causes(resting)) == ([], ["stopped"])
+    assert resting.plan.status.reason == "CapacityTimeout"
     assert resting.again_after is not None
     room.seconds += resting.again_after + 1
     assert started(room.advance()) == [AttemptKey(DATA.task, 1)]
 
 
-def test_a_run_out_of_time_stops_and_goes_on_once_it_is_given_more(room: Room) -> None:
+def test_a_run_out_of_time_stays_stopped_and_goes_on_once_it_is_given_more(room: Room) -> None:
     limit = {"scheduling": {"activeDeadlineSeconds": 100}}
     room.advance(**limit)
     running = child(DATA, ChildState.RUNNING, started_at=START)
     room.seconds = 99
     assert room.advance(running, **limit).plan.status.state is State.RUNNING
     room.seconds = 101
-    over = room.advance(running, **limit)
-    assert (over.plan.status.state, over.plan.status.reason, over.stop) == (
-        State.FAILED,
-        "DeadlineExceeded",
-        [DATA],
-    )
-    assert room.advance(running, scheduling={"activeDeadlineSeconds": 1000}).stop == []
+    for shown in (running, child(DATA, ChildState.STOPPING), None, None):
+        over = room.advance(shown, **limit)
+        assert (over.plan.status.state, over.plan.status.reason) == (State.FAILED, "DeadlineExceeded")
+        assert started(over) == []
+    assert causes(over) == ["stopped"]
+    assert started(room.advance(scheduling={"activeDeadlineSeconds": 1000})) == [AttemptKey(DATA.task, 1)]
 
 
 def test_an_operator_goes_on_under_the_claim_of_the_one_before(room: Room) -> None:

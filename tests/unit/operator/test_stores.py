@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 
-from gapo.errors import SpecError, StoreError, UnsafeLocationError
+from gapo.errors import SpecError, StoreError, StoreRefusedError, UnsafeLocationError
 from gapo.store.objects import Objects
+from gapo_operator import stores
 from gapo_operator.config import StorageLocation
 from gapo_operator.stores import PausedError, Stores
 
@@ -55,6 +57,11 @@ def location(proxy: FaultProxy, name: str = "red") -> StorageLocation:
     return StorageLocation(name=name, uri="s3://runs/gapo", endpoint=proxy.url, region="us-east-1")
 
 
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "RETRY_FOR", timedelta(milliseconds=300))
+
+
 def write(objects: Objects) -> bool:
     return objects.create("run.json", b"{}")
 
@@ -93,13 +100,13 @@ def test_a_location_that_failed_is_left_alone_for_a_while_and_then_tried_again(
     async def story() -> None:
         stores = Stores(credentials, clock=clock)
         await stores.call(location(proxy), "ns/a/id", write)
-        proxy.instead = lambda method, path: (403, b"<Error><Code>AccessDenied</Code></Error>")
-        with pytest.raises(StoreError, match="AccessDenied"):
+        proxy.instead = lambda method, path: (503, b"<Error><Code>SlowDown</Code></Error>")
+        with pytest.raises(StoreError, match="SlowDown"):
             await stores.call(location(proxy), "ns/b/id", write)
         sent = len(proxy.seen)
-        with pytest.raises(PausedError, match="AccessDenied") as paused:
+        with pytest.raises(PausedError, match="SlowDown") as paused:
             await stores.call(location(proxy), "ns/b/id", write)
-        assert paused.value.reason == "StorageNotAllowed"
+        assert paused.value.reason == "StoreUnavailable"
         assert len(proxy.seen) == sent
         clock.now += paused.value.retry_after + 0.1
         proxy.instead = lambda method, path: None
@@ -115,7 +122,7 @@ def test_a_location_that_fails_holds_up_no_other(proxy: FaultProxy, credentials:
 
     async def story() -> None:
         stores = Stores(credentials)
-        proxy.instead = lambda method, path: (403, b"<Error><Code>AccessDenied</Code></Error>")
+        proxy.instead = lambda method, path: (503, b"")
         with pytest.raises(StoreError):
             await stores.call(location(proxy), "ns/c/id", write)
         with fault_proxy(endpoint) as other:
@@ -128,3 +135,29 @@ def test_keys_that_cannot_be_read_are_told_by_location(proxy: FaultProxy, creden
     (credentials / "red" / "AWS_ACCESS_KEY_ID").write_bytes(b"\xff\xfe")
     with pytest.raises(SpecError, match="storage location red"):
         asyncio.run(Stores(credentials).call(location(proxy), "ns/d/id", write))
+
+
+def test_what_one_run_is_refused_holds_up_no_other_run(proxy: FaultProxy, credentials: Path) -> None:
+    async def story() -> None:
+        stores = Stores(credentials)
+        await stores.call(location(proxy), "ns/e/id", write)
+        refused = (403, b"<Error><Code>AccessDenied</Code></Error>")
+        proxy.instead = lambda method, path: refused if "/poisoned/" in path else None
+        with pytest.raises(StoreRefusedError, match="AccessDenied"):
+            await stores.call(location(proxy), "ns/poisoned/id", write)
+        assert await stores.call(location(proxy), "ns/f/id", write)
+
+    asyncio.run(story())
+
+
+def test_those_who_wait_for_a_probe_that_fails_do_not_try_it_again_one_after_the_other(
+    proxy: FaultProxy, credentials: Path
+) -> None:
+    async def story() -> None:
+        stores = Stores(credentials)
+        proxy.instead = lambda method, path: (503, b"")
+        calls = [stores.call(location(proxy), f"ns/{number}/id", write) for number in range(20)]
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(error, PausedError) for error in errors) == 19
+
+    asyncio.run(story())

@@ -79,3 +79,41 @@ def test_a_pod_is_lost_once_it_should_have_ended_long_ago() -> None:
     assert view.lost(RUN) == {"pod"}
     view.observe("pods", leaving, deleted=True)
     assert view.lost(RUN) == frozenset()
+
+
+def test_a_list_that_was_begun_earlier_does_not_undo_what_the_watch_has_told() -> None:
+    view = ClusterView()
+    view.observe(
+        "pods", {**thing("pod", uid="u", resourceVersion="12"), "status": {"phase": "Failed"}}, deleted=False
+    )
+    view.observe("pods", thing("pod", uid="u", resourceVersion="9"), deleted=False)
+    assert [pod["status"]["phase"] for pod in view.pods(RUN)] == ["Failed"]
+
+
+def test_a_late_deletion_of_an_object_leaves_its_successor_of_the_same_name() -> None:
+    view = ClusterView()
+    view.observe("jobs", thing("job", uid="new", resourceVersion="20"), deleted=False)
+    view.observe("jobs", thing("job", uid="old", resourceVersion="19"), deleted=True)
+    assert [job["metadata"]["uid"] for job in view.jobs(RUN)] == ["new"]
+
+
+def test_time_in_a_queue_is_no_wait_for_room() -> None:
+    clock = Clock()
+    view = ClusterView(clock)
+    view.observe("jobs", {**thing("job", uid="u"), "spec": {"suspend": True}}, deleted=False)
+    clock.now = 5000.0
+    view.observe("jobs", {**thing("job", uid="u"), "spec": {"suspend": False}}, deleted=False)
+    clock.now = 5010.0
+    assert view.waited(RUN) == {"job": 10.0}
+
+
+def test_the_last_words_of_a_pod_are_kept_while_its_job_is_there() -> None:
+    view = ClusterView()
+    owner = [{"uid": "job-uid", "kind": "Job", "controller": True}]
+    view.observe("jobs", thing("job", uid="job-uid"), deleted=False)
+    ended = {**thing("pod", uid="pod-uid", ownerReferences=owner), "status": {"phase": "Failed"}}
+    view.observe("pods", ended, deleted=False)
+    view.observe("pods", ended, deleted=True)
+    assert [pod["status"]["phase"] for pod in view.pods(RUN)] == ["Failed"]
+    view.observe("jobs", thing("job", uid="job-uid"), deleted=True)
+    assert view.pods(RUN) == []
