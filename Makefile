@@ -46,8 +46,9 @@ lint: env ## Ruff, mypy --strict, import rules
 unit: env ## Fast tests
 	@$(MAKE) --no-print-directory -j2 --output-sync=target unit-training unit-rest
 
-# Apart from the others, because importing torch and transformers takes as long as all of theirs together.
-TRAINING := $(addprefix tests/unit/,evaluate ppo reward rollout sft data/test_made_tokenizers.py test_lanes.py)
+# Apart from the others, because importing torch and transformers takes long; with two rooms that balance the halves.
+TRAINING := $(addprefix tests/unit/,evaluate ppo reward rollout sft data/test_made_tokenizers.py test_lanes.py \
+  report policies/test_convergence.py)
 UNIT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -m "not slow and not browser"
 
 unit-training: env

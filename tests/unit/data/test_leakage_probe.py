@@ -33,6 +33,7 @@ def found(rows: Rows, text: str, mode: str = "all") -> Finding:
     return next(one for one in probe(rows, seed=0) if one.text == text and one.mode == mode)
 
 
+@pytest.mark.slow
 def test_clean_data_passes_on_5000_held_out_rows_in_every_mode(rows: Rows) -> None:
     findings = probe(rows, seed=0)
     assert not [one for one in findings if one.leaks]
