@@ -125,9 +125,6 @@ class ClusterView:
     def run(self, key: RunKey) -> Body | None:
         return self._tables["runs"].bodies.get(key, {}).get(key.name)
 
-    def runs(self) -> list[RunKey]:
-        return list(self._tables["runs"].bodies)
-
     def jobs(self, key: RunKey) -> list[Body]:
         return list(self._tables["jobs"].bodies.get(key, {}).values())
 

@@ -31,10 +31,6 @@ class WorkQueue(Generic[K]):
         """Keys that wait, due or not."""
         return len(self._due)
 
-    @property
-    def busy(self) -> int:
-        return len(self._busy)
-
     def add(self, key: K, after: float = 0.0) -> None:
         """Makes the key due in `after` seconds, or earlier where it is already."""
         at = self._clock() + after

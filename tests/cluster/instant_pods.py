@@ -22,6 +22,7 @@ from typing import Any
 from kubernetes import client, config, watch
 
 from gapo.digest import sha256_hex
+from gapo.errors import FencedError
 from gapo.store.claims import Fence
 from gapo.store.commit import commit_manifest
 from gapo.store.location import open_location
@@ -105,7 +106,7 @@ class InstantPods:
         )
         try:
             Fence(objects, claim).check()
-        except Exception:
+        except FencedError:
             self.fenced.append(name_of(job))
             return
         with tempfile.TemporaryDirectory() as folder:
