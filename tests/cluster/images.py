@@ -112,7 +112,7 @@ def _built(image: str) -> str:
         _buildah(
             "bud", "--layers", "-t", image, "-f", str(ROOT / "images" / name / "Containerfile"),
             "--build-arg", f"BASE={BASE}", "--build-arg", "UV_NO_CACHE=0",
-            "-v", f"{uv.stdout.strip()}:/root/.cache/uv", "-v", "/etc/ssl/certs:/etc/ssl/certs:ro", str(ROOT),
+            "-v", f"{uv.stdout.strip()}:/uv-cache", "-v", "/etc/ssl/certs:/etc/ssl/certs:ro", str(ROOT),
         )  # fmt: skip
     return _id(image)
 
