@@ -1,0 +1,283 @@
+"""Every series that gapo exports, by name, with its labels and how to read it. docs/metrics.md is generated from here.
+
+Three prefixes say where a number comes from. `gapo_stage_`: committed by a stage, and never changes again.
+`gapo_run_`: where a run stands. `gapo_task_`: told by a task while it runs, gone with it. The operator's own come
+from `gapo_operator.metrics`. Names follow Prometheus' guide: base units, `_total` for counters, `_ratio` for shares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Type = Literal["gauge", "counter"]
+
+RUN_LABELS = ("namespace", "run")
+STAGE_LABELS = (*RUN_LABELS, "stage")
+TASK_LABELS = (*STAGE_LABELS, "role")
+"""On a cluster the scrape adds them, from the pod's labels; on one machine they are in the exposition."""
+
+SCORE_BOUNDS = (0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
+"""Upper bounds of the classes in which scores are counted: the paper's samples spread from 0.2 to 0.95."""
+CLASSES = ("accepted", "rejected", "generated")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric of manifests or of progress, and what it is called for Prometheus."""
+
+    source: str
+    """Flat name, as in manifests (docs/artifacts.md)."""
+    name: str
+    """What follows the prefix."""
+    help: str
+    stage: bool = False
+    """Exported as `gapo_stage_<name>` once its task has committed."""
+    live: bool = False
+    """Exported as `gapo_task_<name>` while its task runs."""
+    type: Type = "gauge"
+    """Of the live series; what a stage committed is a gauge."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Series whose values are computed rather than copied from a metric."""
+
+    name: str
+    help: str
+    labels: tuple[str, ...]
+    type: Type = "gauge"
+
+
+FIGURES: tuple[Figure, ...] = (
+    # What people want: do the responses meet their constraints?
+    Figure(
+        "eval/satisfaction",
+        "satisfaction_ratio",
+        "Share of sampled validation responses that meet all their constraints",
+        stage=True,
+    ),
+    Figure(
+        "eval/satisfaction_lo",
+        "satisfaction_lower_ratio",
+        "Lower end of the 95 % interval of satisfaction",
+        stage=True,
+    ),
+    Figure(
+        "eval/satisfaction_hi",
+        "satisfaction_upper_ratio",
+        "Upper end of the 95 % interval of satisfaction",
+        stage=True,
+    ),
+    # The reward model.
+    Figure(
+        "rm/pair_accuracy",
+        "rm_pair_accuracy_ratio",
+        "Share of held-out original pairs whose accepted member scores higher; 0.5 is chance",
+        stage=True,
+        live=True,
+    ),
+    Figure(
+        "fidelity/auc",
+        "fidelity_auc_ratio",
+        "AUC of the reward model that trained the stage, against the verifier's verdicts on the stage's own samples",
+        stage=True,
+    ),
+    Figure(
+        "fidelity/ece",
+        "fidelity_calibration_error_ratio",
+        "Expected calibration error of the same scores",
+        stage=True,
+    ),
+    Figure(
+        "rm/adversarial_auc",
+        "rm_adversarial_auc_ratio",
+        "AUC of the retrained reward model, generated against accepted; 0.5, chance, is the goal",
+        stage=True,
+    ),
+    Figure(
+        "rm/memorisation_gap",
+        "rm_memorisation_gap",
+        "Mean score of accepted training rows minus that of held-out ones",
+        stage=True,
+        live=True,
+    ),
+    Figure(
+        "rm/prompt_swap_gap",
+        "rm_prompt_swap_gap",
+        "Mean score of generated responses with their own prompt minus with another's",
+        stage=True,
+    ),
+    Figure(
+        "rm/score_generated",
+        "score_mean",
+        "Mean score that the stage's reward model gives to its samples",
+        stage=True,
+    ),
+    # The generator.
+    Figure(
+        "ppo/reward", "reward_mean", "Mean reward of rollouts, KL penalty included", stage=True, live=True
+    ),
+    Figure("ppo/kl", "kl_nats", "KL to the reference, nats a token", stage=True, live=True),
+    Figure("eval/kl_sft", "kl_start_nats", "KL to the supervised start, nats a token", stage=True),
+    Figure("ppo/entropy", "entropy_nats", "Entropy of the policy, nats a token", stage=True, live=True),
+    Figure("ppo/clip_fraction", "clip_ratio", "Share of ratios that PPO clipped", stage=True, live=True),
+    Figure(
+        "critic/explained_variance",
+        "explained_variance_ratio",
+        "Share of the returns' variance that the critic explains; below 0 it is worse than a constant",
+        stage=True,
+        live=True,
+    ),
+    Figure(
+        "eval/response_length",
+        "response_length_tokens",
+        "Mean length of sampled validation responses",
+        stage=True,
+    ),
+    Figure(
+        "eval/distinct_responses",
+        "distinct_responses_ratio",
+        "Share of sampled responses that are unlike every other",
+        stage=True,
+    ),
+    # Only while a task runs.
+    Figure(
+        "ppo/satisfaction",
+        "rollout_satisfaction_ratio",
+        "Share of rollouts that the verifier passes",
+        live=True,
+    ),
+    Figure(
+        "ppo/score", "rollout_score_mean", "Mean score of rollouts, before normalisation and KL", live=True
+    ),
+    Figure("ppo/score_std", "rollout_score_stddev", "Standard deviation of rollouts' scores", live=True),
+    Figure(
+        "ppo/kl_sft",
+        "rollout_kl_start_nats",
+        "KL of rollouts to the supervised start, nats a token",
+        live=True,
+    ),
+    Figure("ppo/kl_coef", "kl_coefficient", "Weight of the KL penalty in the reward", live=True),
+    Figure("ppo/response_length", "rollout_length_tokens", "Mean length of rollouts", live=True),
+    Figure("ppo/policy_loss", "policy_loss", "PPO's clipped policy loss", live=True),
+    Figure("ppo/value_loss", "value_loss", "PPO's clipped value loss", live=True),
+    Figure(
+        "ppo/approx_kl",
+        "update_kl_nats",
+        "KL that one iteration's updates moved the policy, nats a token",
+        live=True,
+    ),
+    Figure("rm/loss", "rm_loss", "Binary cross-entropy of the reward model on training rows", live=True),
+    Figure("sft/loss", "sft_loss", "Cross-entropy on training rows, nats a token", live=True),
+    Figure("sft/val_loss", "sft_validation_loss", "Cross-entropy on held-out rows, nats a token", live=True),
+    Figure("ppo/rollouts", "rollouts_total", "Rollouts sampled", live=True, type="counter"),
+    Figure("ppo/generated_tokens", "generated_tokens_total", "Tokens sampled", live=True, type="counter"),
+    Figure("ppo/trained_tokens", "trained_tokens_total", "Tokens trained on", live=True, type="counter"),
+    Figure(
+        "ppo/skipped_updates",
+        "skipped_updates_total",
+        "Updates that were skipped, for a saturated reward model or a gradient that is no number",
+        live=True,
+        type="counter",
+    ),
+)
+
+STAGE_FAMILIES: tuple[Family, ...] = (
+    Family("gapo_stage_duration_seconds", "Time that the stage's committed tasks took", STAGE_LABELS),
+    Family(
+        "gapo_stage_family_satisfaction_ratio",
+        "Share of the constraints of one family that the stage's samples meet",
+        (*STAGE_LABELS, "family"),
+    ),
+    Family(
+        "gapo_stage_score_share_ratio",
+        "Share of scores at most `le`: held-out accepted and rejected responses under the stage's retrained reward "
+        "model, generated ones under the model that trained the stage",
+        (*STAGE_LABELS, "class", "le"),
+    ),
+    Family(
+        "gapo_stage_crossplay_auc_ratio",
+        "AUC of the reward model of `rm_stage` on the samples of `stage`, against the verifier",
+        (*STAGE_LABELS, "rm_stage"),
+    ),
+)
+
+RUN_FAMILIES: tuple[Family, ...] = (
+    Family(
+        "gapo_run_state", "1 for the state that the run is in, 0 for every other", (*RUN_LABELS, "status")
+    ),
+    Family(
+        "gapo_run_condition",
+        "1 for every condition's present status; on one machine there are none",
+        (*RUN_LABELS, "type", "status"),
+    ),
+    Family("gapo_run_stage", "Stage that is being worked on; 0 is the warm-up", RUN_LABELS),
+    Family("gapo_run_stages_max", "Last stage that the manifest asks for", RUN_LABELS),
+    Family("gapo_run_best_stage", "Stage that would be exported now", RUN_LABELS),
+    Family("gapo_run_progress_ratio", "Share of the run that is done, by expected times", RUN_LABELS),
+    Family("gapo_run_remaining_seconds", "Expected time to the end, while tasks run", RUN_LABELS),
+    Family("gapo_run_last_commit_timestamp_seconds", "When a task of the run committed last", RUN_LABELS),
+    Family(
+        "gapo_run_stage_started_timestamp_seconds", "When the present stage's first attempt began", RUN_LABELS
+    ),
+    Family("gapo_run_stage_typical_seconds", "Median time of the run's finished stages", RUN_LABELS),
+    Family("gapo_run_kl_limit_nats", "The KL guard's limit, nats a token", RUN_LABELS),
+    Family("gapo_run_rm_pair_accuracy_ratio", "Pair accuracy of the newest reward model", RUN_LABELS),
+    Family("gapo_run_satisfaction_ratio", "Satisfaction of the newest evaluated stage", RUN_LABELS),
+    Family("gapo_run_fidelity_auc_ratio", "Fidelity AUC of the newest evaluated stage", RUN_LABELS),
+    Family("gapo_run_fidelity_auc_peak_ratio", "The highest fidelity AUC of any stage", RUN_LABELS),
+    Family("gapo_run_kl_start_nats", "KL to the supervised start of the newest evaluated stage", RUN_LABELS),
+    Family(
+        "gapo_run_guard_hits",
+        "Stages in a row, up to the last, at which a guard's condition held",
+        (*RUN_LABELS, "kind"),
+    ),
+    Family("gapo_run_rollbacks_total", "Rollbacks to an earlier stage", RUN_LABELS, "counter"),
+    Family(
+        "gapo_run_attempts_ended_total",
+        "Attempts of tasks that ended, by cause",
+        (*RUN_LABELS, "reason"),
+        "counter",
+    ),
+    Family(
+        "gapo_run_gpu_seconds_total",
+        "GPUs held, times the seconds that they were, of ended attempts",
+        (*RUN_LABELS, "role"),
+        "counter",
+    ),
+    Family(
+        "gapo_run_test_satisfaction_ratio",
+        "Satisfaction of the exported stage on the untouched test split",
+        RUN_LABELS,
+    ),
+    Family(
+        "gapo_run_test_gain_ratio",
+        "Satisfaction on the test split: exported stage minus start, paired by prompt",
+        RUN_LABELS,
+    ),
+    Family(
+        "gapo_run_withheld_stages",
+        "Stages whose family, score and cross-play series are left out so that the run has at most 400",
+        RUN_LABELS,
+    ),
+)
+
+TASK_FAMILIES: tuple[Family, ...] = (
+    Family("gapo_task_progress_ratio", "Share of the task that is done", TASK_LABELS),
+    Family("gapo_task_remaining_seconds", "Expected time to the task's end", TASK_LABELS),
+    Family("gapo_task_start_timestamp_seconds", "When the attempt began", TASK_LABELS),
+    Family("gapo_task_checkpoint_timestamp_seconds", "When the last resume point was stored", TASK_LABELS),
+    Family(
+        "gapo_task_nonfinite_total",
+        "Times that a figure of an iteration was no finite number",
+        TASK_LABELS,
+        "counter",
+    ),
+    Family(
+        "gapo_task_phase_seconds_total",
+        "Time spent by phase: rollout, score, forward, update",
+        (*TASK_LABELS, "kind"),
+        "counter",
+    ),
+)
