@@ -11,19 +11,36 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotModifiedError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import LocalStore, ObjectStore
 
 from gapo.errors import InputArtifactError, InvariantError, StoreError, StoreRefusedError
 from gapo.store.layout import check_key
 from gapo.store.records import ObjectRef
 
+if TYPE_CHECKING:
+    from obstore import GetOptions
+
 RECORD_LIMIT = 256 * 1024
 """Bytes that a record may have, for writers and readers alike."""
+
+Operation = Literal["create", "put", "get", "head", "delete", "upload", "download"]
+Result = Literal["ok", "absent", "exists", "unchanged", "refused", "failed"]
+Listener = Callable[[Operation, Result, float], None]
+"""Told of each request once it is over: what it was, how it ended, and after how many seconds, retries included."""
+_VERBS: dict[Operation, str] = {"put": "write", "get": "read", "head": "look up"}
+"""What a request is called in messages, where that differs."""
 
 _CHUNK = 8 * 1024 * 1024
 _PARTS = 9_000
@@ -51,14 +68,23 @@ def plain_message(error: BaseException) -> str:
 class Objects:
     """The objects of `store` under `prefix`; keys are relative to it. Safe to share between threads."""
 
-    def __init__(self, store: ObjectStore, prefix: str = "", *, where: str | None = None) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        prefix: str = "",
+        *,
+        where: str | None = None,
+        listener: Listener | None = None,
+    ) -> None:
         self.store = store
         self.prefix = check_key(prefix) if prefix else ""
         self.where = where or str(store)
+        self.listener = listener
 
     def under(self, prefix: str) -> Objects:
         """The objects under a further prefix."""
-        return Objects(self.store, f"{self.prefix}/{prefix}" if self.prefix else prefix, where=self.where)
+        below = f"{self.prefix}/{prefix}" if self.prefix else prefix
+        return Objects(self.store, below, where=self.where, listener=self.listener)
 
     def create(self, key: str, data: bytes) -> bool:
         """Creates the object if there is none. False: the store says that there is one.
@@ -66,10 +92,11 @@ class Objects:
         S3 may say so although nothing landed, and a retried request may find its own first try;
         `create_or_read` settles both.
         """
-        with self._failing("create", key):
+        with self._request("create", key) as request:
             try:
                 obstore.put(self.store, self._path(key), data, mode="create", use_multipart=False)
             except AlreadyExistsError:
+                request.result = "exists"
                 return False
             self._flush(key)
         return True
@@ -90,31 +117,43 @@ class Objects:
 
     def put(self, key: str, data: bytes) -> None:
         """Writes the object, over another if there is one. Only for progress.json."""
-        with self._failing("write", key):
+        with self._request("put", key):
             obstore.put(self.store, self._path(key), data, use_multipart=False)
 
     def get(self, key: str, limit: int = RECORD_LIMIT) -> bytes | None:
         """The whole object, or None where there is none. Raises InputArtifactError beyond `limit` bytes."""
-        with self._failing("read", key):
+        found = self.get_newer(key, None, limit)
+        return None if found is None else found[0]
+
+    def get_newer(self, key: str, etag: str | None, limit: int = RECORD_LIMIT) -> tuple[bytes, str | None] | None:
+        """The whole object with its ETag; None where there is none, or none but the one with `etag`, of which nothing
+        is sent then. Raises InputArtifactError beyond `limit` bytes."""
+        with self._request("get", key) as request:
             try:
-                result = obstore.get(self.store, self._path(key))
+                options: GetOptions = {} if etag is None else {"if_none_match": etag}
+                result = obstore.get(self.store, self._path(key), options=options)
             except FileNotFoundError as error:
                 _require_bucket(error)
+                request.result = "absent"
+                return None
+            except NotModifiedError:
+                request.result = "unchanged"
                 return None
             size = result.meta["size"]
             if size > limit:
                 raise InputArtifactError(
                     f"{key} in {self.where} has {size} bytes; at most {limit} are read", manifest=key
                 )
-            return bytes(result.bytes())
+            return bytes(result.bytes()), result.meta["e_tag"]
 
     def head(self, key: str) -> int | None:
         """Size in bytes, or None where there is no such object."""
-        with self._failing("look up", key):
+        with self._request("head", key) as request:
             try:
                 return obstore.head(self.store, self._path(key))["size"]
             except FileNotFoundError as error:
                 _require_bucket(error)
+                request.result = "absent"
                 return None
 
     def exists(self, key: str) -> bool:
@@ -122,15 +161,16 @@ class Objects:
 
     def delete(self, key: str) -> None:
         """Deletes the object; one that is not there is no error."""
-        with self._failing("delete", key):
+        with self._request("delete", key) as request:
             try:
                 obstore.delete(self.store, self._path(key))
             except FileNotFoundError as error:
                 _require_bucket(error)
+                request.result = "absent"
 
     def upload_file(self, path: Path, key: str) -> ObjectRef:
         """Streams a local file into the object; size and sha256 are those of the bytes that were sent."""
-        with self._failing("upload", key):
+        with self._request("upload", key):
             reader = _HashingReader(path)
             size = path.stat().st_size
             chunk = max(_CHUNK, -(-size // _PARTS))
@@ -158,7 +198,7 @@ class Objects:
         Raises InputArtifactError, naming `manifest`, for an object that is absent, cut short or changed.
         """
         partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with self._failing("download", ref.key, to=path):
+        with self._request("download", ref.key, to=path):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with partial.open("wb") as file:
@@ -205,16 +245,28 @@ class Objects:
                 os.close(descriptor)
 
     @contextmanager
-    def _failing(self, verb: str, key: str, *, to: Path | None = None) -> Iterator[None]:
-        """Turns what the backend or the local disk raises into a StoreError."""
+    def _request(self, operation: Operation, key: str, *, to: Path | None = None) -> Iterator[_Request]:
+        """Turns what the backend or the local disk raises into a StoreError, and tells the listener."""
         _refuse_after_fork()
+        request, began = _Request(), time.monotonic()
         try:
-            yield
+            yield request
         except (BaseError, OSError) as error:
             target = f" to {to}" if to else ""
             refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-            kind = StoreRefusedError if refused else StoreError
+            request.result = "refused" if refused else "failed"
+            kind, verb = StoreRefusedError if refused else StoreError, _VERBS.get(operation, operation)
             raise kind(f"cannot {verb} {key} in {self.where}{target}: {plain_message(error)}") from error
+        finally:
+            if self.listener is not None:
+                self.listener(operation, request.result, time.monotonic() - began)
+
+
+@dataclass
+class _Request:
+    """One request, while it is under way."""
+
+    result: Result = "ok"
 
 
 _used_by: int | None = None
