@@ -19,6 +19,7 @@ from gapo.tasks import Task
 from gapo_operator.config import load_config
 from gapo_operator.render.job import job
 from gapo_operator.render.names import Owner
+from gapo_operator.render.pod_group import pod_group
 from gapo_operator.render.threads import with_threads
 
 FIRST_CLAIM = 0
@@ -46,7 +47,8 @@ def print_jobs(
     metadata = loaded.run.metadata
     owner = Owner(metadata.name, metadata.namespace, loaded.run_id, metadata.uid)
     tasks = [with_threads(task, loaded.spec) for task in _tasks(loaded, whole)]
-    objects = [job(task, loaded.spec, owner, cluster, claim=FIRST_CLAIM) for task in tasks]
+    jobs = [job(task, loaded.spec, owner, cluster, claim=FIRST_CLAIM) for task in tasks]
+    objects = [one for made in jobs for one in (pod_group(made, loaded.spec), made) if one is not None]
     sys.stdout.write(yaml.safe_dump_all(objects, sort_keys=False, width=120))
 
 

@@ -78,6 +78,10 @@ GOOD: dict[str, dict[str, Any]] = {
         persistentVolumeClaims=[{"name": "models", "mountPath": "/models", "readOnly": True}],
         serviceAccountName="trainer", profile="rdma",
     ),
+    "a queue of Volcano's": {"scheduling": {"scheduler": "volcano", "queueName": "gpus"}},
+    "devices by claims": pod(resourceClaims=[
+        {"name": "gpu", "resourceClaimTemplateName": "two-gpus"}, {"name": "fabric", "resourceClaimName": "shared"},
+    ]),
     "a cache of models": {"roles": {"rewardModel": {"cache": {"persistentVolumeClaim": "models"}}}},
     "as many devices requested as allowed": {
         "roles": {"generator": {"resources": {"requests": {"nvidia.com/gpu": 2}, "limits": {"nvidia.com/gpu": "2"}}}},
@@ -191,6 +195,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a number as a variable's value": (pod(env=[{"name": "A", "value": 1}]), "value"),
     "two claims in one place": (
         pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/m"}, {"name": "b", "mountPath": "/m"}]), "Duplicate value",
+    ),
+    "a scheduler that is not offered": ({"scheduling": {"scheduler": "yunikorn"}}, "scheduler"),
+    "a device claim from nowhere": (pod(resourceClaims=[{"name": "gpu"}]), "exactly one of resourceClaimName"),
+    "a device claim from two places": (
+        pod(resourceClaims=[{"name": "gpu", "resourceClaimName": "a", "resourceClaimTemplateName": "b"}]),
+        "exactly one of resourceClaimName",
+    ),
+    "a device claim twice": (
+        pod(resourceClaims=[{"name": "a", "resourceClaimName": "b"}, {"name": "a", "resourceClaimName": "c"}]),
+        "Duplicate value",
     ),
     "a claim over the system": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/etc/ssl"}]), "gapo's own"),
     "a claim that leads elsewhere": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/m/../etc"}]), "mountPath"),

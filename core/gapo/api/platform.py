@@ -101,7 +101,10 @@ class Scheduling(ApiModel):
     queue_name: str | None = Field(
         None, max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
     )
-    """For a cluster."""
+    """For a cluster: the queue that pods of the run wait in, Kueue's or Volcano's as `scheduler` says."""
+    scheduler: Literal["kueue", "volcano"] = "kueue"
+    """For a cluster: whose queue `queueName` is. `kueue` admits Jobs, which Kubernetes' scheduler then places; without a
+    queueName it has no part. `volcano` queues and places the pods, in its queue `default` without a queueName."""
     pending_timeout: Duration = 900.0
     """For a cluster."""
     priority_class_name: ObjectName | None = None

@@ -114,6 +114,24 @@ class ClaimMount(ApiModel):
         return self
 
 
+class ResourceClaim(ApiModel):
+    """Devices by dynamic resource allocation (resource.k8s.io), for the trainer's container; `budget.gpuHours` does not
+    count them."""
+
+    name: ShortName
+    """What the pod calls it."""
+    resource_claim_name: ObjectName | None = None
+    """A ResourceClaim of the namespace, which several pods may share."""
+    resource_claim_template_name: ObjectName | None = None
+    """A ResourceClaimTemplate of the namespace: each pod gets a claim of its own."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ResourceClaim:
+        if (self.resource_claim_name is None) == (self.resource_claim_template_name is None):
+            raise ValueError("give exactly one of resourceClaimName and resourceClaimTemplateName")
+        return self
+
+
 class Cache(ApiModel):
     """Where pods keep downloaded models."""
 
@@ -147,6 +165,7 @@ class Pod(ApiModel):
     fs_group: int | None = Field(None, ge=1, lt=2**31)
     """Group that owns the files of mounted volumes; the administrator's where unset."""
     persistent_volume_claims: list[ClaimMount] = Field(default_factory=list, max_length=8)
+    resource_claims: list[ResourceClaim] = Field(default_factory=list, max_length=8)
     service_account_name: ObjectName | None = None
     """One that the administrator allows; their default where unset."""
     profile: ShortName | None = None
@@ -157,6 +176,7 @@ class Pod(ApiModel):
         for what, names in (
             ("env", [one.name for one in self.env]),
             ("persistentVolumeClaims.mountPath", [one.mount_path for one in self.persistent_volume_claims]),
+            ("resourceClaims", [one.name for one in self.resource_claims]),
         ):
             twice = sorted({name for name in names if names.count(name) > 1})
             if twice:

@@ -15,7 +15,7 @@ from gapo.api.identity import class_of, model_in
 from gapo.api.judging import Budget
 from gapo.api.models import FromScratch, Generator, RewardModel
 from gapo.api.platform import Resources
-from gapo.api.pods import OWN_ENV, OWN_PATHS, ClaimMount, EnvVar, Toleration
+from gapo.api.pods import OWN_ENV, OWN_PATHS, ClaimMount, EnvVar, ResourceClaim, Toleration
 from gapo.api.profiles import TINY
 from gapo.api.run import GapoRunSpec
 from gapo.api.training import Data, Generation, Ppo, Source, Stages
@@ -125,6 +125,12 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
         rule(
             f"!self.mountPath.matches('{OWN_PATHS}')",
             "mountPath lies in a folder of the system's or of gapo's own; choose another",
+        ),
+    ),
+    ResourceClaim: (
+        rule(
+            "has(self.resourceClaimName) != has(self.resourceClaimTemplateName)",
+            "give exactly one of resourceClaimName and resourceClaimTemplateName",
         ),
     ),
     GapoRunSpec: (

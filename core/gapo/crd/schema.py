@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from gapo.api.base import FieldClass
 from gapo.api.identity import class_of
 from gapo.api.platform import parse_duration
-from gapo.api.pods import ClaimMount, EnvVar
+from gapo.api.pods import ClaimMount, EnvVar, ResourceClaim
 from gapo.api.profiles import PROFILES
 from gapo.crd.rules import NOT_NEGATIVE, OF_FIELD, OF_MODEL
 from gapo.errors import InvariantError
@@ -27,7 +27,7 @@ Schema = dict[str, Any]
 SERVER_DEFAULTS = frozenset({FieldClass.NEXT_ATTEMPT, FieldClass.LIVE})
 """Classes of fields whose defaults the API server may fill in. Identity fields never: what a server wrote into them
 would change the run's hash when a later release has other defaults (docs/contracts.md 4)."""
-LIST_KEYS: Mapping[type[BaseModel], str] = {EnvVar: "name", ClaimMount: "mountPath"}
+LIST_KEYS: Mapping[type[BaseModel], str] = {EnvVar: "name", ClaimMount: "mountPath", ResourceClaim: "name"}
 """Lists whose items are told apart by a field: no two have the same, and several managers may own items."""
 INT_OR_STRING: Schema = {"x-kubernetes-int-or-string": True}
 SCALARS: Mapping[Any, Schema] = {

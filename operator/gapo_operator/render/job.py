@@ -11,6 +11,7 @@ from gapo.tasks import Task
 from gapo_operator.config import OperatorConfig
 from gapo_operator.render.names import PREFIX, Owner, job_name, labels
 from gapo_operator.render.pod import pod_template
+from gapo_operator.render.pod_group import in_group
 
 PERMANENT = [64, 65, 66, 70, 73]
 """Exit codes that the same inputs would give again."""
@@ -25,7 +26,7 @@ def job(task: Task, spec: GapoRunSpec, owner: Owner, config: OperatorConfig, *, 
 
     Raises SpecError where the run asks for what its namespace may not have (`render.pod.pod_template`).
     """
-    queue = spec.scheduling.queue_name
+    queue = spec.scheduling.queue_name if spec.scheduling.scheduler == "kueue" else None
     metadata: Manifest = {
         "name": job_name(owner, task),
         "namespace": owner.namespace,
@@ -34,7 +35,7 @@ def job(task: Task, spec: GapoRunSpec, owner: Owner, config: OperatorConfig, *, 
     }
     if owner.uid:
         metadata["ownerReferences"] = owner.references()
-    return {
+    made = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
@@ -49,6 +50,7 @@ def job(task: Task, spec: GapoRunSpec, owner: Owner, config: OperatorConfig, *, 
             "template": pod_template(task, spec, owner, config, claim=claim),
         },
     }
+    return in_group(made, spec)
 
 
 def _failure_rules() -> list[Manifest]:

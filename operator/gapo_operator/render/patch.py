@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from gapo.api.platform import Role
-from gapo.api.pods import ClaimMount, Pod, Toleration, TopologySpread
+from gapo.api.pods import ClaimMount, Pod, ResourceClaim, TopologySpread
 from gapo.api.run import GapoRunSpec
 from gapo.errors import SpecError
 from gapo_operator.config import OperatorConfig, PodProfile
@@ -81,6 +83,7 @@ def apply_patch(
     _identify(pod, patch)
     _equip(pod["containers"][0], patch, profile)
     _mount(pod, patch.persistent_volume_claims)
+    _claim(pod, patch.resource_claims)
 
 
 def _describe(metadata: Manifest, patch: Pod, profile: PodProfile) -> None:
@@ -107,7 +110,7 @@ def _spread(constraint: TopologySpread, owner: Owner) -> Manifest:
     return {**_written(constraint), "labelSelector": {"matchLabels": {f"{PREFIX}/run-id": owner.run_id}}}
 
 
-def _written(model: Toleration | TopologySpread | Any) -> Manifest:
+def _written(model: BaseModel) -> Manifest:
     found: Manifest = model.model_dump(mode="json", by_alias=True, exclude_none=True)
     return found
 
@@ -147,3 +150,10 @@ def _mount(pod: Manifest, claims: Iterable[ClaimMount]) -> None:
     pod["volumes"] += [
         {"name": volume, "persistentVolumeClaim": {"claimName": claim}} for claim, volume in volumes.items()
     ]
+
+
+def _claim(pod: Manifest, claims: Sequence[ResourceClaim]) -> None:
+    if claims:
+        pod["resourceClaims"] = [_written(one) for one in claims]
+        resources = pod["containers"][0].setdefault("resources", {})
+        resources["claims"] = [{"name": one.name} for one in claims]
