@@ -74,12 +74,18 @@ def change_at(stage: int, decisions: Mapping[int, Decision]) -> Changes | None:
 
 
 def stage_metrics(seen: Seen, stage: int) -> dict[str, float]:
-    """All that a stage's tasks committed."""
+    """All that a stage's tasks committed. Clocks are added up; of what two tasks measured, the first one's stays, so
+    that no figure changes once it is there."""
     merged: dict[str, float] = {}
     for kind in Kind:
         found = seen.committed.get(TaskKey(stage, kind))
-        if found is not None and kind is not Kind.EXPORT:
-            merged.update(found.metrics)
+        if found is None or kind is Kind.EXPORT:
+            continue
+        for name, value in found.metrics.items():
+            if name.startswith("wall/"):
+                merged[name] = merged.get(name, 0.0) + value
+            else:
+                merged.setdefault(name, value)
     return merged
 
 
@@ -186,6 +192,24 @@ def choose_best(spec: GapoRunSpec, seen: Seen, line: Line, stage: int) -> int:
     stages = tuple(k for k in (*line.ancestors, line.stage) if k <= stage)
     best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
     return best.stage if best else stage
+
+
+def best_now(spec: GapoRunSpec, seen: Seen, stage: int) -> int | None:
+    """The best stage of the lineage of `stage`; None while none is evaluated."""
+    stages = lineage_of(stage, seen.decisions)
+    best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
+    return best.stage if best else None
+
+
+def guard_hits(spec: GapoRunSpec, seen: Seen) -> dict[str, int]:
+    """Guard → stages in a row, up to the last decided one, at which its condition held; without those that are off or
+    have nothing to read."""
+    if not seen.decisions:
+        return {}
+    stages = lineage_of(max(seen.decisions), seen.decisions)
+    history = [StageMetrics(k, stage_metrics(seen, k)) for k in stages if k > 0]
+    verdict = judge_guards(history, guard_settings(spec), start=stage_metrics(seen, 0))
+    return {finding.guard: finding.hits for finding in verdict.findings}
 
 
 def guard_settings(spec: GapoRunSpec) -> GuardSettings:

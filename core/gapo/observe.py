@@ -77,6 +77,7 @@ class Observer:
             task_digest=manifest.task_digest,
             inputs={n: InputRef(key=r.key, sha256=r.sha256) for n, r in manifest.inputs.items()},
             metrics=manifest.metrics,
+            finished_at=manifest.finished_at,
         )
 
     def poll(self, key: TaskKey) -> bool:

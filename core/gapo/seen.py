@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
 from gapo.policies.attempts import Ended
@@ -27,6 +28,8 @@ class Committed:
     task_digest: str
     inputs: Mapping[str, InputRef]
     metrics: Mapping[str, float]
+    finished_at: datetime | None = None
+    """None for one that is only pretended."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,10 @@ TASK_LABELS = (*STAGE_LABELS, "role")
 SCORE_BOUNDS = (0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 """Upper bounds of the classes in which scores are counted: the paper's samples spread from 0.2 to 0.95."""
 CLASSES = ("accepted", "rejected", "generated")
+PHASES = ("rollout", "score", "forward", "update")
+GUARDS = ("hacking", "collapse", "kl", "memorisation")
+STATES = ("Pending", "Queued", "Running", "Suspended", "Stalled", "Succeeded", "Failed")
+"""As in `GapoRun.status.state`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Family:
     help: str
     labels: tuple[str, ...]
     type: Type = "gauge"
+    source: str = ""
+    """Flat name, where there is one; what stands between < and > is a label."""
 
 
 FIGURES: tuple[Figure, ...] = (
@@ -111,7 +117,8 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "rm/score_generated",
         "score_mean",
-        "Mean score that the stage's reward model gives to its samples",
+        "Mean score of the stage's validation samples, by the reward model that trained it; of its training samples, by "
+        "the retrained one, where the stage was not evaluated",
         stage=True,
     ),
     # The generator.
@@ -184,22 +191,30 @@ FIGURES: tuple[Figure, ...] = (
 )
 
 STAGE_FAMILIES: tuple[Family, ...] = (
-    Family("gapo_stage_duration_seconds", "Time that the stage's committed tasks took", STAGE_LABELS),
+    Family(
+        "gapo_stage_duration_seconds",
+        "Time that the stage's committed tasks took",
+        STAGE_LABELS,
+        source="wall/seconds",
+    ),
     Family(
         "gapo_stage_family_satisfaction_ratio",
         "Share of the constraints of one family that the stage's samples meet",
         (*STAGE_LABELS, "family"),
+        source="eval/family/<family>",
     ),
     Family(
         "gapo_stage_score_share_ratio",
         "Share of scores at most `le`: held-out accepted and rejected responses under the stage's retrained reward "
         "model, generated ones under the model that trained the stage",
         (*STAGE_LABELS, "class", "le"),
+        source="scores/<class>/le_<le>",
     ),
     Family(
         "gapo_stage_crossplay_auc_ratio",
         "AUC of the reward model of `rm_stage` on the samples of `stage`, against the verifier",
         (*STAGE_LABELS, "rm_stage"),
+        source="crossplay/auc/<rm_stage>/<stage>",
     ),
 )
 
@@ -221,13 +236,40 @@ RUN_FAMILIES: tuple[Family, ...] = (
     Family(
         "gapo_run_stage_started_timestamp_seconds", "When the present stage's first attempt began", RUN_LABELS
     ),
-    Family("gapo_run_stage_typical_seconds", "Median time of the run's finished stages", RUN_LABELS),
+    Family(
+        "gapo_run_stage_typical_seconds", "Median time of the run's finished adversarial stages", RUN_LABELS
+    ),
     Family("gapo_run_kl_limit_nats", "The KL guard's limit, nats a token", RUN_LABELS),
-    Family("gapo_run_rm_pair_accuracy_ratio", "Pair accuracy of the newest reward model", RUN_LABELS),
-    Family("gapo_run_satisfaction_ratio", "Satisfaction of the newest evaluated stage", RUN_LABELS),
-    Family("gapo_run_fidelity_auc_ratio", "Fidelity AUC of the newest evaluated stage", RUN_LABELS),
-    Family("gapo_run_fidelity_auc_peak_ratio", "The highest fidelity AUC of any stage", RUN_LABELS),
-    Family("gapo_run_kl_start_nats", "KL to the supervised start of the newest evaluated stage", RUN_LABELS),
+    Family(
+        "gapo_run_rm_pair_accuracy_ratio",
+        "Pair accuracy of the newest reward model",
+        RUN_LABELS,
+        source="rm/pair_accuracy",
+    ),
+    Family(
+        "gapo_run_satisfaction_ratio",
+        "Satisfaction of the newest evaluated stage",
+        RUN_LABELS,
+        source="eval/satisfaction",
+    ),
+    Family(
+        "gapo_run_fidelity_auc_ratio",
+        "Fidelity AUC of the newest evaluated stage",
+        RUN_LABELS,
+        source="fidelity/auc",
+    ),
+    Family(
+        "gapo_run_fidelity_auc_peak_ratio",
+        "The highest fidelity AUC of any stage",
+        RUN_LABELS,
+        source="fidelity/auc",
+    ),
+    Family(
+        "gapo_run_kl_start_nats",
+        "KL to the supervised start of the newest evaluated stage",
+        RUN_LABELS,
+        source="eval/kl_sft",
+    ),
     Family(
         "gapo_run_guard_hits",
         "Stages in a row, up to the last, at which a guard's condition held",
@@ -250,15 +292,17 @@ RUN_FAMILIES: tuple[Family, ...] = (
         "gapo_run_test_satisfaction_ratio",
         "Satisfaction of the exported stage on the untouched test split",
         RUN_LABELS,
+        source="test/best_satisfaction",
     ),
     Family(
         "gapo_run_test_gain_ratio",
         "Satisfaction on the test split: exported stage minus start, paired by prompt",
         RUN_LABELS,
+        source="test/gain",
     ),
     Family(
         "gapo_run_withheld_stages",
-        "Stages whose family, score and cross-play series are left out so that the run has at most 400",
+        "Stages of which series are left out, the oldest ones, so that the run has at most 400",
         RUN_LABELS,
     ),
 )
@@ -273,11 +317,13 @@ TASK_FAMILIES: tuple[Family, ...] = (
         "Times that a figure of an iteration was no finite number",
         TASK_LABELS,
         "counter",
+        source="task/nonfinite",
     ),
     Family(
         "gapo_task_phase_seconds_total",
         "Time spent by phase: rollout, score, forward, update",
         (*TASK_LABELS, "kind"),
         "counter",
+        source="wall/<kind>",
     ),
 )
