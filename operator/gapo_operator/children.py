@@ -18,6 +18,7 @@ from gapo.seen import AttemptKey
 from gapo.store.layout import check_key
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.render.names import PREFIX
+from gapo_operator.render.pod_group import GROUP_ANNOTATION
 
 Body = Mapping[str, Any]
 
@@ -25,6 +26,8 @@ PREEMPTED_CODE = 143
 """An attempt whose pod was taken away, whatever its exit code was: free where it had got on."""
 TRAINER = "trainer"
 MESSAGE_LIMIT = 1000
+GROUP_NOT_ADMITTED = "as the podgroup phase is Pending"
+"""Words of Volcano's webhook, which in some releases lets no pod be created before its group has left the queue."""
 
 WAITING_REASONS = {
     "ErrImagePull": "ImagePullFailed",
@@ -41,7 +44,7 @@ WAITING_REASONS = {
 
 class ChildState(StrEnum):
     QUEUED = "Queued"
-    """Its Job is suspended: a queue holds it."""
+    """A queue holds it: its Job is suspended, or its pod is in a group of Volcano's and has no node."""
     PENDING = "Pending"
     """No container of it runs yet."""
     RUNNING = "Running"
@@ -130,6 +133,11 @@ def is_unfinished_job_of(uid: str, job: Body) -> bool:
     return _controller(job, "GapoRun") == uid and not over and not _meta(job).get("deletionTimestamp")
 
 
+def waits_in_group(pod: Body) -> bool:
+    """Whether a pod is in a group of Volcano's and has no node: when it gets one is for its queue to say."""
+    return GROUP_ANNOTATION in (_meta(pod).get("annotations") or {}) and _since(pod, "PodScheduled") is None
+
+
 def _foreign(attempt: AttemptKey, job: Body) -> Child:
     """A Job of ours by its labels that this GapoRun does not own: an earlier one's that is on its way out, or an
     orphan that somebody has to delete."""
@@ -186,10 +194,13 @@ def _child(
         return child(ChildState.QUEUED)
     if newest is None:
         refused = warnings.get(name)
+        if refused and GROUP_NOT_ADMITTED in refused:
+            return child(ChildState.QUEUED)
         return child(ChildState.PENDING, problem=_refusal(refused) if refused else None)
     if (newest.get("status") or {}).get("phase") in ("Running", "Succeeded", "Failed"):
         return child(ChildState.RUNNING)
-    return child(ChildState.PENDING, problem=_pending(newest))
+    waiting = ChildState.QUEUED if waits_in_group(newest) else ChildState.PENDING
+    return child(waiting, problem=_pending(newest))
 
 
 def _failure(pod: Body | None, condition: Body) -> tuple[Exit | None, Mapping[str, Any], str]:

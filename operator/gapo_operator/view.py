@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from gapo_operator.children import waits_in_group
 from gapo_operator.render.names import PREFIX
 
 Body = Mapping[str, Any]
@@ -36,14 +37,16 @@ class _Table:
     """When each was heard of first, by our own clock: the cluster's may differ."""
     leaving: dict[tuple[RunKey, str], float] = field(default_factory=dict)
     """Since when each is being deleted."""
+    queued: Callable[[Body], bool] = lambda _: False
+    """Whether a queue holds an object of this kind."""
 
     def put(self, run: RunKey, name: str, body: Body, now: float) -> None:
         group = self.bodies.setdefault(run, {})
         before = group.get(name)
         if before is not None and _newer(before, body):
             return  # a list that was begun before the watch told of this
-        if before is None or _uid(before) != _uid(body) or (before.get("spec") or {}).get("suspend"):
-            # Another object of that name; or a Job that a queue has held: its wait begins when it is let go.
+        if before is None or _uid(before) != _uid(body) or self.queued(before):
+            # Another object of that name; or one that a queue has held: its wait begins when it is let go.
             self.first[run, name] = now
             self.leaving.pop((run, name), None)
         group[name] = body
@@ -67,7 +70,11 @@ class ClusterView:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._tables = {kind: _Table() for kind in ("runs", "jobs", "pods")}
+        self._tables = {
+            "runs": _Table(),
+            "jobs": _Table(queued=lambda job: bool((job.get("spec") or {}).get("suspend"))),
+            "pods": _Table(queued=waits_in_group),
+        }
         self._warnings: dict[RunKey, dict[str, str]] = {}
         self._ended_pods: dict[RunKey, dict[str, Body]] = {}
         """Pods that ended and were deleted, by uid, while their Job is there: their last words still count."""
