@@ -28,6 +28,10 @@ class SpecError(GapoError):
     reason = "InvalidSpec"
 
 
+class UnknownSpecError(SpecError):
+    """The specification has a field, or one of a field's words, that this release does not know."""
+
+
 class DataError(GapoError):
     """The user's data is missing or malformed."""
 

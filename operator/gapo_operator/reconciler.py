@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import gapo
 from gapo.api.load import LoadedRun, load_document
-from gapo.errors import FencedError, GapoError, StoreError, UnsafeLocationError
+from gapo.errors import FencedError, GapoError, StoreError, UnknownSpecError, UnsafeLocationError
 from gapo.planner import State
 from gapo.seen import AttemptKey
 from gapo.store import layout
@@ -20,10 +21,11 @@ from gapo_operator.children import Child, ChildState, Problem, children_of, is_u
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.kube import Kube, KubeError
 from gapo_operator.leader import Leadership
+from gapo_operator.readback import Readback
 from gapo_operator.render.job import job
 from gapo_operator.render.names import Owner, attempt_name, job_name
 from gapo_operator.render.patch import check_pods
-from gapo_operator.status import Findings, status_of
+from gapo_operator.status import CRD_OUTDATED, Findings, status_of
 from gapo_operator.storage_pass import Outcome, RunStorage
 from gapo_operator.stores import PausedError, Stores
 from gapo_operator.story import story_of
@@ -68,6 +70,7 @@ class Reconciler:
     ) -> None:
         self.view, self.kube, self.stores, self.config = view, kube, stores, config
         self.leadership, self.clock = leadership, clock
+        self.readback = Readback()
         self._known: dict[RunKey, _Known] = {}
 
     async def reconcile(self, key: RunKey) -> float | None:
@@ -240,8 +243,8 @@ class Reconciler:
     async def _say(self, key: RunKey, run: Body, found: Findings) -> Body | None:
         """Writes the status where it differs; the run as it is then, None where it is gone."""
         before = run.get("status")
-        after = status_of(found, before, self.clock())
-        if before == after or not self._is_still(key, run["metadata"]["uid"]):
+        after = status_of(replace(found, unkept=self.readback.unkept), before, self.clock())
+        if self.readback.same(before or {}, after) or not self._is_still(key, run["metadata"]["uid"]):
             return run
         self.leadership.check()
         stored = await self.kube.write_status(key, run["metadata"]["uid"], after)
@@ -252,12 +255,13 @@ class Reconciler:
             await self.kube.tell(
                 run, "Warning", found.refused.reason, found.refused.message, found.refused.message
             )
-        lacking = sorted(k for k, v in after.items() if (stored.get("status") or {}).get(k) != v)
-        if lacking:
-            log.error(
-                "%s: the CRD in this cluster drops status.%s; apply the CRD of this release", key, lacking
-            )
-        return stored
+        news = self.readback.learn(after, stored.get("status") or {})
+        told = _condition_of(after, CRD_OUTDATED)
+        if told is not None and told != _condition_of(before or {}, CRD_OUTDATED):
+            # As an event too: the definition may not keep the condition.
+            log.error("%s: %s", key, told["message"])
+            await self.kube.tell(run, "Warning", CRD_OUTDATED, told["message"], told["message"])
+        return await self._say(key, stored, found) if news else stored
 
     def _is_still(self, key: RunKey, uid: str) -> bool:
         run = self.view.run(key)
@@ -289,10 +293,14 @@ def time_to_live(loaded: LoadedRun, run: Body, now: datetime) -> float | None:
     status = run.get("status") or {}
     if ttl is None or status.get("state") not in ("Succeeded", "Failed"):
         return None
-    ended = next((c for c in status.get("conditions") or [] if c.get("type") == "Succeeded"), None)
+    ended = _condition_of(status, "Succeeded")
     if ended is None:
         return None
     return ttl - (now - datetime.fromisoformat(ended["lastTransitionTime"])).total_seconds()
+
+
+def _condition_of(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
+    return next((c for c in status.get("conditions") or [] if c.get("type") == kind), None)
 
 
 def _document(run: Body) -> dict[str, Any]:
@@ -315,6 +323,12 @@ def _with_image(config: OperatorConfig, image: str | None) -> OperatorConfig:
 
 
 def _problem(error: GapoError) -> Problem:
+    if isinstance(error, UnknownSpecError):
+        # The API server took it, by a definition of another release than ours.
+        hint = (
+            f"the operator, gapo {gapo.__version__}, does not know it: upgrade the operator, or take it out"
+        )
+        return Problem("UnsupportedByOperator", f"{error}; {hint}")
     return Problem(error.reason, str(error))
 
 

@@ -6,10 +6,12 @@ wait for any resource can wait for a run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from pydantic import ValidationError
 
 from gapo.api.run import GapoRunSpec
 from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
@@ -22,6 +24,7 @@ from gapo_operator.children import Child, ChildState, Problem
 MAX_STAGES = 50
 SATISFACTION, PAIR_ACCURACY = "eval/satisfaction", "rm/pair_accuracy"
 ENDED = (State.SUCCEEDED, State.FAILED)
+CRD_OUTDATED = "CRDOutdated"
 
 
 @dataclass(frozen=True)
@@ -36,30 +39,50 @@ class Findings:
     """The planner's; None where it could not be asked."""
     seen: Seen = field(default_factory=Seen)
     children: Mapping[AttemptKey, Child] = field(default_factory=dict)
+    figures: RunFigures | None = None
+    """The run's, where its storage was read."""
+    told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
+    """What running tasks tell of themselves."""
     refused: Problem | None = None
     """Why the run cannot go on until somebody changes something."""
     storage: Problem | None = None
     """Why storage could not be used just now."""
     cluster: Problem | None = None
     """Why the cluster took a Job not, or has no room for it."""
+    unkept: Sequence[str] | None = None
+    """Fields of the status that the cluster's CRD does not keep; None where that is not known yet."""
 
 
 def status_of(found: Findings, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
     """The status to write. `before` is the one that is stored: what this pass could not find out stays."""
-    before = before or {}
+    before = _readable(before or {})
     known = dict(before)
     known["observedGeneration"] = found.generation
     if found.run_id is not None:
         known |= {"runID": found.run_id, "location": found.location}
     if found.status is not None and found.spec is not None:
         known |= _figures(found, found.spec, found.status)
+        known["trainerStatus"] = trainer_status(found.told, before.get("trainerStatus"))
+    if found.figures is not None:
+        known |= summary_of(found.figures)
     known["state"] = _state(found, str(before.get("state") or "Pending"))
     previous = {c.get("type"): c for c in before.get("conditions") or [] if isinstance(c, Mapping)}
     known["conditions"] = [
-        _condition(made, previous.get(made[0]), found.generation, now) for made in _conditions(found)
+        _condition(made, previous.get(made[0]), found.generation, now)
+        for made in (*_conditions(found), *_crd_outdated(found, previous.get(CRD_OUTDATED)))
     ]
     status = GapoRunStatus.model_validate(known)
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _readable(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what a later release has written there in words that are none of this one's."""
+    try:
+        GapoRunStatus.model_validate(status)
+    except ValidationError as error:
+        strange = {detail["loc"][0] for detail in error.errors()}
+        return {key: value for key, value in status.items() if key not in strange}
+    return status
 
 
 def _figures(found: Findings, spec: GapoRunSpec, status: Status) -> dict[str, Any]:
@@ -75,7 +98,7 @@ def _figures(found: Findings, spec: GapoRunSpec, status: Status) -> dict[str, An
         "pairAccuracy": accurate[-1] if accurate else None,
         "bestStage": status.best_stage,
         "stages": rows,
-        "tasks": _tasks(found.children),
+        "tasks": _tasks(found),
     }
 
 
@@ -103,7 +126,7 @@ def _share(value: float | None) -> float | None:
     return None if value is None else round(min(1.0, max(0.0, value)), 4)
 
 
-def _tasks(children: Mapping[AttemptKey, Child]) -> list[TaskStatus]:
+def _tasks(found: Findings) -> list[TaskStatus]:
     shown = {ChildState.QUEUED: "Queued", ChildState.PENDING: "Pending", ChildState.RUNNING: "Running"}
     return [
         TaskStatus.model_validate(
@@ -112,18 +135,31 @@ def _tasks(children: Mapping[AttemptKey, Child]) -> list[TaskStatus]:
                 "kind": attempt.task.kind.value,
                 "attempt": attempt.attempt,
                 "state": shown[child.state],
+                "progressPercentage": _percentage(found, attempt),
             }
         )
-        for attempt, child in sorted(children.items())
+        for attempt, child in sorted(found.children.items())
         if child.state in shown
     ][:8]
 
 
 def _progress(found: Findings, spec: GapoRunSpec, status: Status) -> str:
-    """Such as `A3/12 ppo`."""
+    """Such as `A3/12 ppo 45 %`."""
     where = f"{'A' if status.stage else ''}{status.stage}/{spec.stages.max}"
-    live = sorted({a.task.kind.value for a, c in found.children.items() if not c.over})
-    return " ".join([where, *live])[:128] if status.state not in ENDED else where
+    if status.state in ENDED:
+        return where
+    live = {}
+    for attempt, child in sorted(found.children.items()):
+        if not child.over:
+            done = _percentage(found, attempt)
+            live[attempt.task.kind.value] = "" if done is None else f" {done} %"
+    return " ".join([where, *(f"{kind}{done}" for kind, done in sorted(live.items()))])[:128]
+
+
+def _percentage(found: Findings, attempt: AttemptKey) -> int | None:
+    """Whole ones: no write for what nobody can see."""
+    told = found.told.get(attempt)
+    return None if told is None or told.progress_percentage is None else int(told.progress_percentage)
 
 
 def _state(found: Findings, before: str) -> str:
@@ -234,6 +270,18 @@ def _storage_ready(found: Findings) -> _Made:
     if found.status is None:
         return "StorageReady", "Unknown", "NotObserved", ""
     return "StorageReady", "True", "Reached", ""
+
+
+def _crd_outdated(found: Findings, before: Mapping[str, Any] | None) -> Iterator[_Made]:
+    """Only where it is so, or was and nothing is known yet: a definition of the right release is nothing to tell of."""
+    if found.unkept:
+        message = (
+            f"the definition of GapoRun in this cluster does not keep {', '.join(found.unkept)}: it is of another release; "
+            "kubectl apply --server-side -f crds/gapo.dev_gaporuns.yaml"
+        )
+        yield CRD_OUTDATED, "True", "FieldsDropped", message
+    elif found.unkept is None and before is not None:
+        yield CRD_OUTDATED, str(before.get("status")), str(before.get("reason")), str(before.get("message"))
 
 
 def _condition(made: _Made, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Condition:

@@ -18,7 +18,7 @@ from gapo.api.identity import model_in, run_id
 from gapo.api.profiles import with_profile
 from gapo.api.reading import read_documents
 from gapo.api.run import GapoRun, GapoRunSpec
-from gapo.errors import DataError, SpecError
+from gapo.errors import DataError, SpecError, UnknownSpecError
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class LoadedRun:
     @property
     def spec(self) -> GapoRunSpec:
         return self.run.spec
+
+
+UNKNOWN = ("extra_forbidden", "literal_error")
+"""Types of errors where something is not known here, and may be in another release."""
 
 
 def load_run(path: Path) -> LoadedRun:
@@ -65,14 +69,16 @@ def load_document(document: Mapping[str, Any], *, where: str, base: Path) -> Loa
 
 
 def validate(document: Mapping[str, Any], *, where: str) -> GapoRun:
-    """The resolved run, or SpecError naming each field in question."""
+    """The resolved run, or SpecError naming each field in question: UnknownSpecError where one of them, or its word, is
+    none of this release's."""
     written = document.get("spec")
     resolved = {**document, "spec": with_profile(written) if isinstance(written, Mapping) else written}
     try:
         return GapoRun.model_validate(resolved)
     except ValidationError as error:
         lines = [f"{where}: {_sentence(detail)}" for detail in error.errors()]
-        raise SpecError("\n".join(lines)) from None
+        unknown = any(detail["type"] in UNKNOWN for detail in error.errors())
+        raise (UnknownSpecError if unknown else SpecError)("\n".join(lines)) from None
 
 
 def pin_sources(written: Mapping[str, Any], *, base: Path) -> dict[str, Any]:
