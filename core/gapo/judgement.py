@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import JsonValue
 
 from gapo.api.run import GapoRunSpec
+from gapo.digest import canonical_json
 from gapo.policies.best import best_stage
 from gapo.policies.convergence import (
     ConvergenceSettings,
@@ -27,28 +28,12 @@ from gapo.policies.guards import (
 from gapo.policies.rollback import Changes, Rollback, in_effect, lineage, plan_rollback
 from gapo.recipes import Line
 from gapo.seen import Seen
-from gapo.store.records import Decision
+from gapo.store.records import DECISION_METRICS_LIMIT, Decision
 from gapo.tasks import Kind, TaskKey
+from gapo.telemetry.series import parts_of
 
 PRIMARY = "eval/satisfaction"
 Verdict = Literal["continue", "converged", "rolled-back", "stopped"]
-LISTED = (
-    "eval/satisfaction",
-    "eval/satisfaction_lo",
-    "eval/satisfaction_hi",
-    "eval/satisfaction_n",
-    "fidelity/auc",
-    "fidelity/ece",
-    "rm/pair_accuracy",
-    "rm/prompt_swap_gap",
-    "rm/memorisation_gap",
-    "rm/score_generated",
-    "ppo/reward",
-    "ppo/kl",
-    "ppo/entropy",
-    "ppo/response_length",
-)
-"""What a decision embeds of each stage, so that a restart reads one object."""
 
 
 def lineage_of(stage: int, decisions: Mapping[int, Decision]) -> tuple[int, ...]:
@@ -74,14 +59,22 @@ def change_at(stage: int, decisions: Mapping[int, Decision]) -> Changes | None:
 
 
 def stage_metrics(seen: Seen, stage: int) -> dict[str, float]:
-    """All that a stage's tasks committed. Clocks are added up; of what two tasks measured, the first one's stays, so
-    that no figure changes once it is there."""
+    """All that a stage's tasks committed, but for an export's."""
+    found = (seen.committed.get(TaskKey(stage, kind)) for kind in Kind if kind is not Kind.EXPORT)
+    return together(committed.metrics for committed in found if committed is not None)
+
+
+def committed_stages(seen: Seen) -> list[int]:
+    """The stages that have committed anything but an export."""
+    return sorted({key.stage for key in seen.committed if key.kind is not Kind.EXPORT})
+
+
+def together(metrics: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The figures of tasks that ran one after the other. Clocks are added up; of what two tasks measured, the first
+    one's stays, so that no figure of a stage changes once it is there."""
     merged: dict[str, float] = {}
-    for kind in Kind:
-        found = seen.committed.get(TaskKey(stage, kind))
-        if found is None or kind is Kind.EXPORT:
-            continue
-        for name, value in found.metrics.items():
+    for task in metrics:
+        for name, value in task.items():
             if name.startswith("wall/"):
                 merged[name] = merged.get(name, 0.0) + value
             else:
@@ -113,20 +106,36 @@ def decide(run_id: str, spec: GapoRunSpec, seen: Seen, line: Line) -> Decision:
     """The decision at the end of `line.stage`. Equal facts give equal bytes, whoever decides."""
     stages = (*line.ancestors, line.stage)
     ruling = _rule(spec, seen, stages)
-    listed = {
-        stage: {name: value for name, value in stage_metrics(seen, stage).items() if name in LISTED}
-        for stage in stages
-    }
     return Decision(
         stage=line.stage,
         verdict=ruling.verdict,
         reason=ruling.reason[:4000],
         evidence=dict(ruling.evidence),
-        metrics=listed,
+        metrics=listed_metrics(seen),
         parent=ruling.parent,
         change=None if ruling.change is None else change_params(ruling.change),
         by=run_id,
     )
+
+
+def listed_metrics(seen: Seen) -> dict[int, dict[str, float]]:
+    """What a decision embeds of every stage so far, abandoned ones too: all that its series are made from, so that
+    whoever shows an ended run reads one object. Where that is too much, the oldest stages lose their families,
+    histograms and cross-play, then all but the headlines."""
+    stages = committed_stages(seen)[::-1]
+    parts = {stage: parts_of(stage_metrics(seen, stage)) for stage in stages}
+    listed: dict[int, dict[str, float]] = {stage: {} for stage in stages}
+    room = DECISION_METRICS_LIMIT - sum(len(f'"{stage}":{{}},') for stage in stages)
+    whole = stages
+    for part in range(3):
+        for place, stage in enumerate(whole):
+            size = len(canonical_json(parts[stage][part]))
+            if size > room:
+                whole = whole[:place]
+                break
+            room -= size
+            listed[stage] |= parts[stage][part]
+    return listed
 
 
 def change_params(change: Changes) -> dict[str, JsonValue]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from gapo.api.run import GapoRunSpec
-from gapo.judgement import best_now, guard_hits, rollbacks_of, stage_metrics
+from gapo.judgement import best_now, committed_stages, guard_hits, rollbacks_of, stage_metrics
 from gapo.planner import State, Status
 from gapo.seen import AttemptKey, Seen
 from gapo.tasks import ROLE_OF, Kind
@@ -56,11 +56,6 @@ def figures_of(
         test=dict(seen.committed[exports[-1]].metrics) if exports else {},
         conditions=dict(conditions or {}),
     )
-
-
-def committed_stages(seen: Seen) -> list[int]:
-    """The stages that have committed anything but an export."""
-    return sorted({key.stage for key in seen.committed if key.kind is not Kind.EXPORT})
 
 
 def _stage_started(seen: Seen, stage: int, started: Mapping[AttemptKey, datetime]) -> float | None:

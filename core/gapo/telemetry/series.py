@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import NamedTuple
@@ -164,6 +165,19 @@ def _wide(metrics: Mapping[str, float], opponents: Mapping[int, float]) -> Itera
         yield "gapo_stage_crossplay_auc_ratio", {"rm_stage": str(rm_stage)}, value
 
 
+def parts_of(metrics: Mapping[str, float]) -> tuple[dict[str, float], ...]:
+    """What of a stage's metrics its series are made from, in the order in which it is kept where room is short: the
+    HEADLINES, other single figures, and what has a series for each family, class or opponent."""
+    headlines = {source for source, _ in _STAGE[:HEADLINES]}
+    others = {source for source, _ in _STAGE[HEADLINES:]} | {DURATION}
+    wide = {f"eval/family/{family}" for family in families_of(metrics)}
+    wide |= {name for name in metrics if name in _SCORES or _cell(name) is not None}
+    return tuple(
+        {name: value for name, value in metrics.items() if name in names}
+        for names in (headlines, others, wide)
+    )
+
+
 def families_of(metrics: Mapping[str, float]) -> dict[str, float]:
     """Family → satisfaction, without the ends of intervals and the numbers of samples."""
     prefix = "eval/family/"
@@ -177,14 +191,17 @@ def _crossplay(stages: Mapping[int, Mapping[str, float]]) -> dict[int, dict[int,
     cells: dict[int, dict[int, float]] = {}
     for stage in sorted(stages):
         for name, value in stages[stage].items():
-            match name.split("/"):
-                case ["crossplay", "auc", rm, generator] if _counts(rm, generator) and _finite(value):
-                    cells.setdefault(int(generator), {})[int(rm)] = value
+            cell = _cell(name)
+            if cell is not None and _finite(value):
+                rm_stage, generator = cell
+                cells.setdefault(generator, {})[rm_stage] = value
     return cells
 
 
-def _counts(*words: str) -> bool:
-    return all(word.isascii() and word.isdigit() and len(word) < 5 for word in words)
+def _cell(name: str) -> tuple[int, int] | None:
+    """The stages of `crossplay/auc/<rm>/<generator>`."""
+    found = re.fullmatch(r"crossplay/auc/([0-9]{1,4})/([0-9]{1,4})", name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _finite(value: float) -> bool:
