@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -24,12 +26,14 @@ from gapo.errors import (
     GapoError,
     InputArtifactError,
     RetryableError,
+    SpecError,
     StoreError,
     is_disk_full,
 )
 from gapo.local.executor import Executor, Place
 from gapo.local.place import parse_locations, place_of, work_folder
 from gapo.local.processes import TrainerServer
+from gapo.local.watch import RunWatch
 from gapo.planner import RunFacts, State, Status
 from gapo.preview import preview
 from gapo.run_record import check_stages, effective_spec, freeze
@@ -37,6 +41,7 @@ from gapo.store.probe import probe_location
 from gapo.tasks import Kind, TaskKey
 
 INTERRUPTED = 130
+LOOPBACK = "127.0.0.1"
 UNFORESEEN = 1
 
 
@@ -54,6 +59,14 @@ def run(
     no_report: Annotated[
         bool, typer.Option("--no-report", help="Leave report and model in storage.")
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65535,
+            help="Serve metrics for Prometheus on this port of 127.0.0.1 while the run lasts.",
+        ),
+    ] = None,
 ) -> None:
     """Train: run every task of a GapoRun on this machine, or go on with one where it stopped.
 
@@ -77,7 +90,17 @@ def run(
         executor = Executor(facts, place, server, work=work, slots=jobs or _slots(loaded))
         title = f"{loaded.run.metadata.name} · {loaded.run_id}"
         console.print(f"run {title}, stored in {place.uri}", highlight=False, soft_wrap=True)
-        with RunView(console, place.objects, executor.observer, preview(spec, loaded.run_id), title) as view:
+        watch = RunWatch(
+            facts,
+            loaded.run.metadata.namespace,
+            loaded.run.metadata.name,
+            executor.observer,
+            preview(spec, loaded.run_id).keys,
+        )
+        with (
+            _served(watch, metrics_port, console),
+            RunView(console, watch, title, scraped=metrics_port is not None) as view,
+        ):
             executor.view = view
             status = _drive(executor)
     except FencedError as error:
@@ -89,6 +112,25 @@ def run(
     finally:
         server.close()
     _finish(loaded, place, status, console, out or out_folder(loaded), report=not no_report)
+
+
+@contextmanager
+def _served(watch: RunWatch, port: int | None, console: Console) -> Iterator[None]:
+    """The watch's samples over HTTP, for this machine alone. Raises SpecError where the port cannot be had."""
+    if port is None:
+        yield
+        return
+    from gapo.telemetry.exposition import SampleCollector, serve
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(serve([SampleCollector(watch.samples)], LOOPBACK, port))
+        except OSError as error:
+            raise SpecError(
+                f"--metrics-port {port}: {error.strerror or error}; give a port of {LOOPBACK} that is free"
+            ) from None
+        console.print(f"metrics on http://{LOOPBACK}:{port}/metrics", highlight=False, soft_wrap=True)
+        yield
 
 
 def _drive(executor: Executor) -> Status:
