@@ -17,9 +17,12 @@ from kubernetes.aio import client, config
 from gapo.digest import digest
 from gapo_operator.render.job import Manifest
 from gapo_operator.render.names import PREFIX
+from gapo_operator.render.pod_group import API_VERSION as VOLCANO
+from gapo_operator.render.pod_group import owned_by_job
 from gapo_operator.view import Body, RunKey
 
 GROUP, VERSION, PLURAL = PREFIX, "v1alpha1", "gaporuns"
+FIELD_MANAGER = "gapo-operator"
 SELECTOR = "app.kubernetes.io/managed-by=gapo-operator"
 REQUEST_SECONDS = 20.0
 CONCURRENCY = 16
@@ -33,6 +36,17 @@ class KubeError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class NoPodGroupsError(KubeError):
+    """Volcano is not installed, or the operator may not use it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        hint = {
+            403: "the chart's volcano.enabled lets the operator",
+            404: f"install Volcano, which brings PodGroups of {VOLCANO}, or take scheduling.scheduler out",
+        }[status]
+        super().__init__(status, f"{message}; {hint}")
 
 
 class Kube:
@@ -59,6 +73,29 @@ class Kube:
         except KubeError as error:
             if error.status != 409:  # another one of that name by now
                 raise
+
+    async def apply_pod_group(self, group: Manifest) -> None:
+        """Raises NoPodGroupsError, as its siblings do, where the cluster has no groups, or none for us."""
+        path = _pod_group_path(group["metadata"]["namespace"], group["metadata"]["name"])
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        await self._send_group("PATCH", path, group, query=query, content="application/apply-patch+yaml")
+
+    async def own_pod_group(self, namespace: str, name: str, job_uid: str) -> None:
+        """Makes a group that of the Job of its name. No error where it is gone."""
+        path, patch = _pod_group_path(namespace, name), owned_by_job(name, job_uid)
+        await self._send_group("PATCH", path, patch, content="application/merge-patch+json", missing_ok=True)
+
+    async def delete_pod_group(self, namespace: str, name: str) -> None:
+        """No error where it is gone."""
+        await self._send_group("DELETE", _pod_group_path(namespace, name), missing_ok=True)
+
+    async def _send_group(self, method: str, path: str, body: Manifest | None = None, **more: Any) -> None:
+        try:
+            await self._send(method, path, body, **more)
+        except KubeError as error:
+            if error.status in (403, 404):
+                raise NoPodGroupsError(error.status, str(error)) from None
+            raise
 
     async def delete_run(self, key: RunKey, uid: str) -> None:
         """That very GapoRun, not one of the same name that was made meanwhile. Its Jobs go with it."""
@@ -171,6 +208,10 @@ class Kube:
         if response.status >= 400:
             raise KubeError(response.status, str(answer.get("message") or f"HTTP {response.status}"))
         return answer
+
+
+def _pod_group_path(namespace: str, name: str) -> str:
+    return f"/apis/{VOLCANO}/namespaces/{namespace}/podgroups/{name}"
 
 
 @asynccontextmanager

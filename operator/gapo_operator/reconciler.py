@@ -6,7 +6,7 @@ import copy
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from gapo.seen import AttemptKey
 from gapo.store import layout
 from gapo_operator.children import Child, ChildState, Problem, children_of, is_unfinished_job_of
 from gapo_operator.config import OperatorConfig, StorageLocation
-from gapo_operator.kube import Kube, KubeError
+from gapo_operator.kube import Kube, KubeError, NoPodGroupsError
 from gapo_operator.leader import Leadership
 from gapo_operator.readback import Readback
 from gapo_operator.render.job import job
 from gapo_operator.render.names import Owner, attempt_name, job_name
 from gapo_operator.render.patch import check_pods
+from gapo_operator.render.pod_group import GROUP_ANNOTATION, pod_group
 from gapo_operator.status import CRD_OUTDATED, Findings, status_of
 from gapo_operator.storage_pass import Outcome, RunStorage
 from gapo_operator.stores import PausedError, Stores
@@ -54,6 +55,8 @@ class _Known:
     """Passes in a row that storage failed."""
     loaded: LoadedRun | GapoError | None = None
     state: State | None = None
+    grouped: set[str] = field(default_factory=set)
+    """UIDs of Jobs whose PodGroup is known to be theirs."""
 
 
 class Reconciler:
@@ -165,7 +168,7 @@ class Reconciler:
         found = replace(found, status=outcome.plan.status, seen=outcome.seen)
         known.state = outcome.plan.status.state
         try:
-            trouble, again = await self._apply(key, run, loaded, outcome, children)
+            trouble, again = await self._apply(key, known, run, loaded, outcome, children)
         except GapoError as error:
             # What the manifest asks of its pods is not allowed here; every other Job is as it should be.
             await self._say(key, run, replace(found, refused=_problem(error)))
@@ -206,6 +209,7 @@ class Reconciler:
     async def _apply(
         self,
         key: RunKey,
+        known: _Known,
         run: Body,
         loaded: LoadedRun,
         outcome: Outcome,
@@ -216,6 +220,10 @@ class Reconciler:
         Raises SpecError where a Job cannot be made of what the manifest says.
         """
         trouble, again = None, None
+        try:
+            await self._own_groups(key, known)
+        except KubeError as error:
+            trouble, again = _refused(error), RETRY_SECONDS
         owner = Owner(key.name, key.namespace, loaded.run_id, str(run["metadata"]["uid"]))
         config = _with_image(self.config, outcome.record.default_image)
         for attempt in outcome.stop:
@@ -226,12 +234,17 @@ class Reconciler:
             name = attempt_name(owner, attempt.task, attempt.attempt)
             try:
                 await self.kube.delete_job(key.namespace, name, child.uid if child else None)
+                if loaded.spec.scheduling.scheduler == "volcano":
+                    await self.kube.delete_pod_group(key.namespace, name)
             except KubeError as error:
                 trouble, again = _refused(error), RETRY_SECONDS
         for task in outcome.create:
             try:
                 made = job(task, loaded.spec, owner, config, claim=outcome.claim)
                 self.leadership.check()
+                group = pod_group(made, loaded.spec)
+                if group is not None:
+                    await self.kube.apply_pod_group(group)  # first: Volcano may refuse a pod that lacks it
                 if await self.kube.create_job(made):
                     log.info("%s: job %s created", key, made["metadata"]["name"])
                 elif job_name(owner, task) not in {child.job for child in children.values()}:
@@ -239,6 +252,16 @@ class Reconciler:
             except KubeError as error:
                 trouble, again = _refused(error), RETRY_SECONDS
         return trouble, again
+
+    async def _own_groups(self, key: RunKey, known: _Known) -> None:
+        """Makes each PodGroup its Job's own, once that is there: it then goes with it, whoever deletes that."""
+        for body in self.view.jobs(key):
+            metadata = body["metadata"]
+            grouped = GROUP_ANNOTATION in (metadata.get("annotations") or {})
+            if grouped and metadata["uid"] not in known.grouped and is_unfinished_job_of(known.uid, body):
+                self.leadership.check()
+                await self.kube.own_pod_group(key.namespace, metadata["name"], metadata["uid"])
+                known.grouped.add(metadata["uid"])
 
     async def _say(self, key: RunKey, run: Body, found: Findings) -> Body | None:
         """Writes the status where it differs; the run as it is then, None where it is gone."""
@@ -333,6 +356,8 @@ def _problem(error: GapoError) -> Problem:
 
 
 def _refused(error: KubeError) -> Problem:
+    if isinstance(error, NoPodGroupsError):
+        return Problem("VolcanoUnavailable", str(error))
     if "exceeded quota" in str(error):
         return Problem("QuotaExceeded", str(error))
     return Problem(

@@ -57,8 +57,7 @@ def _requested(resources: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     return {**resources.get("limits", {}), **resources.get("requests", {})}
 
 
-def owned_by(group: Manifest, job: str, uid: str) -> Manifest:
-    """The group as its Job's own, with which it then goes. Before there is a Job it belongs to the run."""
-    reference = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid, "controller": True}
-    owner = {**reference, "blockOwnerDeletion": False}
-    return {**group, "metadata": {**group["metadata"], "ownerReferences": [owner]}}
+def owned_by_job(name: str, uid: str) -> Manifest:
+    """A merge patch that makes a group its Job's own. Before there is a Job it belongs to the run."""
+    reference = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid}
+    return {"metadata": {"ownerReferences": [{**reference, "controller": True, "blockOwnerDeletion": False}]}}
