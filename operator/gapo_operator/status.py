@@ -19,7 +19,9 @@ from gapo.judgement import stage_metrics
 from gapo.planner import State, Status
 from gapo.seen import AttemptKey, Seen
 from gapo.tasks import Kind, TaskKey
+from gapo.telemetry.figures import RunFigures, TaskFigures
 from gapo_operator.children import Child, ChildState, Problem
+from gapo_operator.summary import summary_of, trainer_status
 
 MAX_STAGES = 50
 SATISFACTION, PAIR_ACCURACY = "eval/satisfaction", "rm/pair_accuracy"

@@ -74,6 +74,47 @@ class TaskStatus(StatusModel):
     """Counts from 0."""
     state: Literal["Queued", "Pending", "Running"]
     """Queued: held by a queue; Pending: its pod has not started."""
+    progress_percentage: int | None = Field(None, ge=0, le=100)
+    """How far it says that it is."""
+
+
+class TrainerMetric(StatusModel):
+    """One figure of a task's last iteration."""
+
+    name: Word
+    """Flat, as in manifests: ppo/kl."""
+    value: Annotated[str, StringConstraints(max_length=64)]
+    """A number, written out."""
+
+
+class TrainerStatus(StatusModel):
+    """What the running task tells of itself, of several the one that takes longest. Looked at every 30 s."""
+
+    progress_percentage: int | None = Field(None, ge=0, le=100)
+    """How much of the task is done."""
+    estimated_remaining_seconds: int | None = Field(None, ge=0)
+    """Expected time to the task's end."""
+    metrics: list[TrainerMetric] = Field(default_factory=list, max_length=32)
+    """Figures of its last iteration."""
+    last_updated_time: Time | None = None
+    """When it told this."""
+
+
+class Usage(StatusModel):
+    """What the run has taken and met so far, by the records of its attempts and stages."""
+
+    attempts: dict[Word, Annotated[int, Field(ge=0)]] = Field(default_factory=dict, max_length=16)
+    """Attempts that ended, by cause."""
+    gpu_seconds: dict[Word, Annotated[float, Field(ge=0)]] = Field(default_factory=dict, max_length=8)
+    """GPUs times the seconds that ended attempts held them, by role."""
+    rollbacks: int = Field(0, ge=0)
+    """To an earlier stage."""
+    guard_hits: dict[Word, Annotated[int, Field(ge=0)]] = Field(default_factory=dict, max_length=8)
+    """Stages in a row, up to the last, at which a guard's condition held."""
+    stage_start_time: Time | None = None
+    """When the present stage's first attempt began."""
+    last_commit_time: Time | None = None
+    """When a task committed last."""
 
 
 class GapoRunStatus(StatusModel):
@@ -91,6 +132,10 @@ class GapoRunStatus(StatusModel):
     """The stage that is being worked on."""
     progress: Word | None = None
     """Where the run stands, such as `A3/12 ppo 45 %`."""
+    progress_percentage: int | None = Field(None, ge=0, le=100)
+    """How much of the whole run is done, by expected times."""
+    estimated_remaining_seconds: int | None = Field(None, ge=0)
+    """Expected time to the run's end, while tasks run."""
     satisfaction: float | None = Field(None, ge=0, le=1)
     """Of the last evaluated stage."""
     pair_accuracy: float | None = Field(None, ge=0, le=1)
@@ -101,5 +146,9 @@ class GapoRunStatus(StatusModel):
     """The newest stages."""
     tasks: list[TaskStatus] = Field(default_factory=list, max_length=8)
     """What runs or waits now."""
+    trainer_status: TrainerStatus | None = None
+    """What the running task tells of itself; absent while none does."""
+    usage: Usage | None = None
+    """What the run has taken and met so far."""
     conditions: list[Condition] = Field(default_factory=list, max_length=16)
     """Succeeded sums the run up; Progressing, Suspended, StorageReady and Stalled tell why it stands where it does."""

@@ -125,7 +125,9 @@ class Objects:
         found = self.get_newer(key, None, limit)
         return None if found is None else found[0]
 
-    def get_newer(self, key: str, etag: str | None, limit: int = RECORD_LIMIT) -> tuple[bytes, str | None] | None:
+    def get_newer(
+        self, key: str, etag: str | None, limit: int = RECORD_LIMIT
+    ) -> tuple[bytes, str | None] | None:
         """The whole object with its ETag; None where there is none, or none but the one with `etag`, of which nothing
         is sent then. Raises InputArtifactError beyond `limit` bytes."""
         with self._request("get", key) as request:

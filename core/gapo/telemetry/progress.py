@@ -29,7 +29,9 @@ class _Part(BaseModel):
 
 class _Metric(_Part):
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
-    value: Annotated[str, StringConstraints(pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$", max_length=64)]
+    value: Annotated[
+        str, StringConstraints(pattern=r"^-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?$", max_length=64)
+    ]
 
 
 class _Progress(_Part):
