@@ -8,7 +8,7 @@ UV := $(CACHE)/tools/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help env quickstart test check lint unit unit-training unit-rest slow cluster cluster-tools node test-cluster crds lock clean
+.PHONY: help env quickstart test check lint unit unit-training unit-rest slow cluster cluster-tools node test-cluster crds metrics-docs lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -93,6 +93,10 @@ crds: env ## Write the CRD from the models, and what the chart takes from it and
 	$(BIN)/python charts/schema.py
 	$(BIN)/python charts/readme.py > charts/.written
 	mv charts/.written charts/gapo-operator/README.md
+
+metrics-docs: env ## Write docs/metrics.md: every series, from the catalogue and the operator's registry
+	$(BIN)/python -m gapo_operator.reference > docs/.written
+	mv docs/.written docs/metrics.md
 
 COMPILE := $(UV) pip compile --quiet -c requirements/constraints.txt --generate-hashes --no-emit-index-url \
   --no-annotate --no-header --python-version 3.11 --universal

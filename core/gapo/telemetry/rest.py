@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from gapo.api.run import GapoRunSpec
-from gapo.api.status import GapoRunStatus
+from gapo.api.status import GapoRunStatus, Usage
 from gapo.judgement import together
 from gapo.store import layout
 from gapo.store.commit import find_manifest
@@ -21,9 +23,9 @@ def figures_at_rest(
     """A succeeded run's figures for two GETs and the look whether the export was revoked; one more of each where the
     reward model was trained once more after the last decision.
 
-    Series of stages are those of a full scan. Of attempts that these records do not name nothing is told. None where
-    the run ended in another way, has no adversarial stage, or was decided by a release that embedded less: then only
-    a scan tells. Raises InputArtifactError for a record that nobody may believe, StoreError where storage fails.
+    Series of stages are those of a full scan; what attempts took and guards saw is the status's word. None where the
+    run ended in another way, has no adversarial stage, or was decided by a release that embedded less: then only a
+    scan tells. Raises InputArtifactError for a record that nobody may believe, StoreError where storage fails.
     """
     last = status.stage
     if status.state != "Succeeded" or not last or status.run_id is None:
@@ -39,7 +41,7 @@ def figures_at_rest(
         retrained = _manifest(objects, last, Kind.RM, status.run_id)
         if retrained is not None:
             stages[last] = together([stages[last], retrained.metrics])
-    kl = spec.guards.kl
+    kl, usage = spec.guards.kl, status.usage or Usage()
     return RunFigures(
         namespace=namespace,
         run=run,
@@ -52,11 +54,19 @@ def figures_at_rest(
         else status.best_stage,
         progress=1.0,
         last_commit=export.finished_at.timestamp(),
+        stage_started=_epoch(usage.stage_start_time),
         kl_limit=None if kl.action == "off" else kl.nats_per_token,
-        rollbacks=sum(row.parent is not None and row.parent != row.stage - 1 for row in status.stages),
+        guard_hits=usage.guard_hits,
+        rollbacks=usage.rollbacks,
+        attempts_ended=usage.attempts,
+        gpu_seconds=usage.gpu_seconds,
         test=dict(export.metrics),
         conditions={condition.type: condition.status for condition in status.conditions},
     )
+
+
+def _epoch(time: str | None) -> float | None:
+    return None if time is None else datetime.fromisoformat(time).timestamp()
 
 
 def _manifest(objects: Objects, stage: int, kind: Kind, run_id: str) -> Manifest | None:

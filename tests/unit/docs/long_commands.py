@@ -9,6 +9,9 @@ LONG: dict[str, str] = {
     "make quickstart": f"{WALK}::test_what_make_quickstart_runs_leaves_report_and_model",
     "gapo run examples/smoke.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
     "gapo run run.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
+    "gapo run run.yaml --metrics-port 9100": (
+        "tests/unit/telemetry/test_live_run.py::test_a_run_serves_and_shows_the_same_figures"
+    ),
     "gapo status run.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
     "gapo report run.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
     "gapo export run.yaml model": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
