@@ -94,6 +94,11 @@ app.kubernetes.io/component: operator
 - apiGroups: [""]
   resources: [events]
   verbs: [list, watch, create]
+{{- if .Values.volcano.enabled }}
+- apiGroups: [scheduling.volcano.sh]
+  resources: [podgroups]
+  verbs: [create, patch, delete]
+{{- end }}
 {{- end }}
 
 {{- define "gapo-operator.editorRules" -}}
