@@ -60,7 +60,7 @@ def running_operator(
 ) -> Iterator[tuple[OperatorProcess, float]]:
     """The operator, and after how many seconds it was ready."""
     cluster.said("apply", "--server-side", "-f", str(ROOT / "crds" / "gapo.dev_gaporuns.yaml"))
-    cluster.said("wait", "--for=condition=Established", "crd/gaporuns.gapo.dev", "--timeout=60s")
+    cluster.established()
     cluster.said("create", "namespace", NAMESPACE)
     os.environ.update(s3.operator.environment())
     location = {"name": "local", "uri": s3.uri, "endpoint": s3.endpoint, "region": REGION}
