@@ -66,7 +66,7 @@ cluster-tools: env ## Build the programs that tests on a cluster run (once, 12 m
 cluster: env ## Tests on a real Kubernetes API server; part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
 ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
 	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl helm versitygw kubeconform
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster --durations=10 tests/cluster
 else
 	@echo "Skipped: tests on a Kubernetes API server. GAPO_TEST_CLUSTER=1 make test runs them; it needs Go and etcd."
 endif
@@ -110,7 +110,7 @@ lock: $(UV) ## Compile requirements/*.txt anew from pyproject.toml; images get t
 clean: ## Remove the environment and local outputs (./runs stays: it holds training)
 	rm -rf .venv out build *.egg-info
 
-.PHONY: check-quickstart check-micro test-kill bench-ppo bench-ladder bench-operator paper-mini
+.PHONY: check-quickstart check-micro test-kill bench-ppo bench-telemetry bench-ladder bench-operator paper-mini
 
 check-quickstart: env ## The quickstart on three seeds: does the exported stage beat the SFT start? (15 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_quickstart --write docs/benchmarks/quickstart.md
@@ -126,6 +126,9 @@ bench-ppo: env ## PPO iterations beside trl's, which gets an environment of its 
 	$(UV) pip sync --quiet --require-hashes --python $(CACHE)/bench-trl requirements/bench-trl.txt
 	$(BIN)/python -m tests.bench.ppo --peer $(CACHE)/bench-trl/bin/python --write docs/benchmarks/ppo.md
 
+bench-telemetry: env ## What a task's telemetry costs its training (4 minutes)
+	PYTHONPATH=.:core:trainer OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.ppo.telemetry --write docs/benchmarks/telemetry.md
+
 bench-ladder: env ## Which product grammars a reward model learns in eight minutes on two cores (half an hour)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.ladder --write docs/benchmarks/ladder.md
 
@@ -136,3 +139,18 @@ bench-operator: env ## How quick and how small the operator is, on a real cluste
 
 paper-mini: env ## Twelve stages on product descriptions, beside a frozen reward model (under 45 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.paper_mini --write docs/benchmarks/paper-mini.md
+
+METHOD := PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.method
+SETTING ?= micro
+SEEDS ?= 100-107
+JOBS ?= 1
+
+bench-method: env ## Compare the methods: every arm on SEEDS that has no result yet (2 minutes an arm and seed on one core)
+	$(METHOD) run --setting $(SETTING) --seeds $(SEEDS) --jobs $(JOBS) $(if $(ARMS),--arms $(ARMS))
+	@$(MAKE) --no-print-directory bench-method-report
+
+bench-method-arm: env ## Make one ARM and SEED of the comparison again: is its result reproduced?
+	$(METHOD) arm --setting $(SETTING) --arm $(ARM) --seed $(SEED) $(if $(ADOPT),--adopt)
+
+bench-method-report: env ## Write docs/benchmarks/method from its result files
+	$(METHOD) report > /dev/null

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.cluster.control_plane import ControlPlane, control_plane, install_crd
 from tests.cluster.node import Node
 from tests.cluster.node import node as one_node
 from tests.cluster.s3 import S3Server, s3_server
 
 ROOT = Path(__file__).parents[2]
-CRD = ROOT / "crds" / "gapo.dev_gaporuns.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """An API server alone, on loopback."""
     with control_plane(tmp_path_factory.mktemp("control-plane")) as running:
-        _install_crd(running)
+        install_crd(running)
         yield running
 
 
@@ -49,7 +48,7 @@ def node(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     """A cluster that runs pods."""
     began = time.monotonic()
     with one_node(tmp_path_factory.mktemp("node")) as running:
-        _install_crd(running)
+        install_crd(running)
         _say(request, f"images looked at and cluster up in {time.monotonic() - began:.1f} s")
         yield running
         began = time.monotonic()
@@ -66,8 +65,3 @@ def node_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3
 def _say(request: pytest.FixtureRequest, what: str) -> None:
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(f"\n{what}")  # noqa: T201
-
-
-def _install_crd(running: ControlPlane) -> None:
-    running.said("apply", "--server-side", "-f", str(CRD))
-    running.established()

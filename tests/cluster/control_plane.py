@@ -69,6 +69,7 @@ class Settings:
     flags: tuple[str, ...] = ("--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount")
 
 
+CRD = Path(__file__).parents[2] / "crds" / "gapo.dev_gaporuns.yaml"
 ADMIN = User("kubeconfig", "admin", "system:masters")
 
 
@@ -127,3 +128,9 @@ users: [{{name: admin, user: {{token: {token}}}}}]
 contexts: [{{name: test, context: {{cluster: test, user: admin, namespace: default}}}}]
 current-context: test
 """
+
+
+def install_crd(server: ControlPlane) -> None:
+    """GapoRun's, as a user would."""
+    server.said("apply", "--server-side", "-f", str(CRD))
+    server.established()

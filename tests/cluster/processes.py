@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,9 +70,18 @@ def wait_until(
         time.sleep(every)
 
 
+PORTS = range(10_000, 30_000)
+"""Below those that kernels give to connections, so that none takes a port between its finding and its use."""
+
+
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
+    """Chosen at random, for other tests may look for some at the same moment."""
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((address, 0))
-        return [one.getsockname()[1] for one in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            port = secrets.choice(PORTS)
+            one = held.enter_context(socket.socket())
+            with suppress(OSError):
+                one.bind((address, port))
+                found.append(port)
+        return found

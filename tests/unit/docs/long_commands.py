@@ -1,9 +1,9 @@
 """Documented commands that take longer than a fast test may, each with what runs it."""
 
 WALK = "tests/slow/test_documented_commands.py"
-CLI = "tests/cluster/test_cli.py::test_the_commands_of_the_page"
+CLI = "tests/cluster/cli/test_status_and_logs.py::test_the_commands_of_the_page"
 INSTALL = "tests/cluster/test_chart_install.py::test_the_commands_of_the_install_page"
-RUNS = "tests/cluster/test_operator.py::test_the_commands_of_the_page_on_runs"
+RUNS = "tests/cluster/operator/test_runs.py::test_the_commands_of_the_page_on_runs"
 
 LONG: dict[str, str] = {
     "make quickstart": f"{WALK}::test_what_make_quickstart_runs_leaves_report_and_model",

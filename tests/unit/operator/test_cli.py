@@ -1,4 +1,4 @@
-"""What the commands for a cluster make of what an API server says. The commands themselves: tests/cluster/test_cli.py."""
+"""What the commands for a cluster make of what an API server says. The commands themselves: tests/cluster/cli."""
 
 from __future__ import annotations
 
