@@ -13,6 +13,8 @@ from gapo.telemetry.figures import RunFigures, TaskFigures
 
 MAX_SERIES = 400
 """Of one run (docs/contracts.md 21)."""
+RUN_SERIES = 60
+"""Of these, what a run itself can have: stages' series are the same whatever else is known of the run."""
 HEADLINES = 4
 """Figures of the catalogue, from the first, that every stage is given before any stage gets its others: the curve of
 a long run's satisfaction is not to begin in its middle."""
@@ -44,7 +46,7 @@ def run_samples(figures: RunFigures) -> list[Sample]:
     """
     labels = {"namespace": figures.namespace, "run": figures.run}
     samples = [Sample(name, {**labels, **own}, value) for name, own, value in _run(figures) if _finite(value)]
-    room = MAX_SERIES - len(samples) - 1
+    room = MAX_SERIES - RUN_SERIES
     crossplay = _crossplay(figures.stages)
     whole = sorted(figures.stages, reverse=True)
     for part in (_headlines, _others, _wide):

@@ -10,7 +10,7 @@ LONG: dict[str, str] = {
     "gapo run examples/smoke.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
     "gapo run run.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
     "gapo run run.yaml --metrics-port 9100": (
-        "tests/unit/telemetry/test_live_run.py::test_a_run_serves_and_shows_the_same_figures"
+        "tests/unit/telemetry/test_live_run.py::test_gapo_run_serves_its_figures_while_it_lasts"
     ),
     "gapo status run.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
     "gapo report run.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",

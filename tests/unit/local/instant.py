@@ -35,7 +35,7 @@ def instant(ctx: TaskContext) -> dict[str, float]:
     for step in range(count, STEPS):
         count = step + 1
         (state / "count").write_text(str(count))
-        ctx.report({"fraction": count / STEPS, "metrics": {"instant/count": count}})
+        ctx.report({"fraction": count / STEPS, "metrics": {"instant/count": count, "ppo/kl": count / 100}})
         if ctx.resume.due():
             ctx.resume.save(state, count)
         while wanted(ctx) == "linger" and count == 2:
