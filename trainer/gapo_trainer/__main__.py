@@ -24,6 +24,9 @@ def main() -> int:
     parser.add_argument("--endpoint", help="URL of an S3-compatible service")
     parser.add_argument("--region")
     parser.add_argument("--ca-file", help="certificates that sign the service's own")
+    parser.add_argument(
+        "--metrics-port", type=int, help="port of /metrics while the task runs; none where unset"
+    )
     parser.add_argument("--scratch", type=Path, help="folder for working files; a temporary one where unset")
     arguments = parser.parse_args()
     try:
@@ -49,6 +52,7 @@ def main() -> int:
                 endpoint=arguments.endpoint,
                 region=arguments.region,
                 ca_file=arguments.ca_file,
+                metrics_port=arguments.metrics_port,
                 scratch=str(arguments.scratch or temporary),
             )
         )

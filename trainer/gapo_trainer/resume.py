@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,9 +41,11 @@ class ResumePoints:
         spool: Path,
         fence: Fence | None,
         stop: threading.Event,
+        stored: Callable[[], None],
     ) -> None:
+        """`stored` is called, in another thread, when a point is there for others to find."""
         self._objects, self._task, self._writer, self._spool = objects, task, writer, spool
-        self._fence, self._stop = fence, stop
+        self._fence, self._stop, self._stored = fence, stop, stored
         self._saved_at = time.monotonic()
         self._next_number = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="resume")
@@ -122,6 +125,7 @@ class ResumePoints:
             attempt=task.attempt,
         )
         self._next_number = write_resume_point(self._objects, point).number + 1
+        self._stored()
         shutil.rmtree(copy, ignore_errors=True)
         self._own.append(point)
         for older in self._own[:-KEPT]:

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gapo.digest import canonical_json, sha256_hex
+from gapo.digest import sha256_hex
 from gapo.errors import (
     DataError,
     DiskFullError,
@@ -30,7 +30,6 @@ from gapo.errors import (
     InvariantError,
     RetryableError,
     SpecError,
-    StoreError,
     is_disk_full,
 )
 from gapo.store import layout
@@ -42,11 +41,11 @@ from gapo.store.records import Claim, Manifest, ManifestRef
 from gapo.tasks import Kind, Task
 from gapo_trainer.context import TaskContext
 from gapo_trainer.resume import ResumePoints, StopRequestedError
+from gapo_trainer.telemetry import Account, Progress, served
 
 log = logging.getLogger(__name__)
 
 STOPPED_CODE = 143
-PROGRESS_SECONDS = 0.5
 
 READS: dict[tuple[Kind, str], tuple[str, ...]] = {
     (Kind.PPO, "data"): ("prompts-train.jsonl",),
@@ -92,6 +91,8 @@ class Request:
     region: str | None = None
     ca_file: str | None = None
     """Certificates that sign the storage service's, beside nothing else: the Hub is reached by the system's own."""
+    metrics_port: int | None = None
+    """Port of `/metrics` while the task runs; none where unset."""
 
     def open(self, uri: str) -> Objects:
         """A folder at the run's storage service."""
@@ -113,7 +114,9 @@ def run_request(request: Request) -> int:
     scratch = Path(request.scratch)
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        _run(request, scratch, stop)
+        account = Account()
+        with served(account, request.metrics_port):
+            _run(request, scratch, stop, account)
     except StopRequestedError:
         return STOPPED_CODE
     except Exception as error:
@@ -154,7 +157,7 @@ def as_gapo_error(error: BaseException) -> GapoError | None:
     return None
 
 
-def _run(request: Request, scratch: Path, stop: threading.Event) -> None:
+def _run(request: Request, scratch: Path, stop: threading.Event, account: Account) -> None:
     from gapo_trainer.tasks import TASKS
 
     started, began = datetime.now(UTC), time.monotonic()
@@ -168,8 +171,8 @@ def _run(request: Request, scratch: Path, stop: threading.Event) -> None:
         folder.mkdir(parents=True)
     inputs = fetch_inputs(objects, task, scratch / "inputs")
     prefix = layout.writer_prefix(task.stage, task.kind.value, task.attempt, request.writer)
-    resume = ResumePoints(objects, task, request.writer, spool, fence, stop)
-    report = Progress(objects, f"{prefix}/progress.json", task)
+    progress = Progress(objects, task, request.writer, account)
+    resume = ResumePoints(objects, task, request.writer, spool, fence, stop, account.checkpointed)
     log.info("task %s attempt %d starts", task.key, task.attempt)
     try:
         metrics = TASKS[task.kind](
@@ -180,11 +183,12 @@ def _run(request: Request, scratch: Path, stop: threading.Event) -> None:
                 scratch=working,
                 resume=resume,
                 other_run=lambda name, run_id: other_run(request, name, run_id),
-                report=report,
+                report=account.report,
             )
         )
     finally:
         resume.close()
+        progress.close()
     if stop.is_set():
         log.info("asked to stop, but the work is done: committing")
     metrics = dict(metrics)
@@ -282,24 +286,6 @@ def check_finite(metrics: Mapping[str, float]) -> None:
     bad = sorted(name for name, value in metrics.items() if not float("-inf") < value < float("inf"))
     if bad:
         raise InvariantError(f"not a finite number: {', '.join(bad)}; nothing was committed")
-
-
-class Progress:
-    """Writes progress.json, at most twice a second; a store that fails is no reason to stop training."""
-
-    def __init__(self, objects: Objects, key: str, task: Task) -> None:
-        self._objects, self._key, self._task = objects, key, task
-        self._last = 0.0
-
-    def __call__(self, said: Mapping[str, Any]) -> None:
-        if time.monotonic() - self._last < PROGRESS_SECONDS:
-            return
-        self._last = time.monotonic()
-        body = {"runID": self._task.run_id, "taskDigest": self._task.digest, **said}
-        try:
-            self._objects.put(self._key, canonical_json(body))
-        except (StoreError, ValueError) as error:
-            log.warning("progress not written: %s", error)
 
 
 def _claim(number: int) -> Claim:

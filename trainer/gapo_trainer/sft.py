@@ -241,6 +241,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
     state, look_every = trainer.state, max(1, trainer.steps // LOOKS)
     # No dropout, as in PPO: a step depends on its batch alone.
     trainer.engine.model.train(False)
+    ctx.report({"fraction": state.step / max(1, trainer.steps), "metrics": {}})
     while state.step < trainer.steps:
         trainer.step()
         if state.step % look_every == 0 or state.step == trainer.steps:

@@ -246,7 +246,7 @@ def test_the_artifact_holds_the_files_and_metrics_that_the_contract_names(first)
     assert all(isinstance(value, float | int) and value == value for value in metrics.values())
     assert metrics["ppo/rollouts"] == 16 * ITERATIONS
     assert metrics["ppo/ratio_first_minibatch_max"] <= 1e-6
-    assert [round(r["fraction"], 2) for r in reports] == [0.25, 0.5, 0.75]
+    assert [round(r["fraction"], 2) for r in reports] == [0.0, 0.25, 0.5, 0.75]
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert metrics["ppo/kl"] == pytest.approx(sum(row["ppo/kl"] for row in rows) / ITERATIONS)
@@ -284,8 +284,12 @@ def test_a_stopped_and_resumed_stage_commits_the_same_bits_as_one_that_ran_throu
     with pytest.raises(StopError):
         world.run("stopped", points=Points(folder, stop_after), **sections)
     assert not (world.root / "stopped" / "out" / "samples.jsonl").exists()
-    again, resumed = world.run("stopped", points=Points(folder), **sections)
+    reports: list[dict] = []
+    again, resumed = world.run("stopped", points=Points(folder), reports=reports, **sections)
     assert_same(through.out, again)
+    assert [round(r["fraction"] * (ITERATIONS + 1)) for r in reports] == list(
+        range(stop_after, ITERATIONS + 1)
+    )
     metrics = through.metrics
     clocks = [name for name in metrics if name.startswith("wall/")]
     assert clocks

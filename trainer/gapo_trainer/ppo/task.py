@@ -89,12 +89,13 @@ def run(ctx: TaskContext) -> dict[str, float]:
     params = Params.of(ctx.params)
     stage = _Stage.open(ctx, params)
     trainer, progress = stage.trainer, stage.progress
+    parts = params.stages.iterations + 1  # the last is the final samples
+    ctx.report({"fraction": stage.done / parts, "metrics": {}})
     for iteration in range(stage.done, params.stages.iterations):
         outcome = trainer.iteration(iteration)
         progress.add(outcome)
         stage.kept = outcome.kept
-        fraction = (iteration + 1) / (params.stages.iterations + 1)
-        ctx.report({"fraction": fraction, "metrics": progress.rows[-1]})
+        ctx.report({"fraction": (iteration + 1) / parts, "metrics": progress.rows[-1]})
         if stage.agree(ctx.resume.due()):
             stage.checkpoint(ctx, iteration + 1)
     return stage.finish(ctx)

@@ -120,6 +120,7 @@ class BceTrainer:
         if resumed is not None:
             self._restore(resumed)
         self.engine.model.train(True)
+        ctx.report({"fraction": self.state.step / self.schedule.steps, "metrics": {}})
         while self.state.step < self.schedule.steps and not self.state.stopped:
             began = self.clock()
             self._step()
