@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from tests.unit.evaluate.tiny_evaluation import sample
 
 from gapo.errors import DataError
-from gapo_trainer.evaluate.crossplay import cross_play, earlier_cells
+from gapo.store.records import Manifest
+from gapo_trainer.constraints import FAMILIES
+from gapo_trainer.evaluate.crossplay import auc_metrics, cross_play, earlier_cells
+from gapo_trainer.reward.metrics import score_shares
 
 ACCEPTED = [("prompt", "3"), ("prompt", "5")]
 
@@ -92,3 +96,47 @@ def test_earlier_matrices_are_joined_and_a_damaged_one_is_refused(tmp_path) -> N
     (tmp_path / "3.json").write_text('{"crossPlay": [{"rm": 0}]}')
     with pytest.raises(DataError, match=r"3.json of an earlier evaluation"):
         earlier_cells([tmp_path / "3.json"])
+
+
+def cells_of(*pairs, auc=1 / 3):
+    return [{"rm": i, "generator": j, "auc": auc, "winRate": 0.5, "n": 9} for i, j in pairs]
+
+
+def test_cells_become_metrics_by_reward_model_and_generator_unless_one_side_is_empty() -> None:
+    cells = [*cells_of((0, 3), auc=0.75), *cells_of((2, 1), auc=None)]
+    assert auc_metrics(cells) == {"crossplay/auc/0/3": 0.75}
+
+
+def new_at(stage):
+    """What the evaluation of a stage computes anew: its generator's row and its reward model's column."""
+    return cells_of(*((i, stage) for i in range(stage)), *((stage - 1, j) for j in range(stage)))
+
+
+@pytest.mark.parametrize(("stage", "told"), [(12, 24), (200, 128)])
+def test_a_late_evaluation_still_fits_into_its_manifest(stage, told) -> None:
+    """With every family there is, every interval, and every figure in full."""
+    third = 1 / 3
+    metrics = {f"eval/family/{name}{part}": third for name in FAMILIES for part in ("", "_lo", "_hi", "_n")}
+    metrics |= {f"eval/some_figure_of_an_evaluation_{i}": third for i in range(30)}
+    found = auc_metrics(new_at(stage))
+    manifest = Manifest(
+        run_id="run",
+        stage=stage,
+        kind="evaluate",
+        generation=0,
+        attempt=0,
+        writer="w",
+        task_digest="0" * 64,
+        metrics={**metrics, **score_shares("generated", [third]), **found},
+        started_at=datetime.now(UTC),
+        finished_at=datetime.now(UTC),
+    )
+    assert len(found) == told
+    assert manifest.metrics["crossplay/auc/" + f"{stage - 1}/{stage}"] == third
+    assert f"crossplay/auc/{stage - 1}/{stage - 1}" in found
+
+
+def test_where_not_all_cells_are_told_the_newest_are() -> None:
+    found = auc_metrics(new_at(200))
+    assert {f"crossplay/auc/{199 - i}/200" for i in range(64)} <= found.keys()
+    assert "crossplay/auc/0/200" not in found

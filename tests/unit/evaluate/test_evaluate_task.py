@@ -126,6 +126,9 @@ def test_fidelity_is_that_of_the_reward_model_on_these_samples(evaluated, artifa
     )
     assert metrics["fidelity/n"] == 24
     assert metrics["rm/score_generated"] == pytest.approx(float(scores.mean()))
+    for bound in (0.2, 0.4, 0.6, 0.8, 0.95, 1.0):
+        assert metrics[f"scores/generated/le_{bound}"] == sum(s["score"] <= bound for s in samples) / 24
+    assert not [name for name in metrics if name.startswith(("scores/accepted", "scores/rejected"))]
     assert sum(shown["rmScores"]["generated"]["counts"]) == 24
     assert sum(shown["rmScores"]["accepted"]["counts"]) == sum(shown["rmScores"]["rejected"]["counts"]) == 8
     assert sum(shown["lengths"]["counts"]) == 24
@@ -187,16 +190,30 @@ def test_without_a_reward_model_there_are_verdicts_and_no_fidelity(artifacts, tm
     ctx = context(tmp_path / "out", {"data": artifacts["data"], "generator": artifacts["sft"]}, stage=0)
     metrics = evaluate.run(ctx)
     assert 0 < metrics["eval/satisfaction"] < 1
-    assert not [name for name in metrics if name.startswith(("fidelity/", "rm/")) or name == "eval/kl_sft"]
+    assert not [name for name in metrics if name.startswith(("fidelity/", "rm/", "scores/", "crossplay/"))]
+    assert "eval/kl_sft" not in metrics
     samples, shown = files_of(ctx.out)
     assert "score" not in samples[0]
     assert set(shown) == {"lengths", "byLength", "scoreLengthCorrelation"}
 
 
+def crossplay_in(metrics):
+    prefix = "crossplay/auc/"
+    return {name.removeprefix(prefix): x for name, x in metrics.items() if name.startswith(prefix)}
+
+
+def test_the_start_meets_the_warmed_up_reward_model(artifacts, tmp_path) -> None:
+    inputs = {"data": artifacts["data"], "generator": artifacts["sft"], "rm": artifacts["rm-0"]}
+    metrics = evaluate.run(context(tmp_path / "out", inputs, stage=0))
+    assert crossplay_in(metrics).keys() == {"0/0"}
+    assert metrics["scores/generated/le_1.0"] == 1.0
+
+
 def test_the_last_evaluation_holds_the_whole_cross_play_matrix(artifacts, evaluated, tmp_path) -> None:
-    ctx1, _, _, shown1 = evaluated
+    ctx1, metrics1, _, shown1 = evaluated
     # Stage 1 meets the warm-up reward model alone.
     assert [(c["rm"], c["generator"]) for c in shown1["crossPlay"]] == [(0, 1)]
+    assert crossplay_in(metrics1) == {"0/1": shown1["crossPlay"][0]["auc"]}
     assert shown1["crossPlay"][0]["n"] == EVALUATION["crossPlaySamples"]
     inputs = inputs_of(
         artifacts,
@@ -207,10 +224,12 @@ def test_the_last_evaluation_holds_the_whole_cross_play_matrix(artifacts, evalua
         },
     )
     ctx2 = context(tmp_path / "out", inputs, stage=2)
-    evaluate.run(ctx2)
+    metrics2 = evaluate.run(ctx2)
     cells = {(c["rm"], c["generator"]): c for c in files_of(ctx2.out)[1]["crossPlay"]}
     assert sorted(cells) == [(0, 1), (0, 2), (1, 1), (1, 2)]
     assert cells[0, 1] == shown1["crossPlay"][0]
+    # What the stage before has told is not told again.
+    assert crossplay_in(metrics2) == {f"{i}/{j}": cells[i, j]["auc"] for i, j in ((0, 2), (1, 1), (1, 2))}
     assert all(0 <= cell["winRate"] <= 1 for cell in cells.values())
 
 
@@ -237,8 +256,9 @@ def test_all_samples_in_cross_play_give_the_fidelity_of_the_current_reward_model
 
 def test_cross_play_of_no_samples_is_switched_off(artifacts, tmp_path) -> None:
     ctx = context(tmp_path / "out", inputs_of(artifacts), evaluation={**EVALUATION, "crossPlaySamples": 0})
-    evaluate.run(ctx)
+    metrics = evaluate.run(ctx)
     assert "crossPlay" not in files_of(ctx.out)[1]
+    assert crossplay_in(metrics) == {}
 
 
 def test_nothing_is_evaluated_without_a_verifier(artifacts, tmp_path) -> None:

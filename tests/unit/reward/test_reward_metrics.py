@@ -79,6 +79,19 @@ def test_a_histogram_has_twenty_bins_and_keeps_a_score_of_one():
     assert sum(shown["counts"]) == 4
 
 
+def test_shares_of_scores_are_cumulative_and_a_score_on_a_bound_counts_below_it():
+    shares = metrics.score_shares("accepted", [0.1, 0.2, 0.5, 0.95, 0.96, 0.999, 1.0, 0.7])
+    assert shares == {
+        "scores/accepted/le_0.2": 2 / 8,
+        "scores/accepted/le_0.4": 2 / 8,
+        "scores/accepted/le_0.6": 3 / 8,
+        "scores/accepted/le_0.8": 4 / 8,
+        "scores/accepted/le_0.95": 5 / 8,
+        "scores/accepted/le_1.0": 1.0,
+    }
+    assert metrics.score_shares("accepted", []) == {}
+
+
 def texts(rng, words, n):
     return [" ".join(rng.choices(words, k=6)) for _ in range(n)]
 

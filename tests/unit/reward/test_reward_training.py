@@ -214,8 +214,13 @@ def test_a_stage_reports_its_share_its_label_noise_and_fresh_samples_it_never_tr
         "memorisation_gap",
     ):
         assert f"rm/{name}" in metrics
-    shown = json.loads((ctx.out / "distributions.json").read_text())["rmScores"]["generated"]
-    assert sum(shown["counts"]) == 6  # a fifth of 30
+    shown = json.loads((ctx.out / "distributions.json").read_text())["rmScores"]
+    assert sum(shown["generated"]["counts"]) == 6  # a fifth of 30
+    for side in ("accepted", "rejected"):
+        counts = shown[side]["counts"]  # bins of 0.05
+        for bound, bins in (("0.2", 4), ("0.4", 8), ("0.6", 12), ("0.8", 16), ("0.95", 19), ("1.0", 20)):
+            assert metrics[f"scores/{side}/le_{bound}"] == sum(counts[:bins]) / sum(counts)
+    assert not [name for name in metrics if name.startswith("scores/generated")]
 
 
 def test_the_stages_have_a_learning_rate_of_their_own_where_one_is_given(tmp_path, data, warm):

@@ -22,6 +22,8 @@ Cell = dict[str, Any]
 """`{rm, generator, auc, winRate, n}`; a figure is None where one of its two sides is empty."""
 Score = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """Scores of (prompt, response) pairs, in their order."""
+LISTED = 128
+"""Cells that a manifest's metrics list at most."""
 
 
 def earlier_cells(distributions: Iterable[Path]) -> dict[tuple[int, int], Cell]:
@@ -74,6 +76,14 @@ def cross_play(
                 "n": len(samples),
             }
     return [cells[key] for key in sorted(cells)]
+
+
+def auc_metrics(cells: Iterable[Cell]) -> dict[str, float]:
+    """`crossplay/auc/<rm>/<generator>` of the cells that have one: the newest `LISTED`, for a manifest has no room for
+    all that a late stage may compute."""
+    newest = sorted(cells, key=lambda cell: cell["rm"] + cell["generator"], reverse=True)
+    told = [cell for cell in newest if cell["auc"] is not None][:LISTED]
+    return {f"crossplay/auc/{cell['rm']}/{cell['generator']}": cell["auc"] for cell in told}
 
 
 def _draw(items: Sequence[Any], limit: int, seed: int) -> list[Any]:

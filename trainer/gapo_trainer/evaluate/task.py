@@ -17,7 +17,7 @@ from typing import Any
 
 from gapo.errors import DataError, SpecError
 from gapo_trainer.context import TaskContext
-from gapo_trainer.evaluate.crossplay import Cell, Score, cross_play, earlier_cells
+from gapo_trainer.evaluate.crossplay import Cell, Score, auc_metrics, cross_play, earlier_cells
 from gapo_trainer.evaluate.lengths import by_length, score_length_correlation
 from gapo_trainer.evaluate.policy import TokenMeans, token_means
 from gapo_trainer.evaluate.samples import (
@@ -31,7 +31,7 @@ from gapo_trainer.evaluate.samples import (
 from gapo_trainer.evaluate.sampling import Drawn, Params, Subject, autocast, to_device
 from gapo_trainer.models import load_generator
 from gapo_trainer.ppo.summary import histogram as histogram_between
-from gapo_trainer.reward.metrics import auc, ece, finite, histogram, prompt_swap_gap
+from gapo_trainer.reward.metrics import auc, ece, finite, histogram, prompt_swap_gap, score_shares
 from gapo_trainer.reward.rows import Row, read_rows
 from gapo_trainer.reward.scorer import RewardModelScorer
 from gapo_trainer.rng import stream
@@ -57,7 +57,8 @@ def run(ctx: TaskContext) -> dict[str, float]:
         metrics |= judged.metrics
         shown |= judged.distributions
         if params.evaluation.cross_play_samples > 0:
-            shown["crossPlay"] = _cross_play(ctx, params, samples, judged.score)
+            shown["crossPlay"], new = _cross_play(ctx, params, samples, judged.score)
+            metrics |= auc_metrics(new)
     shown |= {
         "lengths": histogram_between(
             [len(sample.token_ids) for sample in samples], 0, params.generation.max_new_tokens
@@ -87,6 +88,7 @@ def _sample(ctx: TaskContext, params: Params) -> tuple[Drawn, list[Sample], Toke
     def progress(done: int) -> None:
         ctx.report({"fraction": 0.7 * done / passes, "metrics": {}})
 
+    progress(0)
     drawn = subject.draw(passes, role="evaluate", progress=progress)
     greedy = subject.draw_greedily().samples
     reference = None
@@ -144,6 +146,7 @@ class _Judged:
             "fidelity/ece": ece(scores, [float(bool(sample.passed)) for sample in samples]),
             "fidelity/n": float(len(scores)),
             "rm/score_generated": fmean(scores),
+            **score_shares("generated", scores),
         }
         swapped = _swapped_scores(samples, score)
         if swapped is not None:
@@ -185,8 +188,10 @@ def _held_out_rows(ctx: TaskContext) -> list[Row]:
     return read_rows(ctx.inputs["data"] / "rows-val.jsonl")
 
 
-def _cross_play(ctx: TaskContext, params: Params, samples: Sequence[Sample], newest: Score) -> list[Cell]:
-    """The matrix of all reward models and generators so far; `samples` are this stage's."""
+def _cross_play(
+    ctx: TaskContext, params: Params, samples: Sequence[Sample], newest: Score
+) -> tuple[list[Cell], list[Cell]]:
+    """The matrix of all reward models and generators so far, and its cells that are new; `samples` are this stage's."""
     reward_models: dict[int, Callable[[], Score]] = {
         number: partial(scores_of, ctx.inputs[name]) for number, name in _numbered(ctx, "rm").items()
     }
@@ -197,7 +202,7 @@ def _cross_play(ctx: TaskContext, params: Params, samples: Sequence[Sample], new
     }
     generators[ctx.task.stage] = lambda: samples
     known = earlier_cells(folder / "distributions.json" for _, folder in sorted(evaluations.items()))
-    return cross_play(
+    cells = cross_play(
         known,
         reward_models,
         generators,
@@ -205,6 +210,7 @@ def _cross_play(ctx: TaskContext, params: Params, samples: Sequence[Sample], new
         limit=params.evaluation.cross_play_samples,
         seed=stream(ctx.task.seed, 0, "cross-play"),
     )
+    return cells, [cell for cell in cells if (cell["rm"], cell["generator"]) not in known]
 
 
 def scores_of(folder: Path) -> Score:

@@ -78,6 +78,8 @@ class HeldOut:
             "rm/ece": metrics.ece(scores, labels),
             "rm/score_accepted": _mean(accepted),
             "rm/score_rejected": _mean(rejected),
+            **metrics.score_shares("accepted", accepted),
+            **metrics.score_shares("rejected", rejected),
         }
         shown = {"accepted": metrics.histogram(accepted), "rejected": metrics.histogram(rejected)}
         if self.samples:

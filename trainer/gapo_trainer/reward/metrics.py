@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gapo.telemetry.catalogue import SCORE_BOUNDS
+
 Floats = NDArray[np.float64]
 
 Z95 = 1.959963984540054
@@ -95,6 +97,14 @@ def histogram(scores: Sequence[float], bins: int = 20) -> dict[str, Any]:
     """`{"edges": [bins + 1], "counts": [bins]}` over [0, 1]; 1 falls into the last bin."""
     counts, edges = np.histogram(np.clip(_floats(scores), 0.0, 1.0), bins=bins, range=(0.0, 1.0))
     return {"edges": [round(float(e), 6) for e in edges], "counts": [int(c) for c in counts]}
+
+
+def score_shares(name: str, scores: Sequence[float]) -> dict[str, float]:
+    """`scores/<name>/le_<bound>`: the share of scores at most each of the catalogue's bounds. Empty without scores."""
+    s = _floats(scores)
+    if len(s) == 0:
+        return {}
+    return {f"scores/{name}/le_{bound}": float((s <= bound).mean()) for bound in SCORE_BOUNDS}
 
 
 def style_separability(accepted: Sequence[str], generated: Sequence[str], *, folds: int = 4) -> float:
