@@ -64,10 +64,20 @@ def _of_the_operator() -> Iterator[Series]:
 
 def _of_others() -> Iterator[Series]:
     for file in sorted(EXPORTERS.glob("*.yaml")):
-        declared = yaml.safe_load(file.read_text())
-        for name, one in declared["metrics"].items():
-            labels = (*declared["labels"], *one.get("labels", ()), *_of_type(one["type"]))
-            yield Series(name, one["type"], (*labels, *OF_TARGET))
+        yield from of_exporter(file.stem)
+
+
+def of_exporter(name: str) -> list[Series]:
+    """What exporters/<name>.yaml declares."""
+    declared = yaml.safe_load((EXPORTERS / f"{name}.yaml").read_text())
+    return [
+        Series(
+            metric,
+            one["type"],
+            (*declared["labels"], *one.get("labels", ()), *_of_type(one["type"]), *OF_TARGET),
+        )
+        for metric, one in declared["metrics"].items()
+    ]
 
 
 def _of_type(kind: str) -> tuple[str, ...]:

@@ -117,10 +117,24 @@ def work() -> Section:
                 _quantiles("gapo_queue_wait_seconds", (0.5, 0.95)),
             ),
             over_time(
+                "Runs by state",
+                "All GapoRuns that the leader sees. Stalled ones wait for somebody; Pending that stays is a cluster that is "
+                "full, or an operator that is late.",
+                "none",
+                [
+                    Query(
+                        "{{status}}",
+                        f"max by (namespace, status) (gapo_runs{{{OF_OPERATOR}}})",
+                    )
+                ],
+                stacked=True,
+            ),
+            over_time(
                 "Stages decided",
                 "Stages that this process decided, a second, by verdict. Many rolled back or stopped: see the runs.",
                 "none",
                 [Query("{{reason}}, {{instance}}", _rate("gapo_stage_transitions_total", "reason"))],
+                span=24,
             ),
         ],
     )
@@ -132,20 +146,20 @@ def kubernetes() -> Section:
         "Requests to the API server",
         [
             over_time(
-                "By verb",
+                "API requests by verb",
                 "Requests a second. Watches are not counted; a run that is idle costs next to none.",
                 "none",
                 [Query("{{op}}", _rate(f"{requests}_count", "op"))],
             ),
             over_time(
-                "Answers other than success",
+                "API answers other than success",
                 "A second, by HTTP status; 0 is no answer at all. 404 and 409 belong to normal work, 403 is a right that "
                 "is missing, 429 and 5xx are an API server in trouble.",
                 "none",
                 [Query("{{code}}", _rate(f"{requests}_count", "code", 'code!~"2.."'))],
             ),
             over_time(
-                "Time",
+                "Time of API requests",
                 "95 of 100 requests of a verb took at most this.",
                 "s",
                 [Query("{{op}}", quantile(0.95, requests, f"{BY}, op", OF_OPERATOR))],
@@ -160,14 +174,14 @@ def storage() -> Section:
         "Requests to object storage",
         [
             over_time(
-                "By operation and outcome",
+                "Storage requests by operation and outcome",
                 "Requests a second. absent and unchanged are what polling finds; refused is a right that is missing, "
                 "failed a service in trouble.",
                 "none",
                 [Query("{{op}} {{code}}", _rate(f"{requests}_count", "op, code"))],
             ),
             over_time(
-                "Time",
+                "Time of storage requests",
                 "95 of 100 requests of an operation took at most this, retries included.",
                 "s",
                 [Query("{{op}}", quantile(0.95, requests, f"{BY}, op", OF_OPERATOR))],

@@ -176,9 +176,12 @@ def gpus() -> Section:
             ),
             over_time(
                 "GPU memory",
-                "Used by each GPU of the run's pods. Close to the card's size the next longer batch fails.",
+                "Used by each GPU of the run's pods, and free. With little free, the next longer batch fails.",
                 "mbytes",
-                [Query("{{role}}, GPU {{gpu}}, {{Hostname}}", _of_devices("DCGM_FI_DEV_FB_USED"))],
+                [
+                    Query("used, {{role}}, GPU {{gpu}}, {{Hostname}}", _of_devices("DCGM_FI_DEV_FB_USED")),
+                    Query("free, {{role}}, GPU {{gpu}}, {{Hostname}}", _of_devices("DCGM_FI_DEV_FB_FREE")),
+                ],
             ),
             over_time(
                 "GPU power",
