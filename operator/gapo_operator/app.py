@@ -10,13 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from prometheus_client import generate_latest
+
+from gapo.telemetry.figures import RunFigures
 from gapo_operator.config import OperatorConfig
 from gapo_operator.health import BEAT_SECONDS, Health, serve_health, serve_metrics
+from gapo_operator.history import Ended, History
 from gapo_operator.kube import Kube, KubeError, connect
 from gapo_operator.leader import Leadership, NotLeaderError, lead, release
 from gapo_operator.metrics import Metrics
 from gapo_operator.reconciler import RETRY_SECONDS, Reconciler
+from gapo_operator.series import RunSeries
 from gapo_operator.stores import Stores
+from gapo_operator.telemetry import Telemetry
 from gapo_operator.view import ClusterView, RunKey
 from gapo_operator.watching import watch, watches
 from gapo_operator.workqueue import WorkQueue
@@ -51,17 +57,23 @@ class Operator:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.view, self.health, self.metrics = ClusterView(), Health(), Metrics()
-        self.queue: WorkQueue[RunKey] = WorkQueue()
+        self.queue: WorkQueue[RunKey] = WorkQueue(waited=self.metrics.waited.observe)
         self.leadership = Leadership(required=options.lease_namespace is not None)
-        self.stores = Stores(options.credentials, options.authorities)
+        self.stores = Stores(options.credentials, options.authorities, metrics=self.metrics)
+        self.series = RunSeries(self._is_exported)
+        self.history = History(self.stores, options.config, self._found)
+        self.metrics.waiting.set_function(lambda: len(self.queue))
+        self.metrics.active.set_function(lambda: self.queue.active)
+        self.metrics.unread.set_function(lambda: len(self.history))
+        self.metrics.leading.set_function(lambda: self.leadership.held)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Until `stop` is set (exit code 0) or the Lease is lost (1)."""
         options = self.options
         async with (
             serve_health(self.health, options.health_port),
-            serve_metrics(self.metrics.registry, options.metrics_port),
-            connect() as kube,
+            serve_metrics(self._exposed, options.metrics_port),
+            connect(self.metrics.kubernetes_request) as kube,
         ):
             stop_watches, listed = asyncio.Event(), asyncio.Event()
             registry = watches(self.view, self.queue.add)
@@ -97,9 +109,23 @@ class Operator:
     async def _beat(self) -> None:
         while True:
             self.health.beat()
-            self.metrics.waiting.set(len(self.queue))
-            self.metrics.leading.set(self.leadership.held)
             await asyncio.sleep(BEAT_SECONDS)
+
+    def _exposed(self) -> bytes:
+        """What a scrape gets. Only whoever holds the Lease speaks for runs."""
+        self.metrics.runs.clear()
+        if not self.leadership.held:
+            return generate_latest(self.metrics.registry)
+        for state, count in self.series.states().items():
+            self.metrics.runs.labels(state).set(count)
+        return generate_latest(self.metrics.registry) + self.series.text()
+
+    def _is_exported(self, key: RunKey, uid: str) -> bool:
+        run = self.view.run(key)
+        return run is not None and run["metadata"]["uid"] == uid
+
+    def _found(self, ended: Ended, figures: RunFigures) -> None:
+        self.series.put(ended.key, ended.uid, figures)
 
     async def _lead_and_work(self, kube: Kube, listed: asyncio.Event) -> None:
         """Returns when the Lease is lost."""
@@ -132,9 +158,17 @@ class Operator:
                 waiting.cancel()
                 return leading.result()
             log.info("holding the Lease %s/%s", options.lease_namespace, options.lease_name)
-        reconciler = Reconciler(self.view, kube, self.stores, options.config, self.leadership)
+        reconciler = Reconciler(
+            self.view,
+            kube,
+            self.stores,
+            options.config,
+            self.leadership,
+            Telemetry(self.metrics, self.series, self.history),
+        )
         working = [
             asyncio.create_task(self.queue.run(lambda key: self._pass(reconciler, key))),
+            asyncio.create_task(self.history.run()),
             asyncio.create_task(self._resync_often(kube)),
         ]
         try:
@@ -192,3 +226,4 @@ class Operator:
                         self.queue.add(run)
                 for run in self.view.forget_unlisted(kind, listed, since, namespace):
                     self.queue.add(run)
+        self.metrics.resynced.set_to_current_time()

@@ -71,6 +71,8 @@ class Child:
     state: ChildState
     uid: str | None = None
     """Its Job's, where that is there and belongs to the GapoRun."""
+    pod: str | None = None
+    """UID of its newest pod, under which its task writes."""
     created_at: datetime | None = None
     started_at: datetime | None = None
     """None until its pod has found a node."""
@@ -166,8 +168,10 @@ def _child(
         )
     conditions = {c.get("type"): c for c in status.get("conditions") or [] if c.get("status") == "True"}
 
+    pod = None if newest is None else str(_meta(newest).get("uid", "")) or None
+
     def child(state: ChildState, **more: Any) -> Child:
-        return Child(attempt, name, state, uid, created, started, **more)
+        return Child(attempt, name, state, uid, pod, created, started, **more)
 
     if "Complete" in conditions:
         ended = _time(status.get("completionTime")) or _time(conditions["Complete"].get("lastTransitionTime"))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 BEAT_SECONDS = 1.0
 STUCK_SECONDS = 30.0
@@ -54,9 +54,11 @@ async def serve_health(health: Health, port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def serve_metrics(registry: CollectorRegistry, port: int) -> AsyncIterator[None]:
+async def serve_metrics(exposed: Callable[[], bytes], port: int) -> AsyncIterator[None]:
+    """`exposed` gives what a scrape is answered with, in Prometheus' text format."""
+
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=exposed(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.add_routes([web.get("/metrics", metrics)])

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from aiohttp import ClientError
 from kubernetes.aio import client, config
 
 from gapo.digest import digest
+from gapo_operator.metrics import UNANSWERED
 from gapo_operator.render.job import Manifest
 from gapo_operator.render.names import PREFIX
 from gapo_operator.render.pod_group import API_VERSION as VOLCANO
@@ -30,12 +32,42 @@ CONCURRENCY = 16
 IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
 
+Listener = Callable[[str, str, float], None]
+"""Told of each request once it is answered: verb, HTTP status as text, seconds."""
+VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+COLLECTIONS = (PLURAL, "jobs", "pods")
+
+
 class KubeError(Exception):
     """A request that the API server refused, or did not answer. `status` is 0 where there was no answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class ListenedClient(client.ApiClient):
+    """Tells of every request that is made through it: this module's, and those of the library's leader election."""
+
+    def __init__(self, listener: Listener) -> None:
+        super().__init__()
+        self._listener = listener
+
+    async def call_api(self, method: str, url: str, *args: Any, **more: Any) -> Any:
+        began, code = time.monotonic(), UNANSWERED
+        try:
+            response = await super().call_api(method, url, *args, **more)
+            code = str(response.status)
+            return response
+        finally:
+            self._listener(_verb(method, url), code, time.monotonic() - began)
+
+
+def _verb(method: str, url: str) -> str:
+    """As Kubernetes' roles name it."""
+    if method != "GET":
+        return VERBS.get(method, "other")
+    return "list" if url.partition("?")[0].rpartition("/")[2] in COLLECTIONS else "get"
 
 
 class NoPodGroupsError(KubeError):
@@ -215,11 +247,11 @@ def _pod_group_path(namespace: str, name: str) -> str:
 
 
 @asynccontextmanager
-async def connect() -> AsyncIterator[Kube]:
+async def connect(listener: Listener) -> AsyncIterator[Kube]:
     """By the pod's service account, else by the kubeconfig that KUBECONFIG names."""
     if IN_CLUSTER.is_file():
         config.load_incluster_config()  # type: ignore[no-untyped-call]
     else:
         await config.load_kube_config()  # type: ignore[no-untyped-call]
-    async with client.ApiClient() as api:
+    async with ListenedClient(listener) as api:
         yield Kube(api)

@@ -17,6 +17,7 @@ from gapo.errors import FencedError, GapoError, StoreError, UnknownSpecError, Un
 from gapo.planner import State
 from gapo.seen import AttemptKey
 from gapo.store import layout
+from gapo.telemetry.figures import RunFigures
 from gapo_operator.children import Child, ChildState, Problem, children_of, is_unfinished_job_of
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.kube import Kube, KubeError, NoPodGroupsError
@@ -30,6 +31,7 @@ from gapo_operator.status import CRD_OUTDATED, Findings, status_of
 from gapo_operator.storage_pass import Outcome, RunStorage
 from gapo_operator.stores import PausedError, Stores
 from gapo_operator.story import story_of
+from gapo_operator.telemetry import Telemetry
 from gapo_operator.view import Body, ClusterView, RunKey
 
 log = logging.getLogger(__name__)
@@ -55,6 +57,10 @@ class _Known:
     """Passes in a row that storage failed."""
     loaded: LoadedRun | GapoError | None = None
     state: State | None = None
+    figures: RunFigures | None = None
+    """As storage told them at the last pass that read it."""
+    rests: bool = False
+    """It ended under an earlier process, and whoever reads such runs knows of it."""
     grouped: set[str] = field(default_factory=set)
     """UIDs of Jobs whose PodGroup is known to be theirs."""
 
@@ -69,10 +75,11 @@ class Reconciler:
         stores: Stores,
         config: OperatorConfig,
         leadership: Leadership,
+        telemetry: Telemetry,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.view, self.kube, self.stores, self.config = view, kube, stores, config
-        self.leadership, self.clock = leadership, clock
+        self.leadership, self.telemetry, self.clock = leadership, telemetry, clock
         self.readback = Readback()
         self._known: dict[RunKey, _Known] = {}
 
@@ -84,10 +91,17 @@ class Reconciler:
         run = self.view.run(key)
         if run is None or run["metadata"].get("deletionTimestamp"):
             self._known.pop(key, None)
+            self.telemetry.gone(key)
             return None
         if _managed_by(run) not in (None, MANAGED_BY):
             return None
         known = self._remember(key, run)
+        try:
+            return await self._pass(key, run, known)
+        finally:
+            self._show(key, known)
+
+    async def _pass(self, key: RunKey, run: Body, known: _Known) -> float | None:
         if (run.get("spec") or {}).get("suspend") is True:
             # Before anything that may fail: a suspended run holds no device, whatever else is wrong.
             await self._delete_jobs(key, known.uid)
@@ -135,7 +149,11 @@ class Reconciler:
         )
         found = replace(found, spec=loaded.spec, children=children)
         if known.state is None and _at_rest(run, loaded, children):
+            if not known.rests:
+                known.rests = True
+                self.telemetry.rest(run, loaded.spec)
             return await self._expire(key, known, loaded, run)
+        known.rests = False
         try:
             location = self.config.location(loaded.spec.storage.location, key.namespace)
             check_pods(loaded.spec, key.namespace, self.config)
@@ -156,6 +174,7 @@ class Reconciler:
             return None
         except StoreError as error:
             known.failures += 1
+            self.telemetry.metrics.errors.labels("storage").inc()
             await self._say(key, run, replace(found, storage=_problem(error)))
             wait = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(known.failures - 1, 10))
             return wait * random.uniform(0.8, 1.2)
@@ -165,8 +184,16 @@ class Reconciler:
         known.failures = 0
         if not self._is_still(key, known.uid):
             return 0.0  # it was deleted meanwhile, or another one has its name
-        found = replace(found, status=outcome.plan.status, seen=outcome.seen)
+        known.figures = outcome.figures
         known.state = outcome.plan.status.state
+        self.telemetry.decided(outcome.decisions)
+        found = replace(
+            found,
+            status=outcome.plan.status,
+            seen=outcome.seen,
+            figures=known.figures,
+            told=outcome.told,
+        )
         try:
             trouble, again = await self._apply(key, known, run, loaded, outcome, children)
         except GapoError as error:
@@ -285,6 +312,14 @@ class Reconciler:
             log.error("%s: %s", key, told["message"])
             await self.kube.tell(run, "Warning", CRD_OUTDATED, told["message"], told["message"])
         return await self._say(key, stored, found) if news else stored
+
+    def _show(self, key: RunKey, known: _Known) -> None:
+        """Tells scrapes how the run stands after a pass."""
+        run = self.view.run(key)
+        if run is None or not self._is_still(key, known.uid) or known.rests:
+            return
+        spec = known.loaded.spec if isinstance(known.loaded, LoadedRun) else None
+        self.telemetry.show(run, spec, known.figures)
 
     def _is_still(self, key: RunKey, uid: str) -> bool:
         run = self.view.run(key)

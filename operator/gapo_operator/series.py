@@ -1,4 +1,4 @@
-"""`gapo_run_*`, `gapo_stage_*` and `gapo_runs`: what runs have reached, kept as the text that a scrape is answered with.
+"""`gapo_run_*` and `gapo_stage_*`: what runs have reached, kept as the text that a scrape is answered with.
 
 A run's lines are rendered when its figures change, which is seldom, and joined at each scrape. 1,000 runs may have
 400,000 series: as objects of prometheus_client they would take hundreds of MiB, and seconds to print.
@@ -7,7 +7,7 @@ A run's lines are rendered when its figures change, which is seldom, and joined 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from prometheus_client.utils import floatToGoString
@@ -53,31 +53,32 @@ class RunSeries:
     def drop(self, key: RunKey) -> None:
         self._runs.pop(key, None)
 
+    def states(self) -> Mapping[str, int]:
+        """How many runs are in each state."""
+        counted = Counter(run.state for run in self._told())
+        return {state: counted[state] for state in STATES}
+
     def text(self) -> bytes:
         """In Prometheus' text format 0.0.4: every series' lines together, under one HELP and TYPE."""
-        runs = [run for key, run in self._runs.items() if self._exported(key, run.uid)]
-        names = dict.fromkeys(name for run in runs for name in run.lines)
-        parts = [_gapo_runs(run.state for run in runs)]
-        for name in names:
+        runs, parts = self._told(), []
+        for name in dict.fromkeys(name for run in runs for name in run.lines):
             kind, text = described(name)
             parts.append(f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode())
             parts += [run.lines[name] for run in runs if name in run.lines]
         return b"".join(parts)
+
+    def _told(self) -> list[_Run]:
+        return [run for key, run in self._runs.items() if self._exported(key, run.uid)]
 
 
 def _rendered(figures: RunFigures) -> dict[str, bytes]:
     lines: dict[str, list[str]] = {}
     for name, labels, value in run_samples(figures):
         said = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-        lines.setdefault(name, []).append(f"{name}{{{said}}} {floatToGoString(value)}\n")
+        number = floatToGoString(value)  # type: ignore[no-untyped-call]
+        lines.setdefault(name, []).append(f"{name}{{{said}}} {number}\n")
     return {name: "".join(group).encode() for name, group in lines.items()}
 
 
 def _escaped(text: str) -> str:
     return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def _gapo_runs(states: Iterable[str]) -> bytes:
-    counted = Counter(states)
-    lines = [f'gapo_runs{{status="{state}"}} {counted[state]}\n' for state in STATES]
-    return "".join(["# HELP gapo_runs GapoRuns by state\n# TYPE gapo_runs gauge\n", *lines]).encode()

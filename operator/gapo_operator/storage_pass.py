@@ -23,8 +23,10 @@ from gapo.store.claims import adopt_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
+from gapo.telemetry.figures import RunFigures, TaskFigures
 from gapo_operator.children import PREEMPTED_CODE, Child, ChildState
 from gapo_operator.limits import active_seconds, rest, without_room
+from gapo_operator.outlook import Outlook
 from gapo_operator.render.threads import with_threads
 
 SLOTS = 8
@@ -50,6 +52,9 @@ class Outcome:
     seen: Seen
     record: RunRecord
     claim: int
+    figures: RunFigures | None = None
+    told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
+    """What running tasks told last of themselves."""
     create: list[Task] = field(default_factory=list)
     """Attempts whose Job must be there and is not."""
     stop: list[AttemptKey] = field(default_factory=list)
@@ -88,6 +93,7 @@ class RunStorage:
         self._memories: defaultdict[AttemptKey, _Memory] = defaultdict(_Memory)
         self._adopted = False
         self._without_room, self._resting_until = 0, 0.0
+        self._outlook = Outlook(monotonic)
 
     def advance(
         self,
@@ -122,6 +128,10 @@ class RunStorage:
         outcome.adopted, self._adopted = self._adopted, False
         self._carry_out(driver, made, children, outcome)
         outcome.seen = driver.observer.seen(self._unended(driver))
+        outcome.told = self._outlook.told(driver, outcome.seen, children)
+        outcome.figures = self._outlook.figures(
+            driver, loaded, made.status, outcome.seen, children, outcome.told
+        )
         if made.status.reason == CAPACITY_TIMEOUT:
             outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
         return outcome

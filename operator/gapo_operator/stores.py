@@ -20,6 +20,7 @@ from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
 from gapo_operator.config import StorageLocation
+from gapo_operator.metrics import Metrics
 
 T = TypeVar("T")
 
@@ -60,27 +61,34 @@ class Stores:
         credentials: Path | None = None,
         authorities: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
+        metrics: Metrics | None = None,
     ) -> None:
         self._credentials, self._authorities, self._clock = credentials, authorities, clock
+        self._metrics = metrics or Metrics()
+        self._metrics.paused.set_function(self.paused)
         self._opened: dict[str, _Opened] = {}
 
-    async def call(self, location: StorageLocation, prefix: str, work: Callable[[Objects], T]) -> T:
+    def paused(self) -> int:
+        """How many locations are left alone just now."""
+        now = self._clock()
+        return sum(opened.paused_until > now for opened in list(self._opened.values()))
+
+    async def call(
+        self, location: StorageLocation, prefix: str, work: Callable[[Objects], T], *, writes: bool = True
+    ) -> T:
         """Runs `work` in one of the location's threads over the objects below `prefix`.
 
         Raises what `work` raises, PausedError while the location is left alone, UnsafeLocationError where the
-        location ignores conditional creates (looked at before its first use).
+        location ignores conditional creates, which is looked at before the first work that writes.
         """
         opened = self._open(location)
         self._check(opened)
         loop = asyncio.get_running_loop()
         try:
-            async with opened.lock:
-                self._check(opened)  # others waited here for a probe that failed
-                if not opened.probed:
-                    root = Objects(opened.store, where=location.name)
-                    await loop.run_in_executor(opened.pool, probe_location, root.under(f"{prefix}/.gapo"))
-                    opened.probed = True
-            result = await loop.run_in_executor(opened.pool, lambda: self._work(opened, prefix, work))
+            if writes:
+                await self._probe(opened, prefix)
+            asked = time.monotonic()
+            result = await loop.run_in_executor(opened.pool, lambda: self._work(opened, prefix, work, asked))
         except (PausedError, StoreRefusedError):
             # What is refused may be refused to this run's folder alone: no other has to wait for that.
             raise
@@ -90,14 +98,27 @@ class Stores:
         opened.failures = 0
         return result
 
+    async def _probe(self, opened: _Opened, prefix: str) -> None:
+        async with opened.lock:
+            self._check(opened)  # others waited here for a probe that failed
+            if not opened.probed:
+                loop, root = asyncio.get_running_loop(), self._objects(opened, f"{prefix}/.gapo")
+                await loop.run_in_executor(opened.pool, probe_location, root)
+                opened.probed = True
+
+    def _objects(self, opened: _Opened, prefix: str) -> Objects:
+        listener = self._metrics.store_request
+        return Objects(opened.store, prefix, where=opened.location.name, listener=listener)
+
     def _check(self, opened: _Opened) -> None:
         left = opened.paused_until - self._clock()
         if left > 0:
             raise PausedError(opened.last_error, left)
 
-    def _work(self, opened: _Opened, prefix: str, work: Callable[[Objects], T]) -> T:
+    def _work(self, opened: _Opened, prefix: str, work: Callable[[Objects], T], asked: float) -> T:
+        self._metrics.store_waits.observe(time.monotonic() - asked)
         self._check(opened)  # it may have failed while this waited for a thread
-        return work(Objects(opened.store, prefix, where=opened.location.name))
+        return work(self._objects(opened, prefix))
 
     def close(self) -> None:
         """Waits for no thread: what is being written is safe to cut short."""

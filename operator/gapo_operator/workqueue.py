@@ -19,8 +19,13 @@ class WorkQueue(Generic[K]):
     how much runs at once is the handler's business: one that waits for a slow storage service must hold up no other.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        waited: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """`waited` is told, when a key's handling begins, for how many seconds it has been due."""
+        self._clock, self._waited = clock, waited
         self._heap: list[tuple[float, int, K]] = []
         self._due: dict[K, float] = {}
         self._busy: set[K] = set()
@@ -30,6 +35,11 @@ class WorkQueue(Generic[K]):
     def __len__(self) -> int:
         """Keys that wait, due or not."""
         return len(self._due)
+
+    @property
+    def active(self) -> int:
+        """Keys that are being handled."""
+        return len(self._busy)
 
     def add(self, key: K, after: float = 0.0) -> None:
         """Makes the key due in `after` seconds, or earlier where it is already."""
@@ -45,15 +55,16 @@ class WorkQueue(Generic[K]):
         """Until cancelled; tasks that run then are cancelled too. `handle` must not raise."""
         async with asyncio.TaskGroup() as tasks:
             while True:
-                for key in self._take():
-                    tasks.create_task(self._handle(key, handle))
+                for key, due in self._take():
+                    tasks.create_task(self._handle(key, due, handle))
                 self._changed.clear()
                 try:
                     await asyncio.wait_for(self._changed.wait(), self._until_next())
                 except TimeoutError:
                     continue
 
-    async def _handle(self, key: K, handle: Callable[[K], Awaitable[None]]) -> None:
+    async def _handle(self, key: K, due: float, handle: Callable[[K], Awaitable[None]]) -> None:
+        self._waited(self._clock() - due)
         try:
             await handle(key)
         finally:
@@ -62,8 +73,8 @@ class WorkQueue(Generic[K]):
                 heapq.heappush(self._heap, (self._due[key], next(self._order), key))
             self._changed.set()
 
-    def _take(self) -> list[K]:
-        """The keys that are due and not being handled."""
+    def _take(self) -> list[tuple[K, float]]:
+        """The keys that are due and not being handled, with the time since which they are due."""
         found, now = [], self._clock()
         while self._heap and self._heap[0][0] <= now:
             at, _, key = heapq.heappop(self._heap)
@@ -71,7 +82,7 @@ class WorkQueue(Generic[K]):
                 continue  # superseded, or looked at again once it is no longer handled
             del self._due[key]
             self._busy.add(key)
-            found.append(key)
+            found.append((key, at))
         return found
 
     def _until_next(self) -> float | None:

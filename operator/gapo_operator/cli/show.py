@@ -29,6 +29,17 @@ CODES = {
 """Exit codes by the reasons that `gapo run` would give."""
 COLOURS = {"Succeeded": "green", "Running": "cyan", "Failed": "red", "Stalled": "red", "Suspended": "yellow"}
 EVENTS = 5
+HEADLINES = (
+    "ppo/satisfaction",
+    "ppo/reward",
+    "ppo/kl",
+    "rm/pair_accuracy",
+    "rm/loss",
+    "sft/val_loss",
+    "sft/loss",
+)
+"""Figures of a running task that come first where there is no room for all."""
+MOST = 5
 
 
 @dataclass(frozen=True)
@@ -127,6 +138,10 @@ def as_json(seen: Sight) -> dict[str, Any]:
         "current": seen.current,
         "stage": status.get("stage"),
         "progress": status.get("progress"),
+        "progressPercentage": status.get("progressPercentage"),
+        "estimatedRemainingSeconds": status.get("estimatedRemainingSeconds"),
+        "trainerStatus": status.get("trainerStatus"),
+        "usage": status.get("usage"),
         "reason": summary.get("reason"),
         "message": seen.message,
         "bestStage": status.get("bestStage"),
@@ -146,6 +161,8 @@ def as_json(seen: Sight) -> dict[str, Any]:
 def page(seen: Sight) -> RenderableType:
     """Everything about a run that fits a screen."""
     parts: list[RenderableType] = [headline(seen)]
+    if outlook(seen):
+        parts.append(Text(outlook(seen)))
     wrong = {message: reason for reason, message in problems(seen)} if seen.current else {}
     if seen.message and seen.message not in wrong:
         parts.append(Text(seen.message))
@@ -154,6 +171,8 @@ def page(seen: Sight) -> RenderableType:
         parts.append(stage_table(seen))
     if seen.status.get("tasks"):
         parts.append(task_table(seen))
+    if told(seen):
+        parts.append(Text(told(seen), style="dim"))
     if seen.events:
         parts.append(event_table(seen))
     return Group(*parts)
@@ -165,6 +184,45 @@ def headline(seen: Sight) -> Text:
     line.append(seen.state, COLOURS.get(seen.state, ""))
     progress = seen.status.get("progress")
     return line.append(f", {progress}") if progress else line
+
+
+def outlook(seen: Sight) -> str:
+    """How much of the run is done and how long it may still take; empty where nothing is known, or it is over."""
+    done, left = seen.status.get("progressPercentage"), seen.status.get("estimatedRemainingSeconds")
+    if over(seen) or not isinstance(done, int):
+        return ""
+    return f"{done} % of the run" + (f", about {duration(left)} left" if isinstance(left, int) else "")
+
+
+def told(seen: Sight) -> str:
+    """The last figures of the running task, and how long it may still take."""
+    trainer = seen.status.get("trainerStatus") or {}
+    left = trainer.get("estimatedRemainingSeconds")
+    figures = {str(m.get("name")): _short(m.get("value")) for m in trainer.get("metrics") or []}
+    shown = [f"{name} {figures[name]}" for name in HEADLINES if name in figures][:MOST]
+    shown += [f"{name} {value}" for name, value in figures.items() if name not in HEADLINES][
+        : MOST - len(shown)
+    ]
+    return " · ".join([*([f"task: about {duration(left)} left"] if isinstance(left, int) else []), *shown])
+
+
+def duration(seconds: int) -> str:
+    """As people say it: 40 s, 12 min, 3 h 05 min, 2 d 4 h."""
+    minutes, hours, days = round(seconds / 60), seconds // 3600, seconds // 86400
+    if seconds < 100:
+        return f"{seconds} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if days < 2:
+        return f"{hours} h {seconds % 3600 // 60:02d} min"
+    return f"{days} d {seconds % 86400 // 3600} h"
+
+
+def _short(value: object) -> str:
+    try:
+        return f"{float(str(value)):.4g}"
+    except ValueError:
+        return str(value)[:16]
 
 
 def _table(*headings: str) -> Table:
@@ -191,9 +249,11 @@ def stage_table(seen: Sight) -> Table:
 
 
 def task_table(seen: Sight) -> Table:
-    table = _table("task", "attempt", "state", "job")
+    table = _table("task", "attempt", "state", "done", "job")
     for task in seen.status.get("tasks") or []:
-        cells = (task.get("kind"), task.get("attempt"), task.get("state"), task.get("name"))
+        done = task.get("progressPercentage")
+        share = f"{done} %" if isinstance(done, int) else ""
+        cells = (task.get("kind"), task.get("attempt"), task.get("state"), share, task.get("name"))
         table.add_row(*(Text(str(cell)) for cell in cells))
     return table
 
@@ -228,3 +288,9 @@ def news(before: Sight | None, after: Sight) -> Iterator[str]:
         yield ", ".join(str(part) for part in (after.state, after.status.get("progress"), said) if part)
     for reason, message in sorted(now - old):
         yield f"{reason}: {message}"
+    if before is not None and told(after) and _told_at(before) != _told_at(after):
+        yield ", ".join(part for part in (after.status.get("progress"), outlook(after), told(after)) if part)
+
+
+def _told_at(seen: Sight) -> object:
+    return (seen.status.get("trainerStatus") or {}).get("lastUpdatedTime")

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +8,8 @@ from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 
 from gapo.errors import SpecError, StoreError, StoreRefusedError, UnsafeLocationError
 from gapo.store.objects import Objects
-from gapo_operator import stores
 from gapo_operator.config import StorageLocation
+from gapo_operator.metrics import Metrics
 from gapo_operator.stores import PausedError, Stores
 
 
@@ -22,44 +20,8 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
-    boto3.client("s3", endpoint_url=url, **keys).create_bucket(Bucket="runs")
-    yield url
-    server.stop()
-
-
-@pytest.fixture
-def proxy(endpoint: str) -> Iterator[FaultProxy]:
-    with fault_proxy(endpoint) as running:
-        yield running
-
-
-@pytest.fixture
-def credentials(tmp_path: Path) -> Path:
-    """As a mounted Secret looks."""
-    folder = tmp_path / "red"
-    (folder / "..data").mkdir(parents=True)
-    (folder / "AWS_ACCESS_KEY_ID").write_text("a\n")
-    (folder / "AWS_SECRET_ACCESS_KEY").write_text("b")
-    return tmp_path
-
-
 def location(proxy: FaultProxy, name: str = "red") -> StorageLocation:
     return StorageLocation(name=name, uri="s3://runs/gapo", endpoint=proxy.url, region="us-east-1")
-
-
-@pytest.fixture(autouse=True)
-def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "RETRY_FOR", timedelta(milliseconds=300))
 
 
 def write(objects: Objects) -> bool:
@@ -159,5 +121,37 @@ def test_those_who_wait_for_a_probe_that_fails_do_not_try_it_again_one_after_the
         calls = [stores.call(location(proxy), f"ns/{number}/id", write) for number in range(20)]
         errors = await asyncio.gather(*calls, return_exceptions=True)
         assert sum(isinstance(error, PausedError) for error in errors) == 19
+
+    asyncio.run(story())
+
+
+def test_work_that_only_reads_probes_nothing(proxy: FaultProxy, credentials: Path) -> None:
+    asyncio.run(
+        Stores(credentials).call(location(proxy), "ns/read/id", lambda o: o.get("run.json"), writes=False)
+    )
+    assert [method for method, _ in proxy.seen] == ["GET"]
+
+
+def test_requests_and_pauses_are_counted(proxy: FaultProxy, credentials: Path) -> None:
+    metrics = Metrics()
+    total = "gapo_object_store_request_duration_seconds_count"
+
+    def counted(op: str, code: str) -> float | None:
+        return metrics.registry.get_sample_value(total, {"op": op, "code": code})
+
+    async def story() -> None:
+        stores = Stores(credentials, metrics=metrics)
+        absent = await stores.call(
+            location(proxy), "ns/counted/id", lambda o: (o.get("run.json"), o.get("run.json")), writes=False
+        )
+        assert absent == (None, None)
+        assert counted("get", "absent") == 2
+        assert metrics.registry.get_sample_value("gapo_object_store_paused_locations") == 0
+        proxy.instead = lambda method, path: (503, b"<Error><Code>SlowDown</Code></Error>")
+        with pytest.raises(StoreError):
+            await stores.call(location(proxy), "ns/counted/id", lambda o: o.get("run.json"), writes=False)
+        assert counted("get", "failed") == 1
+        assert metrics.registry.get_sample_value("gapo_object_store_paused_locations") == 1
+        assert metrics.registry.get_sample_value("gapo_object_store_wait_seconds_count") == 2
 
     asyncio.run(story())

@@ -1,0 +1,71 @@
+"""What passes have to tell of runs, handed on to whoever is asked for it: scrapes, and the reader of ended runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from gapo.api.run import GapoRunSpec
+from gapo.api.status import GapoRunStatus
+from gapo.store.records import Decision
+from gapo.telemetry.figures import RunFigures
+from gapo_operator.history import Ended, History
+from gapo_operator.metrics import Metrics
+from gapo_operator.series import RunSeries
+from gapo_operator.summary import figures_of_status
+from gapo_operator.view import Body, RunKey
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Used from one event loop."""
+
+    metrics: Metrics
+    series: RunSeries
+    history: History
+
+    def show(self, run: Body, spec: GapoRunSpec | None, figures: RunFigures | None) -> None:
+        """A run as it stands after a pass. `figures` are from its storage, None where that has not been read yet."""
+        key, said = _key(run), run.get("status") or {}
+        if figures is not None:
+            conditions = {one["type"]: one["status"] for one in said.get("conditions") or []}
+            figures = replace(figures, state=said.get("state") or figures.state, conditions=conditions)
+        else:
+            status = _status(run)
+            if status is None:
+                return
+            figures = figures_of_status(key.namespace, key.name, status, spec)
+        self.history.drop(key)
+        self.series.put(key, run["metadata"]["uid"], figures)
+
+    def rest(self, run: Body, spec: GapoRunSpec) -> None:
+        """A run that ended under an earlier process: what its status says now, what it committed once that is read."""
+        key, uid, status = _key(run), run["metadata"]["uid"], _status(run)
+        if status is not None:
+            self.series.put(key, uid, figures_of_status(key.namespace, key.name, status, spec))
+            self.history.want(Ended(key, uid, spec, status))
+
+    def gone(self, key: RunKey) -> None:
+        self.series.drop(key)
+        self.history.drop(key)
+
+    def decided(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            self.metrics.transitions.labels(decision.verdict).inc()
+
+
+def _key(run: Body) -> RunKey:
+    return RunKey(run["metadata"]["namespace"], run["metadata"]["name"])
+
+
+def _status(run: Body) -> GapoRunStatus | None:
+    try:
+        return GapoRunStatus.model_validate(run.get("status") or {})
+    except ValidationError as error:
+        log.warning("%s: its status is another release's: %s", _key(run), error)
+        return None

@@ -1,0 +1,120 @@
+"""A whole run in storage, made by the operator's own passes: its tasks commit at once, with figures that a test knows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.unit.planner.world import START
+
+from gapo.api.load import LoadedRun, load_document
+from gapo.planner import State
+from gapo.policies.attempts import Exit
+from gapo.seen import AttemptKey
+from gapo.store.commit import commit_manifest
+from gapo.store.objects import Objects
+from gapo.store.records import Manifest, ManifestRef
+from gapo.tasks import Kind, Task
+from gapo_operator.children import Child, ChildState
+from gapo_operator.storage_pass import Outcome, RunStorage
+
+SECONDS = 100.0
+"""Of every task."""
+FAMILIES = ("length.words", "keyword.include", 'odd"family\\')
+OPPONENTS = 3
+
+
+def manifest(name: str = "run", namespace: str = "red", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "gapo.dev/v1alpha1",
+        "kind": "GapoRun",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "data": {"generate": {"grammar": "micro", "size": 100}},
+            "generator": {"fromScratch": {"hidden": 32, "heads": 2}},
+            "rewardModel": {"fromScratch": {"arch": "encoder", "hidden": 32, "heads": 2}},
+            "stages": {"max": 2},
+            "storage": {"location": "local"},
+            **spec,
+        },
+    }
+
+
+def loaded(name: str = "run", namespace: str = "red", **spec: Any) -> LoadedRun:
+    return load_document(manifest(name, namespace, **spec), where="test", base=Path())
+
+
+def metrics_of(task: Task) -> dict[str, float]:
+    """What each task measures. Satisfaction rises by 3 points a stage, so that no run converges early."""
+    k, wall = task.stage, {"wall/seconds": SECONDS}
+    if task.kind is Kind.EVALUATE:
+        families = {f"eval/family/{name}": 0.5 + 0.01 * k for name in FAMILIES}
+        scores = {
+            f"scores/generated/le_{bound}": share
+            for bound, share in zip(("0.2", "0.4", "0.6", "0.8", "0.95", "1.0"), SHARES, strict=True)
+        }
+        cells = {f"crossplay/auc/{rm}/{k}": 0.9 - 0.01 * rm for rm in range(max(0, k - OPPONENTS), k)}
+        own = {
+            "eval/satisfaction": 0.4 + 0.03 * k,
+            "eval/satisfaction_n": 2000.0,
+            "fidelity/auc": 0.8 - 0.01 * k,
+        }
+        return {**own, **families, **scores, **cells, **wall}
+    if task.kind in (Kind.RM, Kind.RM_WARMUP):
+        accepted = {f"scores/accepted/le_{bound}": 0.25 for bound in ("0.2", "0.95")}
+        return {"rm/pair_accuracy": 0.9, **accepted, **wall}
+    if task.kind is Kind.PPO:
+        return {"ppo/rollouts": 64.0, "ppo/reward": 0.1 * k, "ppo/kl": 0.01 * k, "ppo/entropy": 2.0, **wall}
+    if task.kind is Kind.EXPORT:
+        return {"export/stage": float(k), "test/best_satisfaction": 0.7, "test/gain": 0.3, **wall}
+    return wall
+
+
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def commit(objects: Objects, task: Task) -> None:
+    commit_manifest(
+        objects,
+        Manifest(
+            run_id=task.run_id,
+            stage=task.stage,
+            kind=task.kind.value,
+            generation=task.generation,
+            attempt=task.attempt,
+            writer="w",
+            task_digest=task.digest,
+            inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
+            metrics=metrics_of(task),
+            started_at=START,
+            finished_at=START + timedelta(seconds=SECONDS),
+        ),
+    )
+
+
+def play(
+    objects: Objects, run: LoadedRun, *, failing: str = "", storage: RunStorage | None = None
+) -> Outcome:
+    """Passes until the run has ended; `failing` is `<stage>/<kind>` of a task that fails for good. Every pod ran for
+    SECONDS."""
+    storage = storage or RunStorage("uid-1", lambda: START)
+    children: dict[AttemptKey, Child] = {}
+    for _ in range(1000):
+        outcome = storage.advance(objects, run, children, "image:1", {})
+        if outcome.plan.status.state in (State.SUCCEEDED, State.FAILED):
+            return outcome
+        children = {
+            AttemptKey(task.key, task.attempt): _end(objects, task, failing) for task in outcome.create
+        }
+    raise AssertionError("the run does not end")
+
+
+def _end(objects: Objects, task: Task, failing: str) -> Child:
+    attempt, end = AttemptKey(task.key, task.attempt), START + timedelta(seconds=SECONDS)
+    job = f"job-{task.key}"
+    if f"{task.stage}/{task.kind.value}" == failing:
+        exit_ = Exit(code=65, reason="InvalidData")
+        return Child(attempt, job, ChildState.FAILED, "job-uid", started_at=START, ended_at=end, exit=exit_)
+    commit(objects, task)
+    return Child(attempt, job, ChildState.SUCCEEDED, "job-uid", started_at=START, ended_at=end)
