@@ -180,6 +180,25 @@ def rm_scores(facts: Facts) -> list[Markup]:
     ]
 
 
+def score_shares(facts: Facts) -> Markup | None:
+    """How much of each class's scores lies where those of a settled reward model do."""
+    rows = facts["scoreShares"]
+    if not rows:
+        return None
+    series = [
+        Series(points, color, name) for name, color in CLASS_COLORS.items() if (points := _points(rows, name))
+    ]
+    axes = replace(
+        _by_stage(_LEAD, rows),
+        x_label="stage",
+        y_label=f"scores from {STRATIFIED[0]:g} to {STRATIFIED[1]:g}",
+        y_format=whole,
+        y_floor=0,
+        y_ceiling=1,
+    )
+    return line_chart(series, axes, title="Share of scores that are spread, by stage")
+
+
 def usual_peak(peaks: Sequence[float]) -> float:
     """The height that four in five histograms stay within: a class all in one bin must not flatten the others."""
     return sorted(peaks)[int(0.8 * (len(peaks) - 1))] if peaks else 1.0
@@ -220,6 +239,9 @@ def health(facts: Facts) -> list[Panel]:
         ("labelNoise", "Label noise", "Share of generated samples trained on as violations although the verifier "
          "passes them. It grows with a better generator.", [], "orange",
          {"y_label": "share", "y_floor": 0, "y_include": (0.0,), "y_format": whole}),
+        ("scoreGap", "Score minus satisfaction", "Mean score of validation samples minus the share that satisfies every "
+         "constraint. A level is calibration; growing while satisfaction does not is the generator finding what the "
+         "reward model gets wrong.", zero, "red", {"y_label": "difference"}),
     ]  # fmt: skip
     panels = []
     for name, title, caption, rules, color, options in specs:

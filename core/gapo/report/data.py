@@ -41,6 +41,7 @@ class Attempt:
     seconds: float | None = None
     exit_code: int | None = None
     message: str = ""
+    gpus: int = 0
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,7 @@ class _Reader:
                         seconds=(ended.ended_at - ended.started_at).total_seconds(),
                         exit_code=ended.exit_code,
                         message=ended.message or "",
+                        gpus=ended.gpus,
                     )
                 )
             elif self.run.exists(layout.task(stage, kind, number)):

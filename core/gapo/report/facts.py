@@ -12,6 +12,7 @@ from typing import Any
 
 from gapo.report.data import Attempt, RunData, TaskData, finite
 from gapo.report.verdict import verdict
+from gapo.tasks import ROLE_OF, Kind
 
 SCHEMA_VERSION = 1
 
@@ -41,6 +42,9 @@ ITERATION = (
 """What is kept of ppo's `metrics.jsonl`."""
 
 CLASSES = ("accepted", "rejected", "generated")
+SPREAD = (0.2, 0.95)
+"""Bounds of the flat metrics between which a settled reward model's scores lie."""
+SATISFACTION, SCORE = "eval/satisfaction", "rm/score_generated"
 Facts = dict[str, Any]
 
 
@@ -57,8 +61,10 @@ def facts_of(run: RunData) -> Facts:
         "pairAccuracy": _series(run, "rm/pair_accuracy", ("rm-warmup", "rm")),
         "pairAccuracyByFamily": _by_suffix(run, "rm/pair_family/", ("rm-warmup", "rm")),
         "pairAccuracyByMode": _by_suffix(run, "rm/pair_mode/", ("rm-warmup", "rm")),
-        "health": {name: _series(run, metric, kinds) for name, (metric, kinds) in HEALTH.items()},
+        "health": {name: _series(run, metric, kinds) for name, (metric, kinds) in HEALTH.items()}
+        | {"scoreGap": _score_gap(run)},
         "rmScores": _rm_scores(run),
+        "scoreShares": _score_shares(run),
         "ppo": _ppo(run),
         "crossPlay": _cross_play(run),
         "samples": _samples(run),
@@ -70,6 +76,7 @@ def facts_of(run: RunData) -> Facts:
         "settings": run.spec,
         "written": run.written,
         "environment": _environment(run),
+        "gpuSeconds": _gpu_seconds(run),
         "retired": {"objects": len(run.retired), "stages": _retired_stages(run)},
         "problems": list(run.problems),
     }
@@ -136,13 +143,44 @@ def _by_suffix(run: RunData, prefix: str, kinds: tuple[str, ...]) -> dict[str, l
 
 def _satisfaction(run: RunData) -> list[dict[str, Any]]:
     """The primary metric by stage, beside it what is shown but never acted on."""
-    found = _series(run, "eval/satisfaction", ("evaluate",))
+    found = _series(run, SATISFACTION, ("evaluate",))
     for row in found:
         task = run.task(row["stage"], "evaluate")
         metrics = task.metrics if task else {}
         row["greedy"] = metrics.get("eval/greedy_satisfaction")
         row["constraints"] = metrics.get("eval/constraint_satisfaction")
     return found
+
+
+def _score_gap(run: RunData) -> list[dict[str, Any]]:
+    """Mean score of a stage's validation samples minus the share of them that satisfies every constraint."""
+    return [
+        {"stage": task.stage, "value": task.metrics[SCORE] - task.metrics[SATISFACTION]}
+        for task in run.of_kind("evaluate")
+        if SCORE in task.metrics and SATISFACTION in task.metrics
+    ]
+
+
+def _score_shares(run: RunData) -> list[dict[str, Any]]:
+    """By stage and class, the share of scores over 0.2 and at most 0.95, where the paper's scores lie."""
+    rows: dict[int, dict[str, Any]] = {}
+    for task in run.of_kind("rm-warmup", "rm", "evaluate"):
+        for name in CLASSES:
+            low, high = (task.metrics.get(f"scores/{name}/le_{bound}") for bound in SPREAD)
+            if low is not None and high is not None:
+                rows.setdefault(task.stage, {"stage": task.stage})[name] = high - low
+    return [rows[stage] for stage in sorted(rows)]
+
+
+def _gpu_seconds(run: RunData) -> dict[str, float]:
+    """GPUs times the seconds that ended attempts held them, by role; empty where no attempt held any."""
+    held: dict[str, float] = {}
+    for task in run.tasks:
+        for attempt in task.attempts:
+            if attempt.gpus and attempt.seconds is not None:
+                role = ROLE_OF[Kind(task.kind)]
+                held[role] = held.get(role, 0.0) + attempt.gpus * attempt.seconds
+    return held
 
 
 def _test(run: RunData) -> dict[str, Any] | None:

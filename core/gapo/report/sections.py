@@ -64,6 +64,9 @@ def _tiles(facts: Facts) -> Markup | None:
         attempts = sum(max(1, len(t["attempts"])) for t in tasks)
         spent = seconds(sum(t["seconds"] or 0 for t in tasks))
         shown.append(("Time in committed tasks", spent, f"{len(tasks)} tasks, {attempts} attempts"))
+    if held := facts["gpuSeconds"]:
+        by_role = ", ".join(f"{role} {value / 3600:.2f}" for role, value in sorted(held.items()))
+        shown.append(("GPU-hours of all attempts", f"{sum(held.values()) / 3600:.2f}", by_role))
     if not shown:
         return None
     return el(
@@ -284,6 +287,12 @@ def reward_model(facts: Facts) -> Markup | None:
     if (modes := charts.pair_modes(facts)) is not None:
         caption = "How the rejected member of a pair was made. A mode at chance is one that the reward model cannot see."
         panels.append(charts.Panel("Pair accuracy by edit mode", caption, modes))
+    if (spread := charts.score_shares(facts)) is not None:
+        caption = (
+            "Share of each class's scores that are neither near 0 nor near 1; at both ends there is nothing to learn. "
+            "Held-out responses are scored by the model that the stage retrained, generated ones by the one before."
+        )
+        panels.append(charts.Panel("Spread scores by stage", caption, spread))
     if panels:
         parts.append(el("div", (_figure(p) for p in panels), class_="lead"))
     if family:

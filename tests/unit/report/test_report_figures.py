@@ -126,6 +126,57 @@ def test_health_figures_come_from_the_tasks_that_commit_them(facts):
     assert [row["stage"] for row in health["labelNoise"]] == [1, 2]
 
 
+def test_the_gap_is_the_score_of_validation_samples_minus_what_satisfies():
+    folder = RunFolder()
+    folder.commit(1, "evaluate", {"eval/satisfaction": 0.5, "rm/score_generated": 0.625})
+    folder.commit(1, "rm", {"rm/score_generated": 0.125})
+    folder.commit(2, "evaluate", {"eval/satisfaction": 0.5})
+    facts = facts_of(load_run_data(folder.objects))
+    assert facts["health"]["scoreGap"] == [{"stage": 1, "value": 0.125}]
+    assert "Score minus satisfaction" in Page(page(facts)).text
+
+
+def test_spread_scores_are_those_over_the_lower_and_up_to_the_upper_bound():
+    folder = RunFolder()
+    held_out = {
+        "rm/pair_accuracy": 0.8,
+        "scores/accepted/le_0.2": 0.125,
+        "scores/accepted/le_0.95": 0.75,
+        "scores/rejected/le_0.2": 0.5,
+        "scores/rejected/le_0.95": 1.0,
+    }
+    folder.commit(0, "rm-warmup", held_out)
+    folder.commit(1, "evaluate", {"scores/generated/le_0.2": 0.25, "scores/generated/le_0.95": 0.875})
+    folder.commit(1, "rm", {"scores/accepted/le_0.95": 0.75})
+    facts = facts_of(load_run_data(folder.objects))
+    assert facts["scoreShares"] == [
+        {"stage": 0, "accepted": 0.625, "rejected": 0.5},
+        {"stage": 1, "generated": 0.625},
+    ]
+    assert "Spread scores by stage" in Page(page(facts)).text
+
+
+def test_what_gpus_were_held_is_told_by_role_over_all_attempts():
+    folder = RunFolder()
+    folder.hand_over(1, "ppo")
+    folder.end(1, "ppo", 0, "preempted", seconds=1800, gpus=4)
+    folder.commit(1, "ppo", {}, attempt=1)
+    folder.commit(1, "rm", {})
+    folder.hand_over(1, "evaluate")
+    folder.end(1, "evaluate", 0, "failed", seconds=3600, gpus=1)
+    facts = facts_of(load_run_data(folder.objects))
+    assert facts["gpuSeconds"] == {"generator": 7200.0, "evaluation": 3600.0}
+    text = Page(page(facts)).text
+    assert "GPU-hours of all attempts" in text
+    assert "3.00" in text
+    assert "evaluation 1.00, generator 2.00" in text
+
+
+def test_a_run_without_gpus_and_histograms_shows_neither(html):
+    assert "GPU-hours" not in html.text
+    assert "Spread scores by stage" not in html.text
+
+
 def test_iterations_run_through_all_stages_and_leave_clocks_out(facts):
     rows = facts["ppo"]
     assert [row["iteration"] for row in rows] == list(range(24))
