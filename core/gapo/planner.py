@@ -301,7 +301,7 @@ def _advance(walk: _Walk, recipe: Recipe) -> tuple[Status, Decision | None]:
     """Walks from stage 0 to the first thing that is missing."""
     spec, seen = walk.run.spec, walk.seen
     start_steps = recipe.start(spec)
-    line = _first_line(spec, start_steps)
+    line = first_line(spec, start_steps)
     if not walk.all_done(start_steps):
         return _running(walk, 0), None
     if spec.stages.max == 0:
@@ -357,7 +357,8 @@ def _running(walk: _Walk, stage: int, best: int | None = None) -> Status:
     return Status(State.RUNNING, stage, "Running", message, best, waiting)
 
 
-def _first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
+def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
+    """What stage 1 builds on, after the recipe's steps of stage 0."""
     kinds = {step.key.kind: step.key for step in steps}
     source = kinds.get(Kind.IMPORT) or kinds[Kind.SFT]
     rewarded = spec.reward_model is not None and spec.reward_model.source == "rewardModel"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
-from gapo.planner import RunFacts, State, plan
+from gapo.planner import RunFacts, State, first_line, plan
+from gapo.recipes import recipe_for
 from gapo.seen import Committed, Seen
 from gapo.store.records import Decision
-from gapo.tasks import InputRef, Task, TaskKey
+from gapo.tasks import InputRef, Kind, Task, TaskKey
 
 LIMIT = 5000
 
@@ -43,6 +44,23 @@ def preview(spec: GapoRunSpec, run_id: str) -> Preview:
             tasks.append(task)
             committed[task.key] = _pretended(task)
     return Preview(tuple(tasks))
+
+
+def planned_keys(spec: GapoRunSpec) -> tuple[TaskKey, ...]:
+    """The keys of the same tasks, in another order, from the recipe alone: in a thousandth of the time."""
+    recipe, last = recipe_for(spec), spec.stages.max
+    start = recipe.start(spec)
+    keys, line = [step.key for step in start], first_line(spec, start)
+    for stage in range(1, last + 1):
+        learned = [step.key for step in recipe.learn(spec, line)]
+        keys += learned
+        if stage < last or spec.adversarial.final_rm:
+            keys += [step.key for step in recipe.retrain(spec, line)]
+        evaluated = (stage,) if TaskKey(stage, Kind.EVALUATE) in learned else ()
+        line = replace(
+            line, stage=stage + 1, ancestors=(*line.ancestors, stage), evaluated=(*line.evaluated, *evaluated)
+        )
+    return (*keys, TaskKey(last, Kind.EXPORT))
 
 
 def _pretended(task: Task) -> Committed:

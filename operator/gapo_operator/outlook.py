@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from gapo.api.load import LoadedRun
 from gapo.driver import Driver
 from gapo.planner import State, Status
-from gapo.preview import preview
+from gapo.preview import planned_keys
 from gapo.seen import AttemptKey, Seen
 from gapo.tasks import TaskKey
 from gapo.telemetry.figures import RunFigures, TaskFigures
@@ -80,7 +80,7 @@ class Outlook:
         if status.state is State.SUCCEEDED:
             return 1.0, 0.0
         if self._planned is None or self._planned[0] is not loaded:
-            self._planned = (loaded, preview(driver.facts.spec, loaded.run_id).keys)
+            self._planned = (loaded, planned_keys(driver.facts.spec))
         running = {attempt.task: figures for attempt, figures in told.items()}
         made = forecast(self._planned[1], seen, status.stage, running)
         return made.progress, made.remaining_seconds
