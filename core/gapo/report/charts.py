@@ -192,6 +192,7 @@ def score_shares(facts: Facts) -> Markup | None:
         _by_stage(_LEAD, rows),
         x_label="stage",
         y_label=f"scores from {STRATIFIED[0]:g} to {STRATIFIED[1]:g}",
+        y_include=(0.0, 1.0),
         y_format=whole,
         y_floor=0,
         y_ceiling=1,
