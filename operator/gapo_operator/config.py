@@ -63,6 +63,8 @@ class Trainer(ApiModel):
     """Size of /dev/shm; counts against the pod's memory."""
     grace_seconds: int = Field(60, ge=5, le=3600)
     """Between the signal to stop and the end."""
+    metrics_port: int = Field(9400, ge=0, le=65535)
+    """Port of task pods on which Prometheus reads what they tell; 0: none."""
 
 
 class PodProfile(ApiModel):

@@ -36,7 +36,8 @@ CRD = ROOT / "crds" / "gapo.dev_gaporuns.yaml"
 
 
 def config(values: Values) -> str:
-    written: str = only("ConfigMap", changed({"extraObjects": []}, of=values))["data"]["config.yaml"]
+    bare = changed({"extraObjects": [], "dashboards": {"enabled": False}}, of=values)
+    written: str = only("ConfigMap", bare)["data"]["config.yaml"]
     return written
 
 
@@ -99,6 +100,7 @@ def test_the_configuration_says_what_the_values_say(tmp_path: Path) -> None:
             "user": 1000650000,
             "sharedMemory": "8Gi",
             "graceSeconds": 120,
+            "metricsPort": 9500,
         },
         "allowedLabelPrefixes": ["example.com/"],
         "allowedAnnotationPrefixes": ["example.com/", "k8s.v1.cni.cncf.io/"],
@@ -145,6 +147,7 @@ def test_what_is_not_set_is_not_in_the_configuration() -> None:
             "user": 65532,
             "sharedMemory": "1Gi",
             "graceSeconds": 60,
+            "metricsPort": 9400,
         },
     }
 

@@ -22,6 +22,7 @@ from tests.cluster.chart import (
     only,
     text,
 )
+from tests.unit.chart.relabelling import meta, relabelled
 
 from gapo.api.load import load_run
 from gapo.preview import preview
@@ -56,11 +57,49 @@ def test_the_pod_monitor_meets_the_pods_of_runs_and_names_their_series_by_labels
     known = {
         "__meta_kubernetes_pod_label_" + "".join(c if c.isalnum() else "_" for c in one) for one in found
     }
-    taken = {one["targetLabel"]: one["sourceLabels"] for one in endpoint["relabelings"][:3]}
-    assert taken.keys() == {"run", "stage", "role"}
+    taken = {one["targetLabel"]: one["sourceLabels"] for one in endpoint["relabelings"][:5]}
+    assert taken.keys() == {"namespace", "pod", "run", "stage", "role"}
+    assert taken.pop("namespace") == ["__meta_kubernetes_namespace"]
+    assert taken.pop("pod") == ["__meta_kubernetes_pod_name"]
     assert {one for sources in taken.values() for one in sources} <= known
+    assert endpoint["metricRelabelings"][0] == {
+        "sourceLabels": ["__name__"], "regex": "gapo_(run|stage)_.*", "action": "drop",
+    }  # fmt: skip
     everywhere = changed({"podMonitor": {"enabled": True}})
     assert only("PodMonitor", everywhere)["spec"]["namespaceSelector"] == {"any": True}
+
+
+SCRAPE = {
+    job["job_name"]: job
+    for job in yaml.safe_load((ROOT / "docs" / "prometheus-scrape.yaml").read_text())["scrape_configs"]
+}
+
+
+def test_the_documented_scrape_configuration_names_a_tasks_series_as_the_pod_monitor_does() -> None:
+    # What an administrator adds comes after ours.
+    own = changed({"podMonitor": {"relabelings": [], "metricRelabelings": []}}, of=EVERYTHING)
+    (endpoint,) = only("PodMonitor", own)["spec"]["podMetricsEndpoints"]
+    names = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    theirs, dropped = (
+        [{names.get(key, key): value for key, value in rule.items()} for rule in endpoint[part]]
+        for part in ("relabelings", "metricRelabelings")
+    )
+    for task in preview(load_run(ROOT / "examples" / "smoke.yaml").spec, "0123456789ab").tasks:
+        pod = {"metadata": {"labels": labels(Owner("smoke", "red", "0123456789ab"), task)}}
+        said = meta("red", "smoke-x", pod, "metrics")
+        found = relabelled(said, SCRAPE["gapo-tasks"]["relabel_configs"])
+        assert found == relabelled(said, theirs)
+        assert found is not None
+        assert found.keys() == {"namespace", "pod", "run", "stage", "role"}
+    assert SCRAPE["gapo-tasks"]["metric_relabel_configs"] == dropped
+
+
+def test_the_documented_scrape_configuration_finds_the_operators_pod_by_its_metrics_alone() -> None:
+    template = only("Deployment", SMALLEST)["spec"]["template"]
+    ports = [port["name"] for port in template["spec"]["containers"][0]["ports"]]
+    rules = SCRAPE["gapo-operator"]["relabel_configs"]
+    kept = [port for port in ports if relabelled(meta(NAMESPACE, "o", template, port), rules) is not None]
+    assert kept == ["metrics"]
 
 
 def task_labels() -> dict[str, str]:

@@ -56,6 +56,7 @@ REFUSED: dict[str, tuple[Values, str]] = {
         "secretName needs credentials: mountedSecret",
     ),
     "pods that run as root": ({"trainer": {"user": 0}}, "user"),
+    "a port that is none": ({"trainer": {"metricsPort": 65536}}, "metricsPort"),
     "no time to stop": ({"trainer": {"graceSeconds": 1}}, "graceSeconds"),
     "an amount that is none": ({"trainer": {"sharedMemory": "lots"}}, "sharedMemory"),
     "a prefix that allows all": ({"allowedLabelPrefixes": [""]}, "allowedLabelPrefixes"),

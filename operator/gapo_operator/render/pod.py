@@ -90,7 +90,7 @@ def _container(
         "name": "trainer",
         "image": role.image or config.trainer.image,
         "command": ["python", "-m", "gapo_trainer"],
-        "args": _arguments(task, spec, owner, location, claim),
+        "args": _arguments(task, spec, owner, config, location, claim),
         "env": _environment(task.threads if task.threads is not None else threads_of(role)),
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -110,6 +110,8 @@ def _container(
     resources = role.resources.model_dump(exclude_defaults=True)
     if resources:
         container["resources"] = resources
+    if config.trainer.metrics_port:
+        container["ports"] = [{"name": "metrics", "containerPort": config.trainer.metrics_port}]
     if location.secret_name:
         container["envFrom"] = [{"secretRef": {"name": location.secret_name}}]
     if location.ca_config_map:
@@ -118,7 +120,12 @@ def _container(
 
 
 def _arguments(
-    task: Task, spec: GapoRunSpec, owner: Owner, location: StorageLocation, claim: int
+    task: Task,
+    spec: GapoRunSpec,
+    owner: Owner,
+    config: OperatorConfig,
+    location: StorageLocation,
+    claim: int,
 ) -> list[str]:
     prefix = layout.run_prefix(owner.namespace, owner.name, owner.run_id, spec.storage.path)
     key = layout.task(task.stage, task.kind.value, task.attempt)
@@ -130,7 +137,13 @@ def _arguments(
         "--scratch", SCRATCH,
     ]  # fmt: skip
     authority = f"{CA}/ca.crt" if location.ca_config_map else None
-    optional = (("--endpoint", location.endpoint), ("--region", location.region), ("--ca-file", authority))
+    port = str(config.trainer.metrics_port) if config.trainer.metrics_port else None
+    optional = (
+        ("--endpoint", location.endpoint),
+        ("--region", location.region),
+        ("--ca-file", authority),
+        ("--metrics-port", port),
+    )
     for name, value in optional:
         if value is not None:
             arguments += [name, value]

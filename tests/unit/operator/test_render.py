@@ -115,6 +115,25 @@ def test_a_pod_has_no_token_no_root_no_capability_and_nothing_to_write_to_but_it
     }  # fmt: skip
 
 
+def test_prometheus_finds_a_pods_metrics_by_the_name_of_its_port() -> None:
+    found = rendered()
+    assert container_of(found)["ports"] == [{"name": "metrics", "containerPort": 9400}]
+    assert argument(found, "--metrics-port") == "9400"
+
+
+def test_a_port_of_its_own_or_none_is_the_administrators_choice() -> None:
+    def configured(port: int) -> dict[str, Any]:
+        config = load_config(CONFIG)
+        trainer = config.trainer.model_copy(update={"metrics_port": port})
+        return rendered(config=config.model_copy(update={"trainer": trainer}))
+
+    assert container_of(configured(9500))["ports"] == [{"name": "metrics", "containerPort": 9500}]
+    assert argument(configured(9500), "--metrics-port") == "9500"
+    without = container_of(configured(0))
+    assert "ports" not in without
+    assert "--metrics-port" not in without["args"]
+
+
 def test_a_role_brings_its_image_resources_and_threads() -> None:
     roles = {
         "generator": {
@@ -170,6 +189,7 @@ def test_a_location_of_another_namespace_is_refused_as_if_it_were_not_there() ->
         ({"storageLocations": [{"name": "a", "uri": "s3://b"}, {"name": "a", "uri": "s3://c"}]}, "a is there twice"),
         ({"storageLocations": [{"name": "a", "uri": "s3://b", "credentials": "mountedSecret"}]}, "secretName"),
         ({"trainer": {"image": "x", "user": 0}}, "trainer.user"),
+        ({"trainer": {"image": "x", "metricsPort": -1}}, "trainer.metricsPort"),
         ({"webhook": {}}, "webhook"),
     ],
 )  # fmt: skip
