@@ -137,6 +137,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"rewardModel": {"fromScratch": None, "source": "verifier"}}, "nothing to retrain",
     ),
     "labels without a verifier": ({**SCORER_OFF, "adversarial": {"passingLabel": "drop"}}, "passingLabel"),
+    "hard samples that are all labelled 0": ({"adversarial": {"selection": "hard"}}, "selection hard"),
+    "near misses above all": ({"adversarial": {"promptSwaps": 1.5}}, "promptSwaps"),
     "the hacking guard without a verifier": ({**SCORER_OFF, "guards": {"hacking": {"action": "warn"}}}, "guards.hacking"),
     "convergence without a verifier": ({**SCORER_OFF, "convergence": {"enabled": True}}, "convergence"),
     "the verifier as reward without a verifier": (

@@ -97,6 +97,11 @@ def problems(spec: GapoRunSpec) -> list[str]:
             f"adversarial.generatedShareOfNegatives {share} leaves original negatives under 10 % of a batch; "
             "use 0.8 or less"
         )
+    if spec.adversarial.selection == "hard" and spec.adversarial.passing_label == "zero":
+        found.append(
+            "adversarial.selection hard tells passing from failing samples, and passingLabel zero labels both 0; "
+            "set passingLabel to drop, half or one"
+        )
     if spec.evaluation.scorer == "none":
         if spec.adversarial.passing_label != "zero":
             found.append("adversarial.passingLabel other than zero needs evaluation.scorer: verifier")

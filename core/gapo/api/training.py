@@ -198,6 +198,12 @@ class Adversarial(ApiModel):
     samples_per_stage: int = Field(512, ge=16)
     """Prompts that each stage's final generator is sampled on, for the reward model."""
     replay: Replay = Replay()
+    selection: Literal["all", "hard"] = "all"
+    """Which samples the reward model learns from. `hard`, verifier-informed: of those that the verifier fails, the half
+    that the reward model scored highest, and of those that it passes, the half scored lowest."""
+    prompt_swaps: UnitInterval = 0.0
+    """Share of the generated rows that are near misses: a sample's response under another sampled prompt, the one most
+    like its own. `passingLabel` holds for them too."""
     retrain: bool = True
     """False freezes the reward model: GAPO becomes PPO."""
     final_rm: bool = False

@@ -147,6 +147,11 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             "adversarial.passingLabel other than zero needs evaluation.scorer: verifier",
         ),
         rule(
+            "self.?adversarial.?selection.orValue('all') != 'hard' || "
+            "self.?adversarial.?passingLabel.orValue('zero') != 'zero'",
+            "adversarial.selection hard needs passingLabel drop, half or one",
+        ),
+        rule(
             f"{SCORED} || self.?guards.?hacking.?action.orValue('warn') == 'off'",
             "guards.hacking needs evaluation.scorer: verifier; set its action to off",
         ),

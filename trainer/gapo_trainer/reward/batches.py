@@ -45,6 +45,8 @@ class Pools:
     generated: tuple[list[int], ...]
     passing: frozenset[int]
     """Generated rows that the verifier passes."""
+    swapped: tuple[list[int], ...] = ()
+    """Like `generated`, of responses under another prompt."""
 
     @staticmethod
     def of(rows: Sequence[Row], samples: Sequence[Generated] = (), *, seed: int = 0, stage: int = 0) -> Pools:
@@ -71,17 +73,18 @@ class Pools:
         for i, row in enumerate(rows):
             if row.label == 0 or row.prompt not in withheld:
                 sides[row.label].setdefault(row.family, []).append(i)
-        by_age: dict[int, list[int]] = {}
+        by_age: tuple[dict[int, list[int]], dict[int, list[int]]] = ({}, {})
         for i, sample in enumerate(samples):
             if sample.prompt in usable:
-                by_age.setdefault(sample.age, []).append(len(rows) + i)
+                by_age[sample.swapped].setdefault(sample.age, []).append(len(rows) + i)
         for side, what in ((sides[1], "accepted"), (sides[0], "rejected")):
             if not side:
                 raise DataError(
                     f"the reward model has no {what} rows to learn from; the data needs both labels"
                 )
         passing = frozenset(len(rows) + i for i, sample in enumerate(samples) if sample.passed)
-        return Pools(pairs, sides[1], sides[0], tuple(by_age[age] for age in sorted(by_age)), passing)
+        own, swapped = (tuple(ages[age] for age in sorted(ages)) for ages in by_age)
+        return Pools(pairs, sides[1], sides[0], own, passing, swapped)
 
 
 class _Deck:
@@ -115,13 +118,15 @@ class Planner:
         generated_share: float = 0.0,
         passing_label: PassingLabel = "zero",
         newest_share: float = 1.0,
+        prompt_swaps: float = 0.0,
     ) -> None:
         if generated_share > 0 and not pools.generated:
             raise DataError("the reward model's stage has no generated samples to learn from")
+        if generated_share > 0 and prompt_swaps > 0 and not pools.swapped:
+            raise DataError("adversarial.promptSwaps needs samples on two prompts at least")
         self.pools, self.batch, self.seed, self.stage = pools, batch, seed, stage
         self.passing_label = passing_label
-        self.newest_share = newest_share if len(pools.generated) > 1 else 1.0
-        self._older = [row for age in pools.generated[1:] for row in age]
+        self.newest_share, self.prompt_swaps = newest_share, prompt_swaps
         self._per_step = generated_share * batch / 2
         self._drawn: dict[str, int] = {}
         self._decks: dict[str, _Deck] = {}
@@ -177,21 +182,26 @@ class Planner:
         return items
 
     def _generated(self, count: int) -> list[Item]:
-        """`count` draws, `newest_share` of them from the newest stage; without those that `drop` leaves out."""
+        """`count` draws, `prompt_swaps` of them near misses; without those that `drop` leaves out."""
         items = []
         for _ in range(count):
-            n = self._drawn.get("generated", 0)
-            newest = math.floor((n + 1) * self.newest_share + EPS) > math.floor(n * self.newest_share + EPS)
-            self._drawn["generated"] = n + 1
-            if newest:
-                row = self._draw("newest", self.pools.generated[0])
-            else:
-                row = self._draw("older", self._older)
+            n = self._drawn.get("generated", 0) + self._drawn.get("swapped", 0)
+            row = self._sample("swapped") if _falls_to(n, self.prompt_swaps) else self._sample("generated")
             if row not in self.pools.passing:
                 items.append(Item(row, 0.0, "generated"))
             elif self.passing_label != "drop":
                 items.append(Item(row, TARGETS[self.passing_label], "generated"))
         return items
+
+    def _sample(self, name: Literal["generated", "swapped"]) -> int:
+        """The next generated row, `newest_share` of them from the newest stage where there is an older one."""
+        ages = self.pools.generated if name == "generated" else self.pools.swapped
+        n = self._drawn.get(name, 0)
+        self._drawn[name] = n + 1
+        prefix = "" if name == "generated" else "swapped/"
+        if len(ages) == 1 or _falls_to(n, self.newest_share):
+            return self._draw(f"{prefix}newest", ages[0])
+        return self._draw(f"{prefix}older", [row for age in ages[1:] for row in age])
 
     def _pairs(self, count: int, weights: Mapping[str, float], rng: np.random.Generator) -> list[PairOfRows]:
         if not self.pools.pairs:
@@ -243,6 +253,11 @@ class Planner:
         position = self._drawn.get(name, 0)
         self._drawn[name] = position + 1
         return deck.at(position)
+
+
+def _falls_to(n: int, share: float) -> bool:
+    """Whether draw number n is one of the `share`, spread evenly over all draws."""
+    return math.floor((n + 1) * share + EPS) > math.floor(n * share + EPS)
 
 
 def _allot(

@@ -48,6 +48,10 @@ class Generated:
     passed: bool | None
     """The verifier's verdict, None where nothing verifies."""
     age: int = 0
+    score: float | None = None
+    """That of the reward model which trained the generator."""
+    swapped: bool = False
+    """The response was written for another prompt."""
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[Row]:
@@ -112,6 +116,8 @@ def pairs_of(rows: Sequence[Row]) -> list[PairOfRows]:
 def generated(samples: Iterable[Sample], age: int) -> list[Generated]:
     """A stage's samples. One that did not end counts as failed, whatever its text."""
     return [
-        Generated(sample.prompt, sample.response, False if not sample.ended else sample.passed, age)
+        Generated(
+            sample.prompt, sample.response, False if not sample.ended else sample.passed, age, sample.score
+        )
         for sample in samples
     ]

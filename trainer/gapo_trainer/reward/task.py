@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from gapo.api.training import Adversarial
 from gapo.errors import InputArtifactError, SpecError
 from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.evaluate.samples import read_samples
+from gapo_trainer.evaluate.samples import judge, read_prompts, read_samples
 from gapo_trainer.models import load_generator
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward import model as models
 from gapo_trainer.reward import warmstart
 from gapo_trainer.reward.batches import Planner, Pools
+from gapo_trainer.reward.choice import hardest, near_misses
 from gapo_trainer.reward.encode import Corpus, PairEncoder, pad_id
 from gapo_trainer.reward.heldout import HeldOut
 from gapo_trainer.reward.metrics import label_noise
@@ -132,7 +134,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
         if f"samples-{age}" in ctx.inputs
         for sample in _samples(ctx, f"samples-{age}", age)
     ]
-    fresh = [*newest, *older]
+    fresh = _chosen(ctx, adversarial, [*newest, *older])
     corpus = _corpus(encoder, [*rows, *fresh])
     planner = Planner(
         Pools.of(rows, fresh, seed=seed, stage=stage),
@@ -142,6 +144,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
         generated_share=adversarial.generated_share_of_negatives,
         passing_label=adversarial.passing_label,
         newest_share=adversarial.replay.newest_share,
+        prompt_swaps=adversarial.prompt_swaps,
     )
     steps = stage_steps(spec, adversarial, len(newest), with_older=bool(older))
     memorisation = params.guards.memorisation
@@ -172,6 +175,29 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
     }
     _write(ctx.out, model, encoder, trainer, shown)
     return metrics
+
+
+def _chosen(ctx: TaskContext, adversarial: Adversarial, samples: list[Generated]) -> list[Generated]:
+    """What the spec selects of all samples, and their near misses; each stage's by themselves."""
+    ages = sorted({sample.age for sample in samples})
+    by_age = [[sample for sample in samples if sample.age == age] for age in ages]
+    chosen = [hardest(part) if adversarial.selection == "hard" else part for part in by_age]
+    if adversarial.prompt_swaps > 0:
+        verdict = _verdict(ctx)
+        chosen += [near_misses(part, verdict) for part in by_age]
+    return [sample for part in chosen for sample in part]
+
+
+def _verdict(ctx: TaskContext) -> Callable[[str, str], bool | None]:
+    """The verifier on the training prompts; None for a prompt that has no constraints to verify."""
+    rows = read_prompts(ctx.inputs["data"] / "prompts-train.jsonl", sys.maxsize, verified=False)
+    known = {str(row["prompt"]): row for row in rows if row.get("constraints")}
+
+    def verdict(prompt: str, response: str) -> bool | None:
+        row = known.get(prompt)
+        return None if row is None else all(ok for _, ok in judge(row, response))
+
+    return verdict
 
 
 def stage_steps(spec: RewardModelSpec, adversarial: Adversarial, newest: int, *, with_older: bool) -> int:

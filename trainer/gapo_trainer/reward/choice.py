@@ -1,0 +1,58 @@
+"""Which of a stage's samples the reward model learns from, and under which prompts (`adversarial.selection`, `promptSwaps`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from gapo_trainer.reward.rows import Generated
+
+Verdict = Callable[[str, str], bool | None]
+"""(prompt, response) to whether the verifier passes it; None where it cannot tell."""
+
+
+def hardest(samples: Sequence[Generated]) -> list[Generated]:
+    """The half of the failing samples with the highest scores and the half of the passing ones with the lowest.
+
+    In their order; halves are rounded up, of equal scores the earlier ones are taken. Needs verdicts and scores.
+    """
+    failing = [i for i, sample in enumerate(samples) if not sample.passed]
+    passing = [i for i, sample in enumerate(samples) if sample.passed]
+    failing.sort(key=lambda i: -_score(samples[i]))
+    passing.sort(key=lambda i: _score(samples[i]))
+    chosen = {*failing[: (len(failing) + 1) // 2], *passing[: (len(passing) + 1) // 2]}
+    return [sample for i, sample in enumerate(samples) if i in chosen]
+
+
+def near_misses(samples: Sequence[Generated], verdict: Verdict) -> list[Generated]:
+    """Each sample's response under the other sampled prompt that shares most words with its own; empty where there is
+    one prompt only. Alike are prompts by the Jaccard index of their words; of equal ones the first is taken."""
+    prompts = list(dict.fromkeys(sample.prompt for sample in samples))
+    if len(prompts) < 2:
+        return []
+    partner = dict(zip(prompts, _nearest(prompts), strict=True))
+    found = []
+    for sample in samples:
+        other = partner[sample.prompt]
+        passed = verdict(other, sample.response)
+        found.append(dataclasses.replace(sample, prompt=other, passed=passed, score=None, swapped=True))
+    return found
+
+
+def _nearest(prompts: Sequence[str]) -> list[str]:
+    words = [set(prompt.lower().split()) for prompt in prompts]
+    column = {word: i for i, word in enumerate(sorted(set().union(*words)))}
+    present = np.zeros((len(prompts), len(column)), dtype=np.float32)
+    for row, said in zip(present, words, strict=True):
+        row[[column[word] for word in said]] = 1.0
+    shared = present @ present.T
+    size = present.sum(axis=1)
+    alike = shared / np.maximum(size[:, None] + size[None, :] - shared, 1.0)
+    np.fill_diagonal(alike, -1.0)
+    return [prompts[i] for i in alike.argmax(axis=1)]
+
+
+def _score(sample: Generated) -> float:
+    return sample.score if sample.score is not None else 0.5
