@@ -78,35 +78,54 @@ def run(name: str, spec: Mapping[str, Any], folder: Path, *, quiet: bool = False
 
     Raises RuntimeError with the command's last words where the run fails.
     """
+    done = subprocess.run(
+        command(name, spec, folder),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+        env=environment(),
+    )
+    if not quiet:
+        sys.stderr.write(done.stdout)
+    if done.returncode:
+        raise RuntimeError(f"{name}: exit {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return finished(name, spec, folder)
+
+
+def command(name: str, spec: Mapping[str, Any], folder: Path, *options: str) -> list[str]:
+    """Writes the manifest into `folder`; the command line that runs it there."""
     folder.mkdir(parents=True, exist_ok=True)
-    document = {
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(manifest(name, spec), sort_keys=False))
+    stored = ["--location", f"local={folder / 'runs'}", "--no-report"]
+    return [sys.executable, "-m", "gapo", "run", str(file), *stored, *options]
+
+
+def finished(name: str, spec: Mapping[str, Any], folder: Path) -> Finished:
+    """What a run of this spec under `folder` has committed."""
+    run_id = run_id_of(name, spec)
+    observer = Observer(objects_of(folder, name, run_id), run_id)
+    observer.scan()
+    return Finished(name, run_id, observer.seen())
+
+
+def objects_of(folder: Path, name: str, run_id: str) -> Objects:
+    """A run's storage under `folder`."""
+    return Objects(open_location(str(folder / "runs" / "default" / name / run_id)))
+
+
+def run_id_of(name: str, spec: Mapping[str, Any]) -> str:
+    return load_document(manifest(name, spec), where=name, base=ROOT).run_id
+
+
+def manifest(name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "apiVersion": "gapo.dev/v1alpha1",
         "kind": "GapoRun",
         "metadata": {"name": name},
         "spec": dict(spec),
     }
-    file = folder / f"{name}.yaml"
-    file.write_text(yaml.safe_dump(document, sort_keys=False))
-    command = [
-        sys.executable,
-        "-m",
-        "gapo",
-        "run",
-        str(file),
-        "--location",
-        f"local={folder / 'runs'}",
-        "--no-report",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, env=environment())
-    if not quiet:
-        sys.stderr.write(done.stdout)
-    if done.returncode:
-        raise RuntimeError(f"{name}: exit {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    loaded = load_document(document, where=str(file), base=folder)
-    objects = Objects(open_location(str(folder / "runs" / "default" / name / loaded.run_id)))
-    observer = Observer(objects, loaded.run_id)
-    observer.scan()
-    return Finished(name, loaded.run_id, observer.seen())
 
 
 def base_spec(file: Path, **changes: Any) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""The comparison's figures as SVG files that stand by themselves; the marks are those of gapo's report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+
+from tests.bench.method import plan
+from tests.bench.method.comparisons import by_arm
+from tests.bench.method.result import Result
+from tests.bench.method.stats import effect
+
+from gapo.report.markup import Markup
+from gapo.report.svg import Axes, Point, Rule, Series, line_chart
+from gapo.report.svg_areas import Histogram, heatmap, histogram_chart
+
+INKS = {
+    plan.CONTINUED: "grey",
+    plan.FROZEN: "orange",
+    plan.TRAINED_ON: "green",
+    "gapo-zero": "blue",
+    "gapo-drop": "purple",
+    "gapo-half": "brown",
+    "gapo-one": "red",
+    plan.CONTROL: "black",
+}
+DRAWN = (plan.FROZEN, plan.TRAINED_ON, "gapo-zero", "gapo-one")
+"""Arms with a matrix and histograms of their own."""
+_STYLE = """<style>
+svg { --blue: #1f5fc4; --green: #0c8558; --orange: #c9570a; --purple: #7447bd; --red: #c0312b; --grey: #6d7987;
+  --brown: #8a5a2b; --black: #1b2430; --line: #dfe3e9; --soft: #566273; background: #fff;
+  font: 11px system-ui, "Segoe UI", Roboto, Arial, sans-serif; }
+text { fill: var(--soft); } .label, .heading { font-weight: 600; } .grid { stroke: var(--line); }
+.axis { stroke: var(--soft); } .rule { stroke: var(--red); stroke-dasharray: 5 3; } .rulelabel { fill: var(--red); }
+.line { fill: none; stroke-width: 2; stroke-linejoin: round; } .whisker { stroke-width: 1.2; opacity: .55; }
+.band { opacity: .1; } .dot { stroke: #fff; } .hist { fill-opacity: .22; stroke-width: 1.4; }
+.hist.open { fill: none; stroke-width: 2; } .zone { fill: #1f5fc40f; } .cell text { fill: #1b2430; }
+.cell rect { fill: var(--blue); } .s0 rect { fill-opacity: .08; } .s1 rect { fill-opacity: .2; }
+.s2 rect { fill-opacity: .34; } .s3 rect { fill-opacity: .48; } .s4 rect { fill-opacity: .62; }
+</style>"""
+_AXES = Axes(width=620, height=330, left=44, right=150, top=26, bottom=36, x_label="stage")
+
+
+def all_figures(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
+    """File name → (what it shows, SVG), for the figures that these results of one setting allow."""
+    arms = {arm: held for arm, held in by_arm(results).items() if arm in INKS}
+    found: dict[str, tuple[str, Markup | None]] = {
+        "satisfaction.svg": (
+            "Verified satisfaction of sampled responses on validation prompts, by stage: mean over seeds, 95 % t-interval",
+            by_stage(arms, "satisfaction", "responses that satisfy every constraint"),
+        ),
+        "fidelity.svg": (
+            "AUC of the stage's reward model against the verifier on the generator's samples, by stage",
+            by_stage(arms, "auc", "AUC", [Rule(0.5, "chance")]),
+        ),
+    }
+    for arm in DRAWN:
+        if arm in arms:
+            found[f"cross-play-{arm}.svg"] = (
+                f"{arm}: AUC of each stage's reward model (rows) on each stage's generator (columns), mean over seeds",
+                matrix(arms[arm]),
+            )
+            found[f"scores-{arm}.svg"] = (
+                f"{arm}: scores of the last stage's reward model, all seeds: accepted (green) and rejected (orange) "
+                "held-out rows, the generator's samples (blue)",
+                scores(arms[arm]),
+            )
+    return {name: (about, standalone(drawn)) for name, (about, drawn) in found.items() if drawn is not None}
+
+
+def by_stage(
+    arms: Mapping[str, Sequence[Result]], figure: str, label: str, rules: Sequence[Rule] = ()
+) -> Markup | None:
+    """One line an arm: the mean over its seeds at each stage, with its interval where there are two seeds."""
+    series = []
+    for arm, held in arms.items():
+        columns: dict[int, list[float]] = {}
+        for r in held:
+            for stage in r.stages:
+                if figure in stage:
+                    columns.setdefault(stage["stage"], []).append(stage[figure])
+        points = [_point(stage, values) for stage, values in sorted(columns.items())]
+        if points:
+            series.append(Series(points, INKS[arm], arm))
+    if not series:
+        return None
+    last = max(point.x for drawn in series for point in drawn.points)
+    axes = replace(
+        _AXES,
+        y_label=label,
+        y_format=_percent if figure == "satisfaction" else None,
+        x_range=(0, last),
+        x_ticks=list(range(int(last) + 1)),
+        y_ceiling=1,
+    )
+    return line_chart(series, axes, title=f"{label} by stage and arm", rules=rules)
+
+
+def matrix(held: Sequence[Result]) -> Markup | None:
+    """Mean AUC of each reward model on each generator."""
+    cells: dict[tuple[int, int], list[float]] = {}
+    for r in held:
+        for rm, generator, value in r.cross_play:
+            cells.setdefault((int(rm), int(generator)), []).append(value)
+    if not cells:
+        return None
+    return heatmap(
+        {place: (fmean(values), f"{len(values)} seeds") for place, values in cells.items()},
+        rows=sorted({rm for rm, _ in cells}),
+        columns=sorted({generator for _, generator in cells}),
+        heading="reward model of stage (rows), generator of stage (columns)",
+        title="Cross-play",
+        ink=lambda value: f"s{min(4, max(0, int((value - 0.5) * 10)))}",
+    )
+
+
+def scores(held: Sequence[Result]) -> Markup | None:
+    """Histograms of the last stage, summed over seeds."""
+    shown = [r.scores[-1] for r in held if r.scores]
+    edges = [i / 10 for i in range(11)]
+    histograms = [
+        Histogram(edges, [sum(c) for c in zip(*(s[name] for s in shown), strict=True)], ink, name, filled=filled)
+        for name, ink, filled in (
+            ("accepted", "green", True), ("rejected", "orange", True), ("generated", "blue", False),
+        )
+        if shown and all(name in s for s in shown)
+    ]  # fmt: skip
+    if not histograms:
+        return None
+    return histogram_chart(
+        histograms,
+        title="Scores in the last stage",
+        top_share=max(h.peak for h in histograms) * 1.1,
+        band=None,
+        heading=f"stage {shown[0]['stage']}",
+        width=420,
+        height=200,
+    )
+
+
+def standalone(drawn: Markup) -> str:
+    """The chart as a file of its own: namespace, palette and size included."""
+    head, _, rest = drawn.partition(">")
+    opened = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{opened}>{_STYLE}{rest}\n"
+
+
+def _point(stage: int, values: Sequence[float]) -> Point:
+    found = effect(values)
+    if found.n < 2:
+        return Point(stage, found.mean)
+    return Point(stage, found.mean, found.lo, found.hi)
+
+
+_percent: Callable[[float], str] = "{:.0%}".format

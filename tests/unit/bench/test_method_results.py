@@ -1,0 +1,180 @@
+"""Result files, the ledger, and the page that is written from them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from tests.bench.experiments import ROOT, manifest
+from tests.bench.method import comparisons, figures, plan, result
+from tests.bench.method.__main__ import current, main
+from tests.bench.method.collect import coarse, failures
+from tests.bench.method.ledger import Sizes, at_flops, ledger, unique_prompts
+from tests.bench.method.page import page
+from tests.unit.bench.method_results import result as made
+
+from gapo.api.load import load_document
+from gapo.tasks import Kind, TaskKey
+from gapo_trainer.evaluate.samples import Sample
+
+SOURCE = {"run": "start-0", "runID": "0123456789ab", "stage": 0, "take": "state"}
+
+
+def spec(arm):
+    return load_document(manifest("arm", plan.arm_spec("micro", arm, 0, SOURCE)), where=arm, base=ROOT).spec
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    whole = made("gapo-zero", 100, 0.7)
+    path = result.write(whole, tmp_path / "r.json")
+    assert result.read(path) == whole
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path):
+    (tmp_path / "r.json").write_text('{"arm": "sft"}')
+    with pytest.raises(ValueError, match=r"r\.json: not a result"):
+        result.read(tmp_path / "r.json")
+
+
+def test_two_runs_are_equal_where_their_figures_are_whatever_the_clock_says():
+    a = made("gapo-zero", 100, 0.7)
+    b = dataclasses.replace(a, clocks={"wall": 99.0}, made={"machine": "another"})
+    assert result.differences(a, b) == []
+    c = dataclasses.replace(a, test={**a.test, "best_satisfaction": 0.7005})
+    assert result.differences(a, c) == ["test.best_satisfaction: 0.7 and 0.7005"]
+    d = dataclasses.replace(a, cross_play=a.cross_play[:1])
+    assert len(result.differences(a, d)) == 1
+
+
+def test_the_ledger_equals_hand_values():
+    frozen = spec(plan.FROZEN)
+    metrics = {
+        TaskKey(0, Kind.DATA): {"data/train_prompts": 50.0},
+        TaskKey(1, Kind.PPO): {
+            "ppo/trained_tokens": 1000.0, "ppo/rollouts": 512.0, "ppo/generated_tokens": 600.0,
+        },
+        TaskKey(1, Kind.RM): {"rm/trained_tokens": 100.0},
+        TaskKey(2, Kind.PPO): {
+            "ppo/trained_tokens": 2000.0, "ppo/rollouts": 1024.0, "ppo/generated_tokens": 1200.0,
+        },
+    }  # fmt: skip
+    found = ledger(metrics, Sizes(generator=10, reward_model=5), frozen)
+    # A stage of T tokens: 2 T (4*10 + 5) forward, 12 T 10 in training; its 512 samples are T and T/2 tokens, 2*15 each.
+    first = 90_000 + 120_000 + 30_000 + 6 * 5 * 100
+    second = 180_000 + 240_000 + 30_000
+    assert found["flopsByStage"] == [0.0, first, first + second]
+    assert found["completions"] == 512 + 1024 + 2 * 512
+    assert found["trainedTokens"] == {"generator": 3000, "critic": 3000, "rewardModel": 100}
+    assert found["generatedTokens"] == 1800
+    assert found["uniquePrompts"] == 50
+
+
+def test_unique_prompts_are_counted_over_stages():
+    frozen = spec(plan.FROZEN)
+    stage = frozen.stages.iterations * frozen.stages.rollouts_per_iteration
+    assert unique_prompts(frozen, 10 * stage, [1]) == stage
+    assert stage < unique_prompts(frozen, 10 * stage, [1, 2]) < 2 * stage
+    assert unique_prompts(frozen, 7, [1, 2]) == 7
+
+
+@pytest.mark.parametrize(
+    ("budget", "value"), [(0.0, 0.5), (50.0, 0.55), (100.0, 0.6), (150.0, 0.7), (205.0, 0.8), (250.0, None)]
+)
+def test_a_figure_at_equal_arithmetic_lies_on_the_line_between_two_stages(budget, value):
+    assert at_flops([0.0, 100.0, 200.0], [0.5, 0.6, 0.8], budget) == (
+        None if value is None else pytest.approx(value)
+    )
+
+
+def sample(score, **verdicts):
+    return Sample("p", "prompt", "text", (1,), "w", True, tuple(verdicts.items()), score)
+
+
+def test_judgements_are_counted_by_the_family_that_alone_is_violated():
+    found = failures(
+        [
+            sample(0.9, length=True, value=True),
+            sample(0.3, length=True, value=True),
+            sample(0.6, length=False, value=True),
+            sample(0.1, length=False, value=True),
+            sample(0.2, length=False, value=False),
+        ]
+    )
+    assert found["passed"] == {"n": 2, "high": 0.5}
+    assert found["failed"] == {"n": 3, "high": 1 / 3, "auc": pytest.approx(5 / 6)}
+    assert found["alone/length"] == {"n": 2, "high": 0.5, "auc": pytest.approx(3 / 4)}
+    assert "alone/value" not in found
+    assert failures([sample(None, length=True)]) == {}
+
+
+def test_histograms_are_kept_in_ten_bins():
+    assert coarse({"counts": [1, 2] * 10}) == [3] * 10
+
+
+def comparison_of(arm, shift):
+    held = []
+    for i in range(8):
+        held.append(made(plan.SFT, 100 + i, 0.5, stages=(0.5,), flops=(0.0,)))
+        held.append(made(plan.CONTROL, 100 + i, 0.8))
+        held.append(made(plan.FROZEN, 100 + i, 0.6 + 0.002 * i))
+        held.append(made(plan.TRAINED_ON, 100 + i, 0.62 + 0.002 * i))
+        held.append(made(arm, 100 + i, 0.62 + shift + 0.001 * i, informed=arm != "gapo-zero"))
+    return held
+
+
+@pytest.mark.parametrize(
+    ("shift", "word"), [(0.05, "reproduced"), (-0.05, "contradicted"), (0.0, "undecided")]
+)
+def test_the_page_tells_the_verdict_of_a_planted_effect(shift, word):
+    held = comparison_of("gapo-zero", shift)
+    text = page([("micro", held, {})], [])
+    (line,) = [line for line in text.splitlines() if line.startswith("| gapo-zero − rm-trained-on")]
+    assert f"**{word}" in line
+    assert "| gapo-one − rm-trained-on | 0 | - | not run |" in text
+    assert "No claim" not in text
+
+
+def test_the_page_withholds_claims_while_a_control_fails_and_marks_informed_arms():
+    held = [r for r in comparison_of("gapo-one", 0.05) if (r.arm, r.seed) != (plan.CONTROL, 103)]
+    text = page([("micro", held, {})], [])
+    assert "**No claim about reward models holds yet**: the control is missing or failed at seed 103." in text
+    assert "| gapo-one | GAPO, passing samples labelled 1 *i* | 8 |" in text
+
+
+def test_tuning_seeds_stand_in_a_table_of_their_own():
+    held = [made(arm, 1, 0.6) for arm in ("gapo-zero", plan.TRAINED_ON)]
+    text = page([("micro", held, {})], [])
+    assert "No seed is reported yet." in text
+    assert "### Verdicts" not in text
+    assert "| gapo-zero | GAPO, the paper's | 1 | 0.600 | 0.600 | +0.0 pp | +0.0 pp | 0.900 |" in text
+
+
+def test_figures_are_files_that_stand_by_themselves():
+    drawn = figures.all_figures(comparison_of("gapo-zero", 0.0))
+    assert {"satisfaction.svg", "fidelity.svg", "cross-play-gapo-zero.svg", "scores-gapo-zero.svg"} <= set(
+        drawn
+    )
+    for _, svg in drawn.values():
+        assert svg.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
+        assert svg.endswith("</svg>\n")
+
+
+def test_seeds_for_tuning_and_reported_ones_are_not_run_together(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["method", "run", "--seeds", "2,100", "--nice", "0"])
+    assert main() == 2
+    assert "do not mix" in capsys.readouterr().err
+
+
+def test_the_committed_page_is_what_the_committed_results_say():
+    folder = ROOT / "docs" / "benchmarks" / "method"
+    sections = []
+    for setting in plan.SETTINGS:
+        results = current(setting)
+        held = [r for r in results if not plan.is_tuning(r.seed)]
+        sections.append((setting, results, figures.all_figures(held) if held else {}))
+    again = "run: make bench-method-report"
+    assert (folder / "README.md").read_text() == page(sections, comparisons.read_proofs()), again
+    for setting, _, drawn in sections:
+        for name, (_, svg) in drawn.items():
+            assert (folder / setting / name).read_text() == svg, again
