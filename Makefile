@@ -22,7 +22,7 @@ $(UV):
 
 $(STAMP): requirements/dev.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
-	$(UV) pip sync --quiet --require-hashes --python .venv requirements/dev.txt
+	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python .venv requirements/dev.txt
 	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -47,7 +47,7 @@ unit: env ## Fast tests
 	@$(MAKE) --no-print-directory -j2 --output-sync=target unit-training unit-rest
 
 # Apart from the others, because importing torch and transformers takes long; with two rooms that balance the halves.
-TRAINING := $(addprefix tests/unit/,evaluate ppo reward rollout sft data/test_made_tokenizers.py test_lanes.py \
+TRAINING := $(addprefix tests/unit/,bench evaluate ppo reward rollout sft data/test_made_tokenizers.py test_lanes.py \
   report policies/test_convergence.py)
 UNIT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -m "not slow and not browser"
 
@@ -65,7 +65,7 @@ cluster-tools: env ## Build the programs that tests on a cluster run (once, 12 m
 
 cluster: env ## Tests on a real Kubernetes API server; part of `make test` with CI=1 or GAPO_TEST_CLUSTER=1
 ifneq ($(or $(CI),$(GAPO_TEST_CLUSTER)),)
-	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl helm versitygw kubeconform
+	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl kube-controller-manager helm versitygw kubeconform
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m cluster --durations=10 tests/cluster
 else
 	@echo "Skipped: tests on a Kubernetes API server. GAPO_TEST_CLUSTER=1 make test runs them; it needs Go and etcd."
@@ -98,7 +98,7 @@ metrics-docs: env ## Write docs/metrics.md: every series, from the catalogue and
 	$(BIN)/python -m gapo_operator.reference > docs/.written
 	mv docs/.written docs/metrics.md
 
-COMPILE := $(UV) pip compile --quiet -c requirements/constraints.txt --generate-hashes --no-emit-index-url \
+COMPILE := $(UV) pip compile --quiet -c requirements/constraints.txt --override requirements/overrides.txt --generate-hashes --no-emit-index-url \
   --no-annotate --no-header --python-version 3.11 --universal
 
 lock: $(UV) ## Compile requirements/*.txt anew from pyproject.toml; images get the versions that are tested
@@ -123,7 +123,7 @@ test-kill: env ## Kill the quickstart run at twenty moments and compare it with 
 
 bench-ppo: env ## PPO iterations beside trl's, which gets an environment of its own (6 minutes)
 	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(CACHE)/bench-trl
-	$(UV) pip sync --quiet --require-hashes --python $(CACHE)/bench-trl requirements/bench-trl.txt
+	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(CACHE)/bench-trl requirements/bench-trl.txt
 	$(BIN)/python -m tests.bench.ppo --peer $(CACHE)/bench-trl/bin/python --write docs/benchmarks/ppo.md
 
 bench-telemetry: env ## What a task's telemetry costs its training (4 minutes)
@@ -139,6 +139,8 @@ bench-operator: env ## How quick and how small the operator is, on a real cluste
 
 paper-mini: env ## Twelve stages on product descriptions, beside a frozen reward model (under 45 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.paper_mini --write docs/benchmarks/paper-mini.md
+
+.PHONY: bench-method bench-method-arm bench-method-report
 
 METHOD := PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.method
 SETTING ?= micro

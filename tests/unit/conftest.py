@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
-
-# transformers imports scikit-learn where it is there, for a way of decoding that nothing here uses: two seconds.
-sys.modules.setdefault("sklearn", None)  # type: ignore[arg-type]
 
 
 @pytest.fixture
