@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import NamedTuple
 
+from gapo.policies.attempts import Cause
 from gapo.telemetry.catalogue import CLASSES, FIGURES, GUARDS, PHASES, SCORE_BOUNDS, STATES
 from gapo.telemetry.figures import RunFigures, TaskFigures
 
@@ -119,7 +120,9 @@ def _run(figures: RunFigures) -> Iterator[_Told]:
     for guard in GUARDS:
         if guard in figures.guard_hits:
             yield "gapo_run_guard_hits", {"kind": guard}, float(figures.guard_hits[guard])
-    for cause, count in sorted(figures.attempts_ended.items()):
+    # A cause whose series appeared with its first event would hide that event from `increase`.
+    causes = {**{cause.value: 0 for cause in Cause}, **figures.attempts_ended}
+    for cause, count in sorted(causes.items()):
         yield "gapo_run_attempts_ended_total", {"reason": cause}, float(count)
     for role, seconds in sorted(figures.gpu_seconds.items()):
         yield "gapo_run_gpu_seconds_total", {"role": role}, seconds

@@ -11,6 +11,11 @@ from gapo.telemetry.figures import RunFigures, TaskFigures
 from gapo.telemetry.series import Sample, run_samples, task_samples
 
 Key = tuple[str, frozenset[tuple[str, str]]]
+CAUSES = (
+    "committed", "stopped", "fenced", "executorLost", "preempted", "killed", "outOfMemory", "noCommit", "retryable",
+    "permanent", "failed",
+)  # fmt: skip
+"""Every cause for which an attempt may end; each has its series from the start."""
 
 
 def keyed(samples: Iterable[Sample]) -> dict[Key, float]:
@@ -99,6 +104,7 @@ def test_a_run_gives_what_its_stages_committed_and_where_it_stands() -> None:
         key("gapo_run_guard_hits", kind="kl"): 2.0,
         key("gapo_run_guard_hits", kind="hacking"): 0.0,
         key("gapo_run_rollbacks_total"): 1.0,
+        **{key("gapo_run_attempts_ended_total", reason=cause): 0.0 for cause in CAUSES},
         key("gapo_run_attempts_ended_total", reason="committed"): 7.0,
         key("gapo_run_attempts_ended_total", reason="preempted"): 2.0,
         key("gapo_run_gpu_seconds_total", role="generator"): 120.0,
@@ -126,6 +132,7 @@ def test_what_is_not_known_has_no_series() -> None:
         "gapo_run_stage",
         "gapo_run_stages_max",
         "gapo_run_rollbacks_total",
+        "gapo_run_attempts_ended_total",
         "gapo_run_withheld_stages",
     }
 
@@ -185,7 +192,7 @@ def test_a_run_never_has_more_than_400_series(
         "Running",
         stages=figures.stages,
         conditions={f"Type{i}": "True" for i in range(conditions)},
-        attempts_ended=dict.fromkeys("abcdefghijk", 1),
+        attempts_ended=dict.fromkeys(CAUSES, 1),
         gpu_seconds=dict.fromkeys(("data", "generator", "rewardModel", "evaluation"), 1.0),
         guard_hits=dict.fromkeys(("hacking", "collapse", "kl", "memorisation"), 1),
     )
