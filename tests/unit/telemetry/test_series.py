@@ -232,6 +232,20 @@ def test_of_very_many_stages_satisfaction_and_pair_accuracy_stay_longest() -> No
     assert keyed(samples)[key("gapo_run_withheld_stages")] == 60, "each lost something"
 
 
+def test_no_stage_is_served_whole_where_a_newer_one_is_not() -> None:
+    figures = run(
+        stages={
+            1: {"eval/family/a": 0.5},
+            2: {f"eval/family/f{i}": 0.5 for i in range(400)},
+            3: {"eval/family/a": 0.7},
+        }
+    )
+    samples = run_samples(figures)
+    families = [s.labels["stage"] for s in samples if s.name == "gapo_stage_family_satisfaction_ratio"]
+    assert families == ["3"]
+    assert keyed(samples)[key("gapo_run_withheld_stages")] == 2
+
+
 def test_whether_a_run_tells_more_of_itself_changes_nothing_about_its_stages() -> None:
     silent = many_stages(12, 50)
     talking = run(
