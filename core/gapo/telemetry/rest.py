@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from gapo.api.run import GapoRunSpec
-from gapo.api.status import GapoRunStatus, Usage
+from gapo.api.status import GapoRunStatus
 from gapo.judgement import together
 from gapo.store import layout
 from gapo.store.commit import find_manifest
@@ -24,11 +24,12 @@ def figures_at_rest(
     reward model was trained once more after the last decision.
 
     Series of stages are those of a full scan; what attempts took and guards saw is the status's word. None where the
-    run ended in another way, has no adversarial stage, or was decided by a release that embedded less: then only a
-    scan tells. Raises InputArtifactError for a record that nobody may believe, StoreError where storage fails.
+    run ended in another way, has no adversarial stage, or ended under a release that kept less: then only a scan
+    tells. Raises InputArtifactError for a record that nobody may believe, StoreError where storage fails.
     """
     last = status.stage
-    if status.state != "Succeeded" or not last or status.run_id is None:
+    usage = status.usage
+    if status.state != "Succeeded" or not last or status.run_id is None or usage is None:
         return None
     decision = read_record(objects, layout.decision(last), Decision)
     if decision is None or DURATION not in decision.metrics.get(last, {}):
@@ -41,7 +42,7 @@ def figures_at_rest(
         retrained = _manifest(objects, last, Kind.RM, status.run_id)
         if retrained is not None:
             stages[last] = together([stages[last], retrained.metrics])
-    kl, usage = spec.guards.kl, status.usage or Usage()
+    kl = spec.guards.kl
     return RunFigures(
         namespace=namespace,
         run=run,

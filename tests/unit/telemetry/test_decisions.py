@@ -9,10 +9,12 @@ import pytest
 from tests.unit.telemetry.story import Story, measured
 
 from gapo.digest import canonical_json
-from gapo.judgement import listed_metrics
+from gapo.judgement import listed_metrics, stage_metrics
 from gapo.seen import Committed, Seen
 from gapo.store.records import DECISION_METRICS_LIMIT, Decision
 from gapo.tasks import InputRef, Kind, TaskKey
+from gapo.telemetry.figures import RunFigures
+from gapo.telemetry.series import Sample, run_samples
 
 REF = InputRef(key="stages/0/ppo/manifest-0.json", sha256="0" * 64)
 
@@ -57,6 +59,20 @@ def test_fifty_stages_keep_all_single_figures_and_lose_the_oldest_stages_familie
         assert sum(name.startswith("eval/family/a_family") for name in listed[k]) == 25
         assert sum(name.startswith("crossplay/") for name in listed[k]) == k + 1
     assert DECISION_METRICS_LIMIT - size(listed) < 6000, "another stage's would have found room"
+
+
+def served(stages: dict[int, dict[str, float]]) -> list[Sample]:
+    samples = run_samples(RunFigures("red", "lamp", "Running", stages=stages))
+    return [s for s in samples if s.name.startswith("gapo_stage_") or s.name == "gapo_run_withheld_stages"]
+
+
+@pytest.mark.parametrize(("stages", "families"), [(12, 25), (30, 25), (60, 25), (201, 5)])
+def test_what_a_decision_leaves_out_is_served_in_no_case(stages: int, families: int) -> None:
+    seen = long_run(stages, families)
+    whole = {k: stage_metrics(seen, k) for k in range(stages)}
+    one, other = (served(whole), served(listed_metrics(seen)))
+    assert one == other
+    assert any(s.name == "gapo_stage_satisfaction_ratio" for s in one)
 
 
 def test_a_decision_embeds_what_is_shown_and_nothing_else(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def status_of(status: Status, **more: Any) -> GapoRunStatus:
             "state": status.state.value,
             "stage": status.stage,
             "bestStage": status.best_stage,
+            "usage": {},
             **more,
         }
     )
@@ -146,6 +147,12 @@ def test_only_a_scan_tells_of_a_run_that_ended_otherwise(tmp_path: Path) -> None
     assert figures_at_rest(story.objects, "red", "lamp", story.spec, status_of(status)) is None
     failed = status_of(replace(status, state=State.FAILED, stage=1))
     assert figures_at_rest(story.objects, "red", "lamp", story.spec, failed) is None
+
+
+def test_a_status_of_an_earlier_release_says_too_little(tmp_path: Path) -> None:
+    story = Story(tmp_path / "store", stages={"max": 1})
+    status = status_of(story.run(), usage=None)
+    assert figures_at_rest(story.objects, "red", "lamp", story.spec, status) is None
 
 
 def test_a_decision_of_an_earlier_release_says_too_little(tmp_path: Path) -> None:
