@@ -20,7 +20,7 @@ from gapo.telemetry.gather import figures_of
 from gapo.telemetry.rest import figures_at_rest
 from gapo_operator.config import OperatorConfig
 from gapo_operator.stores import PausedError, Stores
-from gapo_operator.summary import conditions_of, with_usage
+from gapo_operator.summary import conditions_of
 from gapo_operator.view import RunKey
 from gapo_operator.workqueue import WorkQueue
 
@@ -115,7 +115,7 @@ def read(objects: Objects, ended: Ended) -> RunFigures:
     key, spec, status = ended.key, ended.spec, ended.status
     figures = figures_at_rest(objects, key.namespace, key.name, spec, status)
     if figures is not None:
-        return with_usage(figures, status)
+        return figures
     observer = Observer(objects, status.run_id or "")
     observer.scan()
     stands = Status(State(status.state or "Failed"), status.stage or 0, "", "", status.best_stage)
