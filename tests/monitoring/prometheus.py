@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-import urllib.error
+import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,9 +52,9 @@ class Scraping:
     api: Prometheus
     process: Running
 
-    def wait_until_answered(self, expression: str, at: float, what: str) -> None:
-        """Until the expression, at a moment of the past or just now, has an answer."""
-        wait_until(lambda: bool(self.api.instant(expression, at)), what, [self.process])
+    def wait_until_answered(self, expression: str, what: str) -> None:
+        """Until the expression has an answer now."""
+        wait_until(lambda: bool(self.api.instant(expression, time.time())), what, [self.process])
 
     def span_of(self, job: str, since: float, until: float) -> Span:
         """From the first to the last scrape of the job that succeeded."""
