@@ -52,7 +52,8 @@ class Outlook:
             for attempt, child in children.items()
             if child.started_at is not None and not child.over
         }
-        inputs = (loaded, status, seen, started, told)
+        running = any(child.state is ChildState.RUNNING for child in children.values())
+        inputs = (loaded, status, seen, started, running, told)
         if self._last is None or self._last[0] != inputs:
             progress, left = self._expected(driver, loaded, status, seen, told)
             figures = figures_of(
@@ -62,7 +63,7 @@ class Outlook:
                 seen,
                 status,
                 progress=progress,
-                remaining_seconds=left if started else None,
+                remaining_seconds=left if running else None,
                 started=started,
             )
             self._last = (inputs, figures)
@@ -81,6 +82,6 @@ class Outlook:
             return 1.0, 0.0
         if self._planned is None or self._planned[0] is not loaded:
             self._planned = (loaded, planned_keys(driver.facts.spec))
-        running = {attempt.task: figures for attempt, figures in told.items()}
-        made = forecast(self._planned[1], seen, status.stage, running)
+        telling = {attempt.task: figures for attempt, figures in told.items()}
+        made = forecast(self._planned[1], seen, status.stage, telling)
         return made.progress, made.remaining_seconds

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -51,6 +51,8 @@ class InstantPods:
     """Seconds of the monotonic clock, `taken`, `committed` or `completed`, run, `<stage>/<kind>/<attempt>`."""
     paused: threading.Event = field(default_factory=threading.Event)
     """While set, nothing is taken."""
+    metrics: Callable[[Task], dict[str, float]] = field(default_factory=lambda: metrics_of)
+    """What a task commits."""
 
     def finish(self, namespace: str, job: str) -> None:
         """Lets a Job that hangs commit and complete."""
@@ -131,7 +133,7 @@ class InstantPods:
                 task_digest=task.digest,
                 inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
                 objects=stored,
-                metrics=metrics_of(task),
+                metrics=self.metrics(task),
                 environment={"device": "cpu"},
                 started_at=moment,
                 finished_at=moment,
@@ -196,7 +198,11 @@ class InstantPods:
         core, namespace = client.CoreV1Api(self.api), job["metadata"]["namespace"]
         selector = f"{SELECTOR},batch.kubernetes.io/job-name={job['metadata']['name']}"
         for pod in core.list_namespaced_pod(namespace, label_selector=selector).items:
-            core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=0)
+            try:
+                core.delete_namespaced_pod(pod.metadata.name, namespace, grace_period_seconds=0)
+            except client.ApiException as error:
+                if error.status != 404:  # where there is a collector, it may have been quicker
+                    raise
 
     def _create_pod(self, job: dict[str, Any]) -> dict[str, Any]:
         metadata, template = job["metadata"], job["spec"]["template"]
@@ -206,6 +212,7 @@ class InstantPods:
                 "generateName": f"{metadata['name']}-",
                 "namespace": metadata["namespace"],
                 "labels": labels,
+                "annotations": template["metadata"].get("annotations"),
                 "ownerReferences": [
                     {
                         "apiVersion": "batch/v1",

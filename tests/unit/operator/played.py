@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,10 @@ def metrics_of(task: Task) -> dict[str, float]:
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-def commit(objects: Objects, task: Task) -> None:
+Measure = Callable[[Task], dict[str, float]]
+
+
+def commit(objects: Objects, task: Task, metrics: Measure = metrics_of) -> None:
     commit_manifest(
         objects,
         Manifest(
@@ -86,35 +90,38 @@ def commit(objects: Objects, task: Task) -> None:
             writer="w",
             task_digest=task.digest,
             inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
-            metrics=metrics_of(task),
+            metrics=metrics(task),
             started_at=START,
             finished_at=START + timedelta(seconds=SECONDS),
         ),
     )
 
 
-def play(
-    objects: Objects, run: LoadedRun, *, failing: str = "", storage: RunStorage | None = None
-) -> Outcome:
+def play(objects: Objects, run: LoadedRun, *, failing: str = "", metrics: Measure = metrics_of) -> Outcome:
     """Passes until the run has ended; `failing` is `<stage>/<kind>` of a task that fails for good. Every pod ran for
     SECONDS."""
-    storage = storage or RunStorage("uid-1", lambda: START)
+    storage = RunStorage("uid-1", lambda: START)
     children: dict[AttemptKey, Child] = {}
     for _ in range(1000):
         outcome = storage.advance(objects, run, children, "image:1", {})
         if outcome.plan.status.state in (State.SUCCEEDED, State.FAILED):
             return outcome
-        children = {
-            AttemptKey(task.key, task.attempt): _end(objects, task, failing) for task in outcome.create
-        }
+        children = {}
+        for task in outcome.create:
+            failed = f"{task.stage}/{task.kind.value}" == failing
+            if not failed:
+                commit(objects, task, metrics)
+            children[AttemptKey(task.key, task.attempt)] = _ended(task, failed)
     raise AssertionError("the run does not end")
 
 
-def _end(objects: Objects, task: Task, failing: str) -> Child:
-    attempt, end = AttemptKey(task.key, task.attempt), START + timedelta(seconds=SECONDS)
-    job = f"job-{task.key}"
-    if f"{task.stage}/{task.kind.value}" == failing:
-        exit_ = Exit(code=65, reason="InvalidData")
-        return Child(attempt, job, ChildState.FAILED, "job-uid", started_at=START, ended_at=end, exit=exit_)
-    commit(objects, task)
-    return Child(attempt, job, ChildState.SUCCEEDED, "job-uid", started_at=START, ended_at=end)
+def _ended(task: Task, failed: bool) -> Child:
+    return Child(
+        AttemptKey(task.key, task.attempt),
+        f"job-{task.key}",
+        ChildState.FAILED if failed else ChildState.SUCCEEDED,
+        "job-uid",
+        started_at=START,
+        ended_at=START + timedelta(seconds=SECONDS),
+        exit=Exit(code=65, reason="InvalidData") if failed else None,
+    )
