@@ -12,7 +12,6 @@ Needs root. There is no DNS for Services.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from tests.cluster import images
+from tests.cluster import audit, images
 from tests.cluster.control_plane import ControlPlane, Settings, User, control_plane, kubeconfig_of
 from tests.cluster.node_files import cni, containerd_config, kubelet_config, setup_script
 from tests.cluster.processes import Process, Running, free_ports, running, wait_until
@@ -35,12 +34,6 @@ SLOTS = 16
 """Nodes at a time."""
 CGROUPS = Path("/sys/fs/cgroup")
 MACHINE_LOCKS = Path("/run")
-AUDIT_POLICY = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [{"level": "Metadata"}],
-}
 MANAGER = User("controller-manager", "system:kube-controller-manager")
 SCHEDULER = User("scheduler", "system:kube-scheduler")
 KUBELET = User("kubelet", f"system:node:{NAME}", "system:nodes")
@@ -91,8 +84,7 @@ class Node(ControlPlane):
 
     def audited(self) -> list[dict[str, Any]]:
         """Every request to the API server so far: user, verb, objectRef, responseStatus and more, no bodies."""
-        written = (self.folder / "audit.log").read_text().rpartition("\n")[0]  # the last may be half written
-        return [json.loads(line) for line in written.splitlines()]
+        return audit.audited(self.folder)
 
 
 @contextmanager
@@ -121,7 +113,6 @@ def node(folder: Path, wanted: tuple[str, ...] = images.ALL) -> Iterator[Node]:
 
 def _api_server(folder: Path, addresses: Addresses) -> Settings:
     """With everything on that a cluster of its own would have."""
-    (folder / "audit.yaml").write_text(json.dumps(AUDIT_POLICY))
     client, key = folder / "kubelet-client.crt", folder / "kubelet-client.key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", str(key),
@@ -136,8 +127,7 @@ def _api_server(folder: Path, addresses: Addresses) -> Settings:
         flags=(
             "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
             "--kubelet-preferred-address-types=InternalIP", f"--kubelet-client-certificate={client}",
-            f"--kubelet-client-key={key}", f"--audit-policy-file={folder / 'audit.yaml'}",
-            f"--audit-log-path={folder / 'audit.log'}", "--audit-log-maxsize=10000", "--allow-privileged=true",
+            f"--kubelet-client-key={key}", "--allow-privileged=true", *audit.flags(folder),
         ),
     )  # fmt: skip
 

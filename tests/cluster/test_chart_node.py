@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster import images
+from tests.cluster.audit import Right, audited, refused, used
 from tests.cluster.chart import CHART, FULLNAME, NAMESPACE, RELEASE, Values, changed, helm, objects, well
 from tests.cluster.node import Node
 from tests.cluster.processes import wait_until
@@ -114,24 +115,9 @@ def test_it_uses_every_right_that_it_is_given_and_no_other(node: Node, installed
     node.said("create", "-n", RUNS, "-f", "-", stdin=json.dumps(run))
     wait_until(lambda: not runs(node), "a run that has ended is deleted")
 
-    requests = [one for one in node.audited() if one["user"]["username"] == ACCOUNT]
-    refused = [one["requestURI"] for one in requests if one["responseStatus"]["code"] in (401, 403)]
-    assert refused == []
+    requests = audited(node.folder, ACCOUNT)
+    assert refused(requests) == []
     assert used(requests) == given(installed)
-
-
-Right = tuple[str, str, str, str]
-"""Namespace, group, resource, verb."""
-
-
-def used(requests: list[dict[str, Any]]) -> set[Right]:
-    found = set()
-    for one in requests:
-        what = one.get("objectRef", {})
-        resource = "/".join(part for part in (what.get("resource"), what.get("subresource")) if part)
-        if resource:
-            found.add((what.get("namespace", ""), what.get("apiGroup", ""), resource, one["verb"]))
-    return found
 
 
 def given(values: Values) -> set[Right]:

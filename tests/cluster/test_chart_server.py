@@ -17,6 +17,7 @@ from tests.cluster.chart import (
     SETS,
     SMALLEST,
     Values,
+    changed,
     objects,
     pods,
     prepare,
@@ -143,6 +144,20 @@ def test_the_operator_may_do_what_it_needs_and_nothing_else(granted: tuple[Contr
         "kube-system": everywhere,
     }
     assert {namespace: rights(server, ACCOUNT, namespace) for namespace in expected} == expected
+
+
+def test_with_volcano_it_may_write_pod_groups_where_it_works_and_gains_nothing_else(
+    ready: ControlPlane,
+) -> None:
+    values = changed({"volcano": {"enabled": True}}, of=NAMESPACED)
+    stream = yaml.safe_dump_all([one for one in objects(values) if one["kind"] in RBAC])
+    ready.said("apply", "-f", "-", stdin=stream)
+    try:
+        groups = {("scheduling.volcano.sh", "podgroups", verb, "") for verb in ("create", "patch", "delete")}
+        assert rights(ready, ACCOUNT, "red") == IN_RUNS | groups
+        assert rights(ready, ACCOUNT, "green") == set()
+    finally:
+        ready.said("delete", "-f", "-", stdin=stream)
 
 
 DANGEROUS = [

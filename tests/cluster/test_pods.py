@@ -38,7 +38,14 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize(
-    "case", ["a pod with all that it may have", "a cache of models", "requests up to the limits"]
+    "case",
+    [
+        "a pod with all that it may have",
+        "a cache of models",
+        "requests up to the limits",
+        "devices by claims",
+        "a queue of Volcano's",
+    ],
 )
 def test_what_a_run_asks_of_its_pods_is_a_job_that_is_taken_as_it_stands(
     cluster: ControlPlane, case: str
@@ -56,4 +63,17 @@ def test_what_a_run_asks_of_its_pods_is_a_job_that_is_taken_as_it_stands(
         asked = made["spec"]["template"]
         assert stored["spec"].get("affinity") == asked["spec"].get("affinity")
         assert stored["spec"].get("tolerations") == asked["spec"].get("tolerations")
+        assert stored["spec"].get("resourceClaims") == asked["spec"].get("resourceClaims")
+        resources = [spec["spec"]["containers"][0].get("resources", {}) for spec in (stored, asked)]
+        assert resources[0].get("claims") == resources[1].get("claims")
         assert stored["metadata"].get("annotations") == asked["metadata"].get("annotations")
+
+
+def test_a_claim_of_devices_that_the_pod_does_not_name_would_be_noticed(cluster: ControlPlane) -> None:
+    loaded = load_document(manifest(**GOOD["devices by claims"]), where="claims", base=Path())
+    config = OperatorConfig.model_validate(yaml.safe_load(CONFIG.read_text()))
+    task = next(t for t in preview(loaded.spec, loaded.run_id).tasks if t.kind is Kind.PPO)
+    made = job(task, loaded.spec, Owner("smoke", "default", loaded.run_id), config, claim=0)
+    del made["spec"]["template"]["spec"]["resourceClaims"][0]
+    done = cluster.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(made))
+    assert "resources.claims" in done.stderr

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from gapo.api.addresses import VOLUMES, in_volume
 from gapo.api.base import ApiModel
 from gapo.api.identity import model_in, run_id
 from gapo.api.profiles import with_profile
@@ -35,7 +36,7 @@ class LoadedRun:
         return self.run.spec
 
 
-UNKNOWN = ("extra_forbidden", "literal_error")
+UNKNOWN = ("extra_forbidden", "literal_error", "string_pattern_mismatch")
 """Types of errors where something is not known here, and may be in another release."""
 
 
@@ -122,11 +123,20 @@ def _placed_models(written: Mapping[str, Any], base: Path) -> dict[str, Any]:
 
 
 def check_models(spec: GapoRunSpec) -> None:
-    """Raises DataError where a model's folder is not on this machine: better now than after an hour of training."""
+    """Raises DataError where a model's folder is not on this machine, or its volume: better now than after an hour of
+    training."""
     named = {"generator": spec.generator.model, "critic": spec.critic.model}
     if spec.reward_model is not None:
         named["rewardModel"] = spec.reward_model.model
     for section, model in named.items():
+        if (
+            model is not None
+            and model.startswith("pvc://")
+            and not Path(VOLUMES, in_volume(model)[0]).is_dir()
+        ):
+            raise DataError(
+                f"spec.{section}.model: {model} names a volume, which exists only in a pod; give a folder or hf://org/name"
+            )
         if model is not None and "://" not in model and not Path(model).is_dir():
             raise DataError(
                 f"spec.{section}.model: {model} is not a folder; give a model's folder or hf://org/name"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,6 @@ class Room:
 
     def wait_for_state(self, state: str, name: str = "run") -> None:
         self.wait(lambda: self.status(name).get("state") == state, f"{name} is {state}")
+
+
+Enter = Callable[..., AbstractContextManager[Room]]

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from gapo.api.load import check_models, load_document, load_run
-from gapo.errors import DataError, SpecError
+from gapo.errors import DataError, SpecError, UnknownSpecError
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -51,6 +51,25 @@ def test_a_wrong_type_names_field_and_value() -> None:
     text = message({"stages": {"max": "many"}})
     assert text.startswith("run.yaml: spec.stages.max: input should be a valid integer")
     assert "'many'" in text
+
+
+@pytest.mark.parametrize(
+    ("spec", "unknown"),
+    [
+        ({"curriculum": {"steps": 3}}, True),
+        ({"method": "DPO"}, True),
+        ({"data": {"generate": {"grammar": "poems", "size": 100}}}, True),
+        ({"seed": -1}, False),
+        ({"stages": {"min": 4, "max": 2}}, False),
+    ],
+)
+def test_what_another_release_may_know_is_told_from_what_none_can_mean(
+    spec: dict[str, Any], unknown: bool
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_document(document(**spec), where="run.yaml", base=Path())
+    assert isinstance(caught.value, UnknownSpecError) is unknown
+    assert (caught.value.code, caught.value.reason) == (64, "InvalidSpec")
 
 
 def test_all_problems_are_told_at_once() -> None:

@@ -65,10 +65,18 @@ def only(jobs: list[Any], pods: list[Any], **more: Any) -> Child:
     return found[PPO]
 
 
+GROUPED = {"annotations": {"scheduling.k8s.io/group-name": "job"}}
+PLACED = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:10Z"}
+UNPLACED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "queue is full"}
+
+
 @pytest.mark.parametrize(
     ("jobs", "pods", "state"),
     [
         ([job(suspend=True)], [], ChildState.QUEUED),
+        ([job()], [pod({"phase": "Pending"}, **GROUPED)], ChildState.QUEUED),
+        ([job()], [pod({"phase": "Pending", "conditions": [UNPLACED]}, **GROUPED)], ChildState.QUEUED),
+        ([job()], [pod({"phase": "Pending", "conditions": [PLACED]}, **GROUPED)], ChildState.PENDING),
         ([job()], [], ChildState.PENDING),
         ([job()], [pod({"phase": "Pending"})], ChildState.PENDING),
         ([job()], [pod()], ChildState.RUNNING),

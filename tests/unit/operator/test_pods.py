@@ -119,6 +119,20 @@ def test_a_claim_in_two_places_is_one_volume() -> None:
     assert (mounts["/models"].get("readOnly"), mounts["/data"].get("readOnly")) == (True, None)
 
 
+def test_devices_that_are_claimed_are_the_trainers() -> None:
+    claims = [
+        {"name": "gpu", "resourceClaimTemplateName": "two-gpus"},
+        {"name": "fabric", "resourceClaimName": "shared"},
+    ]
+    role = {"pod": {"resourceClaims": claims}, "resources": {"limits": {"cpu": 2}}}
+    pod = rendered(role)["spec"]
+    assert pod["resourceClaims"] == claims
+    assert pod["containers"][0]["resources"] == {
+        "limits": {"cpu": "2"}, "claims": [{"name": "gpu"}, {"name": "fabric"}],
+    }  # fmt: skip
+    assert "resourceClaims" not in rendered({})["spec"]
+
+
 def test_downloaded_models_can_be_kept_on_a_claim() -> None:
     pod = rendered({"cache": {"persistentVolumeClaim": "models"}})["spec"]
     assert {"name": "cache", "persistentVolumeClaim": {"claimName": "models"}} in pod["volumes"]

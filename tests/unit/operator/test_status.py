@@ -126,3 +126,25 @@ def test_while_pods_still_end_a_run_is_not_yet_suspended() -> None:
         conditions(status_of(findings(State.SUSPENDED, spec=spec), None, NOON))["Suspended"]["status"]
         == "True"
     )
+
+
+def test_a_definition_that_drops_fields_is_told_until_it_does_not() -> None:
+    first = status_of(findings(unkept=("status.progress",)), None, NOON)
+    told = conditions(first)["CRDOutdated"]
+    assert (told["status"], told["reason"]) == ("True", "FieldsDropped")
+    assert "does not keep status.progress" in told["message"]
+    restarted = status_of(findings(unkept=None), first, LATER)
+    assert conditions(restarted)["CRDOutdated"] == told
+    assert "CRDOutdated" not in conditions(status_of(findings(unkept=()), restarted, LATER))
+    assert "CRDOutdated" not in conditions(status_of(findings(unkept=None), None, NOON))
+
+
+def test_words_that_a_later_release_wrote_into_the_status_are_left_out() -> None:
+    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before["state"] = "Hibernating"
+    before["tasks"][0]["state"] = "Throttled"
+    failing = Findings(
+        generation=2, run_id="abc", location="s3://b/x", storage=Problem("StoreUnavailable", "no answer")
+    )
+    after = status_of(failing, before, LATER)
+    assert (after["state"], after["tasks"], after["stage"]) == ("Pending", [], 1)

@@ -68,6 +68,26 @@ def test_how_long_a_pod_waits_is_counted_by_our_own_clock_from_when_it_was_heard
     assert view.waited(RUN) == {"job": 30.0}
 
 
+def test_time_in_volcanos_queue_is_no_time_that_a_pod_waits_for_room() -> None:
+    clock = Clock()
+    view = ClusterView(clock)
+    pod = thing(
+        "pod",
+        labels={"batch.kubernetes.io/job-name": "job"},
+        annotations={"scheduling.k8s.io/group-name": "job"},
+    )
+    placed = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    view.observe("jobs", thing("job", annotations=pod["metadata"]["annotations"]), deleted=False)
+    view.observe("pods", pod, deleted=False)
+    clock.now = 5000.0
+    view.observe("jobs", thing("job", annotations=pod["metadata"]["annotations"]), deleted=False)
+    view.observe("pods", {**pod, "status": {"phase": "Pending", "conditions": [placed]}}, deleted=False)
+    assert view.waited(RUN) == {"job": 0.0}
+    clock.now = 5030.0
+    view.observe("pods", {**pod, "status": {"phase": "Pending", "conditions": [placed]}}, deleted=False)
+    assert view.waited(RUN) == {"job": 30.0}
+
+
 def test_a_pod_is_lost_once_it_should_have_ended_long_ago() -> None:
     clock = Clock()
     view = ClusterView(clock)
