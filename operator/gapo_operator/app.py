@@ -12,10 +12,9 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from gapo.telemetry.figures import RunFigures
 from gapo_operator.config import OperatorConfig
 from gapo_operator.health import BEAT_SECONDS, Health, serve_health, serve_metrics
-from gapo_operator.history import Ended, History
+from gapo_operator.history import History
 from gapo_operator.kube import Kube, KubeError, connect
 from gapo_operator.leader import Leadership, NotLeaderError, lead, release
 from gapo_operator.metrics import Metrics
@@ -61,7 +60,7 @@ class Operator:
         self.leadership = Leadership(required=options.lease_namespace is not None)
         self.stores = Stores(options.credentials, options.authorities, metrics=self.metrics)
         self.series = RunSeries(self._is_exported)
-        self.history = History(self.stores, options.config, self._found)
+        self.history = History(self.stores, options.config)
         self.metrics.waiting.set_function(lambda: len(self.queue))
         self.metrics.active.set_function(lambda: self.queue.active)
         self.metrics.unread.set_function(lambda: len(self.history))
@@ -124,9 +123,6 @@ class Operator:
         run = self.view.run(key)
         return run is not None and run["metadata"]["uid"] == uid
 
-    def _found(self, ended: Ended, figures: RunFigures) -> None:
-        self.series.put(ended.key, ended.uid, figures)
-
     async def _lead_and_work(self, kube: Kube, listed: asyncio.Event) -> None:
         """Returns when the Lease is lost."""
         await listed.wait()
@@ -168,7 +164,7 @@ class Operator:
         )
         working = [
             asyncio.create_task(self.queue.run(lambda key: self._pass(reconciler, key))),
-            asyncio.create_task(self.history.run()),
+            asyncio.create_task(self.history.run(reconciler.found)),
             asyncio.create_task(self._resync_often(kube)),
         ]
         try:

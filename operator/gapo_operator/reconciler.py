@@ -20,6 +20,7 @@ from gapo.store import layout
 from gapo.telemetry.figures import RunFigures
 from gapo_operator.children import Child, ChildState, Problem, children_of, is_unfinished_job_of
 from gapo_operator.config import OperatorConfig, StorageLocation
+from gapo_operator.history import Entry
 from gapo_operator.kube import Kube, KubeError, NoPodGroupsError
 from gapo_operator.leader import Leadership
 from gapo_operator.readback import Readback
@@ -59,8 +60,10 @@ class _Known:
     state: State | None = None
     figures: RunFigures | None = None
     """As storage told them at the last pass that read it."""
+    met: bool = False
+    """Whoever reads what earlier processes left knows of it."""
     rests: bool = False
-    """It ended under an earlier process, and whoever reads such runs knows of it."""
+    """It ended under an earlier process."""
     grouped: set[str] = field(default_factory=set)
     """UIDs of Jobs whose PodGroup is known to be theirs."""
 
@@ -148,12 +151,16 @@ class Reconciler:
             self.view.lost(key),
         )
         found = replace(found, spec=loaded.spec, children=children)
-        if known.state is None and _at_rest(run, loaded, children):
-            if not known.rests:
-                known.rests = True
-                self.telemetry.rest(run, loaded.spec)
+        known.rests = known.state is None and _at_rest(run, loaded, children)
+        if (
+            not known.met
+            and known.figures is None
+            and (run.get("status") or {}).get("runID") == loaded.run_id
+        ):
+            known.met = True
+            self.telemetry.met(run, loaded.spec)
+        if known.rests:
             return await self._expire(key, known, loaded, run)
-        known.rests = False
         try:
             location = self.config.location(loaded.spec.storage.location, key.namespace)
             check_pods(loaded.spec, key.namespace, self.config)
@@ -185,6 +192,7 @@ class Reconciler:
         if not self._is_still(key, known.uid):
             return 0.0  # it was deleted meanwhile, or another one has its name
         known.figures = outcome.figures
+        self.telemetry.history.drop(key)
         known.state = outcome.plan.status.state
         self.telemetry.decided(outcome.decisions)
         found = replace(
@@ -312,6 +320,15 @@ class Reconciler:
             log.error("%s: %s", key, told["message"])
             await self.kube.tell(run, "Warning", CRD_OUTDATED, told["message"], told["message"])
         return await self._say(key, stored, found) if news else stored
+
+    def found(self, entry: Entry, figures: RunFigures) -> None:
+        """Takes what was read of a run that an earlier process left."""
+        known, run = self._known.get(entry.key), self.view.run(entry.key)
+        if known is None or run is None or known.uid != entry.uid or known.figures is not None:
+            return
+        if not known.rests:
+            known.figures = figures
+        self.telemetry.show(run, entry.spec, figures)
 
     def _show(self, key: RunKey, known: _Known) -> None:
         """Tells scrapes how the run stands after a pass."""

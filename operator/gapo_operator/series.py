@@ -16,9 +16,8 @@ from gapo.telemetry.catalogue import STATES
 from gapo.telemetry.exposition import described
 from gapo.telemetry.figures import RunFigures
 from gapo.telemetry.series import run_samples
+from gapo_operator.summary import FINISHED
 from gapo_operator.view import RunKey
-
-FINISHED = ("Succeeded", "Failed")
 
 
 @dataclass

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 CONCURRENCY = 8
 """Passes that may talk to one location at once."""
+READERS = 4
+"""Beside them, works that only read: a restart's passes may take long, and dashboards are not to wait for them."""
 READ_TIMEOUT = timedelta(seconds=10)
 RETRY_FOR = timedelta(seconds=5)
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
@@ -46,6 +48,7 @@ class _Opened:
     location: StorageLocation
     store: ObjectStore
     pool: ThreadPoolExecutor
+    readers: ThreadPoolExecutor
     probed: bool = False
     failures: int = 0
     paused_until: float = 0.0
@@ -88,7 +91,8 @@ class Stores:
             if writes:
                 await self._probe(opened, prefix)
             asked = time.monotonic()
-            result = await loop.run_in_executor(opened.pool, lambda: self._work(opened, prefix, work, asked))
+            pool = opened.pool if writes else opened.readers
+            result = await loop.run_in_executor(pool, lambda: self._work(opened, prefix, work, asked))
         except (PausedError, StoreRefusedError):
             # What is refused may be refused to this run's folder alone: no other has to wait for that.
             raise
@@ -123,7 +127,8 @@ class Stores:
     def close(self) -> None:
         """Waits for no thread: what is being written is safe to cut short."""
         for opened in self._opened.values():
-            opened.pool.shutdown(wait=False, cancel_futures=True)
+            for pool in (opened.pool, opened.readers):
+                pool.shutdown(wait=False, cancel_futures=True)
 
     def _open(self, location: StorageLocation) -> _Opened:
         known = self._opened.get(location.name)
@@ -140,7 +145,8 @@ class Stores:
             options=self._keys(location),
         )
         pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"store-{location.name}")
-        return self._opened.setdefault(location.name, _Opened(location, store, pool))
+        readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{location.name}")
+        return self._opened.setdefault(location.name, _Opened(location, store, pool, readers))
 
     def _keys(self, location: StorageLocation) -> dict[str, str]:
         """The operator's credentials for a location, one file a setting, as a mounted Secret has them."""

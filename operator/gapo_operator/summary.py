@@ -18,6 +18,8 @@ from gapo.telemetry.catalogue import FIGURES
 from gapo.telemetry.figures import RunFigures, TaskFigures
 from gapo.telemetry.forecast import WEIGHTS
 
+FINISHED = ("Succeeded", "Failed")
+"""States in which nothing of a run changes any more."""
 SHOWN = tuple(figure.source for figure in FIGURES if figure.live)
 """Figures of a running task that a status has."""
 

@@ -12,10 +12,10 @@ from gapo.api.run import GapoRunSpec
 from gapo.api.status import GapoRunStatus
 from gapo.store.records import Decision
 from gapo.telemetry.figures import RunFigures
-from gapo_operator.history import Ended, History
+from gapo_operator.history import Entry, History, last_decided
 from gapo_operator.metrics import Metrics
 from gapo_operator.series import RunSeries
-from gapo_operator.summary import figures_of_status
+from gapo_operator.summary import FINISHED, figures_of_status
 from gapo_operator.view import Body, RunKey
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Telemetry:
     history: History
 
     def show(self, run: Body, spec: GapoRunSpec | None, figures: RunFigures | None) -> None:
-        """A run as it stands after a pass. `figures` are from its storage, None where that has not been read yet."""
+        """A run as it stands. `figures` are from its storage, None where that has not been read yet."""
         key, said = _key(run), run.get("status") or {}
         if figures is not None:
             conditions = {one["type"]: one["status"] for one in said.get("conditions") or []}
@@ -40,15 +40,15 @@ class Telemetry:
             if status is None:
                 return
             figures = figures_of_status(key.namespace, key.name, status, spec)
-        self.history.drop(key)
         self.series.put(key, run["metadata"]["uid"], figures)
 
-    def rest(self, run: Body, spec: GapoRunSpec) -> None:
-        """A run that ended under an earlier process: what its status says now, what it committed once that is read."""
-        key, uid, status = _key(run), run["metadata"]["uid"], _status(run)
-        if status is not None:
-            self.series.put(key, uid, figures_of_status(key.namespace, key.name, status, spec))
-            self.history.want(Ended(key, uid, spec, status))
+    def met(self, run: Body, spec: GapoRunSpec) -> None:
+        """A run that was there before this process: what its status says is shown now, what it has committed once the
+        reader has read that."""
+        self.show(run, spec, None)
+        status = _status(run)
+        if status is not None and (status.state in FINISHED or last_decided(status) is not None):
+            self.history.want(Entry(_key(run), run["metadata"]["uid"], spec, status))
 
     def gone(self, key: RunKey) -> None:
         self.series.drop(key)

@@ -109,8 +109,7 @@ def write(cluster: ControlPlane, s3: S3Server, runs: int) -> None:
             below.put(key, data)
         at = ("gapo.dev", "v1alpha1", namespace, "gaporuns")
         api.create_namespaced_custom_object(*at, template.manifest(namespace, name))
-        patch = [{"op": "add", "path": "/status", "value": template.status}]
-        api.patch_namespaced_custom_object_status(*at, name, patch)
+        api.patch_namespaced_custom_object_status(*at, name, {"status": template.status})
 
     with ThreadPoolExecutor(WRITERS) as pool:
         list(pool.map(write_one, range(runs)))

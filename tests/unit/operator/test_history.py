@@ -20,7 +20,7 @@ from gapo.telemetry.figures import RunFigures
 from gapo.telemetry.series import run_samples
 from gapo_operator import history, stores
 from gapo_operator.config import OperatorConfig
-from gapo_operator.history import Ended, History, read
+from gapo_operator.history import Entry, History, read
 from gapo_operator.status import Findings, status_of
 from gapo_operator.stores import Stores
 from gapo_operator.view import RunKey
@@ -29,7 +29,7 @@ KEY = RunKey("red", "run")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def ended(objects: Objects, run: LoadedRun, failing: str = "") -> tuple[Ended, RunFigures]:
+def ended(objects: Objects, run: LoadedRun, failing: str = "") -> tuple[Entry, RunFigures]:
     """A run that has ended as the operator that drove it left it, and the figures that it showed last."""
     outcome = play(objects, run, failing=failing)
     assert outcome.figures is not None
@@ -43,7 +43,7 @@ def ended(objects: Objects, run: LoadedRun, failing: str = "") -> tuple[Ended, R
         figures=outcome.figures,
     )
     status = GapoRunStatus.model_validate(status_of(findings, None, NOON))
-    return Ended(KEY, "uid", run.spec, status), outcome.figures
+    return Entry(KEY, "uid", run.spec, status), outcome.figures
 
 
 def series(figures: RunFigures, prefix: str) -> dict[str, float]:
@@ -86,6 +86,29 @@ def test_a_failed_run_is_told_from_a_scan_as_it_was_told_while_it_ran() -> None:
     assert found.attempts_ended["permanent"] == 1
 
 
+def test_of_a_run_that_lives_what_is_decided_is_told_for_one_request() -> None:
+    objects = Objects(MemoryStore())
+    run, _ = ended(objects, loaded(stages={"max": 3}))
+    status = run.status.model_copy(update={"state": "Running", "stage": 3})
+    status = status.model_copy(update={"stages": [row for row in status.stages if row.stage < 3]})
+    requests: list[str] = []
+    found = read(
+        Objects(objects.store, listener=lambda op, _result, _seconds: requests.append(op)),
+        replace(run, status=status),
+    )
+    assert requests == ["get"]
+    assert {k: metrics["eval/satisfaction"] for k, metrics in found.stages.items()} == {
+        0: 0.4,
+        1: 0.43,
+        2: 0.46,
+    }
+    assert found.stages[1]["rm/pair_accuracy"] == 0.9
+    assert "rm/pair_accuracy" not in found.stages[2], (
+        "it was retrained after the decision: a scan tells of it"
+    )
+    assert found.state == "Running"
+
+
 async def _until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not holds():
@@ -107,16 +130,16 @@ def test_runs_are_read_through_failures_of_storage_and_those_that_are_gone_meanw
         entry = await opened.call(
             config.storage_locations[0], f"red/kept/{run.run_id}", lambda objects: ended(objects, run)[0]
         )
-        reader = History(
-            opened, config, lambda one, figures: found.update({one.key.name: figures.stages[2]["ppo/kl"]})
-        )
+        reader = History(opened, config)
         for name in ("gone", "kept"):
             reader.want(replace(entry, key=RunKey("red", name)))
         reader.drop(RunKey("red", "gone"))
         assert len(reader) == 1
         failed = len(proxy.seen) + 3
         proxy.instead = lambda method, path: (503, b"") if len(proxy.seen) < failed else None
-        reading = asyncio.create_task(reader.run())
+        reading = asyncio.create_task(
+            reader.run(lambda one, figures: found.update({one.key.name: figures.stages[2]["ppo/kl"]}))
+        )
         await _until(lambda: len(reader) == 0)
         reading.cancel()
         opened.close()
