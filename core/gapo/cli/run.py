@@ -35,7 +35,7 @@ from gapo.local.place import parse_locations, place_of, work_folder
 from gapo.local.processes import TrainerServer
 from gapo.local.watch import RunWatch
 from gapo.planner import RunFacts, State, Status
-from gapo.preview import preview
+from gapo.preview import planned_keys
 from gapo.run_record import check_stages, effective_spec, freeze
 from gapo.store.probe import probe_location
 from gapo.tasks import Kind, TaskKey
@@ -95,7 +95,7 @@ def run(
             loaded.run.metadata.namespace,
             loaded.run.metadata.name,
             executor.observer,
-            preview(spec, loaded.run_id).keys,
+            planned_keys(spec),
         )
         with (
             _served(watch, metrics_port, console),

@@ -13,7 +13,7 @@ from gapo.cli.view import RunView
 from gapo.local.executor import Launched
 from gapo.local.watch import RunWatch
 from gapo.planner import State, Status
-from gapo.preview import preview
+from gapo.preview import planned_keys
 from gapo.store import layout
 from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.series import Sample
@@ -36,7 +36,7 @@ class Midway:
         (folder / "store" / "decisions" / "2.json").unlink()
         self.story.driver.observer.__init__(self.story.objects, "r1")  # type: ignore[misc]
         self.story.driver.observer.scan()
-        planned = preview(self.story.spec, "r1").keys
+        planned = planned_keys(self.story.spec)
         self.watch = RunWatch(self.story.facts, "red", "lamp", self.story.driver.observer, planned)
         self.launched = Launched(self.task, "writer", folder, START, None)
 
