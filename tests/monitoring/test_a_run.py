@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+import yaml
 from charts.dashboards import answers
 from charts.dashboards.__main__ import FOLDER
 from charts.dashboards.answers import Json, Series, Span
@@ -303,3 +304,25 @@ def test_a_scrape_of_the_run_holds_no_more_than_its_share_of_series(scraped: Scr
     of_run: Any = scraped.prometheus.api.range('count({run="smoke", job="gapo"})', scraped.span)
     # At most 400 of the run, and some 40 of the task that runs.
     assert 100 < max(value for one in of_run for _, value in one.points) < 450
+
+
+def alerts() -> dict[str, str]:
+    """The chart's alerts by name, with what their recording rules stand for written out."""
+    folder = FOLDER.parent / "rules"
+    groups = [group for file in folder.glob("*.yaml") for group in yaml.safe_load(file.read_text())["groups"]]
+    rules = [rule for group in groups for rule in group["rules"]]
+    found = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
+    for rule in reversed([rule for rule in rules if "record" in rule]):
+        found = {name: expr.replace(rule["record"], f"({rule['expr']})") for name, expr in found.items()}
+    return found
+
+
+def test_alerts_say_of_the_run_what_is_so(scraped: Scraped) -> None:
+    asked = {name: scraped.prometheus.api.range(expr, scraped.span) for name, expr in alerts().items()}
+    # Its guard allows next to nothing, and there is no operator here.
+    (over,) = asked["GapoKLOverBudget"]
+    assert over.labels == RUN
+    assert asked["GapoOperatorDown"]
+    quiet = {"GapoRunFailed", "GapoRunStalled", "GapoRunStorageUnavailable", "GapoCheckpointOverdue"}
+    quiet |= {"GapoNonFinite", "GapoGPUIdle", "GapoOperatorNotLeading", "GapoStorageErrors"}
+    assert {name: asked[name] for name in quiet} == {name: [] for name in quiet}
