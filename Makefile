@@ -8,7 +8,7 @@ UV := $(CACHE)/tools/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help env quickstart test check lint unit unit-training unit-rest slow cluster cluster-tools node test-cluster crds metrics-docs lock clean
+.PHONY: help env quickstart test check lint unit unit-training unit-rest slow cluster cluster-tools node test-cluster crds metrics-docs dashboards dashboard-pictures monitoring lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -98,6 +98,16 @@ metrics-docs: env ## Write docs/metrics.md: every series, from the catalogue and
 	$(BIN)/python -m gapo_operator.reference > docs/.written
 	mv docs/.written docs/metrics.md
 
+dashboards: env ## Write the chart's Grafana dashboards from charts/dashboards
+	$(BIN)/python -m charts.dashboards
+
+dashboard-pictures: env ## Write docs/images: a real run under a real Prometheus, as the dashboards show it (10 minutes)
+	GAPO_TEST_PATIENCE=7200 $(BIN)/python -m tests.monitoring.pictures examples/quickstart.yaml --stages 8 --write docs/images
+
+monitoring: env ## Dashboards and alerts on a real Prometheus; part of `make test`
+	.ci/packages
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/monitoring
+
 COMPILE := $(UV) pip compile --quiet -c requirements/constraints.txt --override requirements/overrides.txt --generate-hashes --no-emit-index-url \
   --no-annotate --no-header --python-version 3.11 --universal
 
@@ -110,7 +120,7 @@ lock: $(UV) ## Compile requirements/*.txt anew from pyproject.toml; images get t
 clean: ## Remove the environment and local outputs (./runs stays: it holds training)
 	rm -rf .venv out build *.egg-info
 
-.PHONY: check-quickstart check-micro test-kill bench-ppo bench-telemetry bench-ladder bench-operator paper-mini
+.PHONY: check-quickstart check-micro test-kill bench-ppo bench-telemetry bench-ladder bench-operator bench-metrics paper-mini
 
 check-quickstart: env ## The quickstart on three seeds: does the exported stage beat the SFT start? (15 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_quickstart --write docs/benchmarks/quickstart.md
@@ -136,6 +146,10 @@ bench-operator: env ## How quick and how small the operator is, on a real cluste
 	.ci/packages
 	$(BIN)/python -m tests.cluster.programs
 	$(BIN)/python -m tests.bench.operator_latency --write docs/benchmarks/operator.md
+
+bench-metrics: env ## What 1,000 finished runs cost the operator's metrics, on a real API server (5 minutes)
+	$(BIN)/python -m tests.cluster.programs kube-apiserver kubectl versitygw
+	$(BIN)/python -m tests.bench.metrics_scale --write docs/benchmarks/metrics.md
 
 paper-mini: env ## Twelve stages on product descriptions, beside a frozen reward model (under 45 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.paper_mini --write docs/benchmarks/paper-mini.md
