@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -182,17 +183,17 @@ def test_progress_is_written_beside_the_training_and_once_more_at_the_end(tmp_pa
     assert {"name": "ppo/reward", "value": "0.5"} in told["metrics"]
 
 
-def test_a_storm_of_reports_is_few_writes(tmp_path: Path) -> None:
+def test_however_often_it_is_told_progress_is_written_twice_a_second_at_most(tmp_path: Path) -> None:
     account, objects = Account(), Watched(tmp_path)
     progress = Progress(objects, task(), "w", account)
-    for done in range(1000):
-        account.report({"fraction": done / 1000, "metrics": {"ppo/rollouts": 1.0}})
+    began = time.monotonic()
+    for done in range(4):
+        for _ in range(100):
+            account.report({"fraction": done / 4, "metrics": {"ppo/rollouts": 1.0}})
+        assert objects.written.acquire(timeout=30)
+    assert time.monotonic() - began >= 1.4  # the fourth write
     progress.close()
-    writes = 0
-    while objects.written.acquire(blocking=False):
-        writes += 1
-    assert 1 <= writes <= 10  # a thousand reports take far less than 5 s
-    assert {"name": "ppo/rollouts", "value": "1000"} in progress_in(tmp_path)["metrics"]
+    assert {"name": "ppo/rollouts", "value": "400"} in progress_in(tmp_path)["metrics"]
 
 
 def test_a_store_that_is_away_stops_nothing_and_the_next_write_lands(tmp_path: Path) -> None:

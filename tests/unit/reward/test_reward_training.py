@@ -15,8 +15,12 @@ from gapo.api.models import Gate
 from gapo.errors import GateError, SpecError
 from gapo.tasks import Kind
 from gapo_trainer.reward import gate as gates
+from gapo_trainer.reward import model as models
 from gapo_trainer.reward import task as tasks
-from gapo_trainer.reward.rows import Generated
+from gapo_trainer.reward.encode import Corpus
+from gapo_trainer.reward.heldout import HeldOut
+from gapo_trainer.reward.rows import Generated, read_rows
+from gapo_trainer.reward.scorer import logits_of
 from gapo_trainer.reward.task import run_stage, run_warmup, split_samples, stage_steps
 from gapo_trainer.reward.trainer import BceTrainer, Schedule, State, bce
 
@@ -216,11 +220,28 @@ def test_a_stage_reports_its_share_its_label_noise_and_fresh_samples_it_never_tr
         assert f"rm/{name}" in metrics
     shown = json.loads((ctx.out / "distributions.json").read_text())["rmScores"]
     assert sum(shown["generated"]["counts"]) == 6  # a fifth of 30
-    for side in ("accepted", "rejected"):
-        counts = shown[side]["counts"]  # bins of 0.05
-        for bound, bins in (("0.2", 4), ("0.4", 8), ("0.6", 12), ("0.8", 16), ("0.95", 19), ("1.0", 20)):
-            assert metrics[f"scores/{side}/le_{bound}"] == sum(counts[:bins]) / sum(counts)
+    assert metrics["scores/accepted/le_1.0"] == metrics["scores/rejected/le_1.0"] == 1.0
     assert not [name for name in metrics if name.startswith("scores/generated")]
+
+
+def test_shares_of_scores_are_those_of_each_sides_own_rows(data, warm):
+    model, encoder = models.load(warm / "rm")
+    train, rows = (read_rows(data / f"rows-{split}.jsonl") for split in ("train", "val"))
+    corpus = Corpus(encoder, [(row.prompt, row.response) for row in train])
+    held_out = HeldOut.of(rows, train, corpus, [], encoder, 0)
+    with torch.no_grad():  # a tiny model's scores lie close together
+        model.head.weight *= 200
+        model.head.bias -= logits_of(model, held_out.encoded, held_out.pad).mean()
+    metrics, shown = held_out.measure(model)
+    expected = {}
+    for side in ("accepted", "rejected"):
+        counts = shown["rmScores"][side]["counts"]  # bins of 0.05
+        for bound, bins in (("0.2", 4), ("0.4", 8), ("0.6", 12), ("0.8", 16), ("0.95", 19), ("1.0", 20)):
+            expected[f"scores/{side}/le_{bound}"] = sum(counts[:bins]) / sum(counts)
+    assert {name: x for name, x in metrics.items() if name.startswith("scores/")} == expected
+    assert expected["scores/accepted/le_0.4"] != expected["scores/rejected/le_0.4"], (
+        "the sides are told apart"
+    )
 
 
 def test_the_stages_have_a_learning_rate_of_their_own_where_one_is_given(tmp_path, data, warm):
