@@ -139,7 +139,7 @@ def stages_told(text: str) -> int:
 def until_told(process: OperatorProcess, began: float, runs: int) -> float:
     """Seconds until every stage of so many runs is told of."""
     wanted = runs * (STAGES + 1)
-    wait_until(lambda: stages_told(scraped(process)) == wanted, f"{runs} runs are told of", every=0.25)
+    wait_until(lambda: stages_told(scraped(process)) == wanted, f"{runs} runs are told of", every=2.0)
     return time.monotonic() - began
 
 
