@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
-from tests.unit.operator.test_render import CONFIG, OWNER, rendered, run_of
+from tests.unit.operator.test_render import CONFIG, OWNER, ROOT, rendered, run_of
 
+from gapo_operator.commands import print_jobs
 from gapo_operator.config import OperatorConfig, load_config
 from gapo_operator.render.pod_group import owned_by_job, pod_group
 
@@ -99,3 +101,16 @@ def test_a_group_becomes_its_jobs_own_without_holding_up_its_deletion() -> None:
         "apiVersion": "batch/v1", "kind": "Job", "name": "job", "uid": "its-uid",
         "controller": True, "blockOwnerDeletion": False,
     }  # fmt: skip
+
+
+def test_render_prints_each_group_before_its_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = yaml.safe_load((ROOT / "examples" / "smoke.yaml").read_text())
+    document["spec"]["scheduling"] = VOLCANO
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(document))
+    print_jobs(file, CONFIG, whole=True)
+    printed = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert len(printed) == 26
+    for group, job in zip(printed[::2], printed[1::2], strict=True):
+        assert (group["kind"], job["kind"]) == ("PodGroup", "Job")
+        assert group["metadata"]["name"] == job["metadata"]["name"]
