@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -313,3 +315,65 @@ def test_without_that_library_a_command_says_what_to_install(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 69
     assert done.stderr == "error: commands for a cluster need more libraries: pip install 'gapo[operator]'\n"
+
+
+TELLING: dict[str, Any] = {
+    "state": "Running",
+    "progress": "A3/12 ppo 45 %",
+    "progressPercentage": 27,
+    "estimatedRemainingSeconds": 11220,
+    "tasks": [
+        {"name": "job", "kind": "ppo", "attempt": 0, "state": "Running", "progressPercentage": 45},
+    ],
+    "trainerStatus": {
+        "progressPercentage": 45,
+        "estimatedRemainingSeconds": 540,
+        "metrics": [
+            {"name": "rm/memorisation_gap", "value": "0.01"},
+            {"name": "ppo/kl", "value": "0.0123456"},
+            {"name": "ppo/satisfaction", "value": "0.7"},
+        ],
+        "lastUpdatedTime": "2026-01-01T12:00:00Z",
+    },
+}
+
+
+def printed(seen: show.Sight) -> str:
+    console = Console(width=200, record=True, file=StringIO())
+    console.print(show.page(seen))
+    return console.export_text()
+
+
+def test_a_running_tasks_progress_its_figures_and_the_time_that_is_left_are_shown() -> None:
+    text = printed(run_with(condition("Succeeded", "Unknown"), **TELLING))
+    assert "Running, A3/12 ppo 45 %" in text
+    assert "27 % of the run, about 3 h 07 min left" in text
+    assert re.search(r"ppo +0 +Running +45 % +job", text)
+    assert "task: about 9 min left · ppo/satisfaction 0.7 · ppo/kl 0.01235 · rm/memorisation_gap 0.01" in text
+
+
+def test_of_a_run_that_is_over_nothing_is_expected() -> None:
+    over = run_with(
+        condition("Succeeded", "True"), **{**TELLING, "state": "Succeeded", "trainerStatus": None}
+    )
+    assert "left" not in printed(over)
+
+
+def test_elsewhere_than_on_a_terminal_progress_is_a_line_whenever_the_task_tells_more() -> None:
+    before = run_with(condition("Succeeded", "Unknown"), **TELLING)
+    trainer = {**TELLING["trainerStatus"], "lastUpdatedTime": "2026-01-01T12:00:30Z"}
+    after = run_with(
+        condition("Succeeded", "Unknown"),
+        **{**TELLING, "progress": "A3/12 ppo 46 %", "trainerStatus": trainer},
+    )
+    (line,) = show.news(before, after)
+    assert line.startswith("A3/12 ppo 46 %, 27 % of the run, about 3 h 07 min left, task: about 9 min left")
+    assert list(show.news(before, before)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1 h 40 min"), (190_000, "2 d 4 h")],
+)
+def test_durations_are_said_as_people_say_them(seconds: int, words: str) -> None:
+    assert show.duration(seconds) == words
