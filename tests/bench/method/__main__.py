@@ -69,7 +69,7 @@ def again(setting: str, arm: str, seed: int, *, adopt: bool) -> int:
     """Makes an arm again in an empty folder, stage 0 included; 0 where its figures are those of its file."""
     path = result.path_of(setting, arm, seed)
     if not path.is_file():
-        return _refuse(f"{path.relative_to(ROOT)} is not there; make bench-method runs that arm first")
+        return _refuse(f"results/{setting}/{path.name} is not there; make bench-method runs that arm first")
     known, code = result.read(path), keys.code_digest()
     folder = OUT / "again" / f"{setting}-{arm}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -83,7 +83,7 @@ def again(setting: str, arm: str, seed: int, *, adopt: bool) -> int:
             f"  made on {known.made['machine']}; here {made.made['machine']}; code {known.key.code}, here {code}"
         )
         return 1
-    _say(f"reproduced: every figure of {path.relative_to(ROOT)}")
+    _say(f"reproduced: every figure of {setting}/{path.name}")
     if adopt and known.key.code != code:
         proof = comparisons.Proof(setting, arm, seed, known.key.code, code)
         comparisons.write_proofs([*comparisons.read_proofs(), proof])
@@ -119,7 +119,7 @@ def current(setting: str) -> list[Result]:
         if Trial(setting, r.arm, r.seed, OUT).key(r.key.code) == r.key:
             found.append(r)
         else:
-            _say(f"left out: {r.path.relative_to(ROOT)} was made with other settings")
+            _say(f"left out: {setting}/{r.path.name} was made with other settings")
     return found
 
 

@@ -75,7 +75,7 @@ def unique_prompts(spec: GapoRunSpec, prompts: int, stages: Sequence[int]) -> in
         sampler = Sampler(
             [{}] * prompts,
             SimpleNamespace(all_special_ids=[]),  # type: ignore[arg-type]
-            SimpleNamespace(),  # type: ignore[arg-type]
+            SimpleNamespace(),
             spec.generation,
             seed=spec.seed,
             stage=stage,

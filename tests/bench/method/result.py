@@ -64,8 +64,8 @@ class Result:
 REPRODUCED = ("start", "stages", "reward_model", "test", "cross_play", "scores", "ledger")
 
 
-def path_of(setting: str, arm: str, seed: int, folder: Path = FOLDER) -> Path:
-    return folder / setting / f"{arm}-{seed}.json"
+def path_of(setting: str, arm: str, seed: int) -> Path:
+    return FOLDER / setting / f"{arm}-{seed}.json"
 
 
 def write(result: Result, path: Path | None = None) -> Path:
@@ -89,9 +89,9 @@ def read(path: Path) -> Result:
         ) from None
 
 
-def read_all(setting: str, folder: Path = FOLDER) -> list[Result]:
+def read_all(setting: str) -> list[Result]:
     """All results of a setting, by arm in the plan's order and by seed; of arms that the plan no longer has, none."""
-    found = [read(path) for path in sorted((folder / setting).glob("*.json"))]
+    found = [read(path) for path in sorted((FOLDER / setting).glob("*.json"))]
     order = list(plan.ARMS)
     known = [result for result in found if result.arm in plan.ARMS]
     return sorted(known, key=lambda result: (order.index(result.arm), result.seed))
