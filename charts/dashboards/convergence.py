@@ -367,12 +367,14 @@ def now() -> Section:
             over_time(
                 "Rollouts: score and satisfaction",
                 "Of each iteration's rollouts: the mean score, and the share that the verifier passes. Both should rise; "
-                "a score that rises alone is the beginning of cheating.",
+                "a score that rises alone is the beginning of cheating. A new stage has a new reward model, so the score "
+                "begins anew at the blue marks.",
                 "percentunit",
                 [
-                    Query("score, stage {{stage}}", of_task("rollout_score_mean")),
-                    Query("satisfied, stage {{stage}}", of_task("rollout_satisfaction_ratio")),
+                    Query("score", of_task("rollout_score_mean")),
+                    Query("satisfied", of_task("rollout_satisfaction_ratio")),
                 ],
+                span=6,
             ),
             over_time(
                 "Reward and its spread",
@@ -380,9 +382,10 @@ def now() -> Section:
                 "leaves PPO nothing to learn from.",
                 "none",
                 [
-                    Query("reward, stage {{stage}}", of_task("reward_mean")),
-                    Query("spread, stage {{stage}}", of_task("rollout_score_stddev")),
+                    Query("reward", of_task("reward_mean")),
+                    Query("spread of scores", of_task("rollout_score_stddev")),
                 ],
+                span=6,
                 least=None,
             ),
             over_time(
@@ -390,34 +393,45 @@ def now() -> Section:
                 "Nats a token to the reference and to the supervised start, and the weight of the penalty.",
                 "none",
                 [
-                    Query("to the reference, stage {{stage}}", of_task("kl_nats")),
-                    Query("to the start, stage {{stage}}", of_task("rollout_kl_start_nats")),
-                    Query("weight, stage {{stage}}", of_task("kl_coefficient")),
+                    Query("to the reference", of_task("kl_nats")),
+                    Query("to the start", of_task("rollout_kl_start_nats")),
+                    Query("weight of the penalty", of_task("kl_coefficient")),
                 ],
+                span=6,
                 least=None,
             ),
             over_time(
-                "Policy and critic",
-                "Losses of PPO, and the share of variance that the critic explains. The critic's loss should fall within a "
-                "stage.",
+                "Entropy while training",
+                "Entropy of the policy, nats a token. A steady fall towards 0 within a stage is collapse.",
                 "none",
-                [
-                    Query("policy loss, stage {{stage}}", of_task("policy_loss")),
-                    Query("critic's loss, stage {{stage}}", of_task("value_loss")),
-                    Query("explained variance, stage {{stage}}", of_task("explained_variance_ratio")),
-                ],
+                [Query("entropy", of_task("entropy_nats"))],
+                span=6,
+            ),
+            over_time(
+                "Losses of PPO",
+                "The clipped losses of policy and critic. The critic's should fall within a stage; the policy's stays "
+                "near 0 and says little by itself.",
+                "none",
+                [Query("policy", of_task("policy_loss")), Query("critic", of_task("value_loss"))],
+                span=6,
                 least=None,
             ),
             over_time(
-                "Entropy, clipping, update",
-                "Entropy of the policy, share of clipped ratios, and how far one iteration moved the policy, nats a token. "
-                "A jump of the last is a step that was too large.",
+                "Critic",
+                "Share of the returns' variance that the critic explains. Below 0 it is worse than a constant; it should "
+                "leave that region within the first iterations of a stage.",
                 "none",
-                [
-                    Query("entropy, stage {{stage}}", of_task("entropy_nats")),
-                    Query("clipped, stage {{stage}}", of_task("clip_ratio")),
-                    Query("moved, stage {{stage}}", of_task("update_kl_nats")),
-                ],
+                [Query("explained variance", of_task("explained_variance_ratio"))],
+                span=6,
+                least=None,
+            ),
+            over_time(
+                "Size of updates",
+                "Share of clipped ratios, and how far one iteration moved the policy, nats a token. A jump of either is a "
+                "step that was too large.",
+                "none",
+                [Query("clipped", of_task("clip_ratio")), Query("moved", of_task("update_kl_nats"))],
+                span=6,
             ),
             over_time(
                 "Supervised losses",
@@ -425,10 +439,11 @@ def now() -> Section:
                 "while the other falls is learning by heart.",
                 "none",
                 [
-                    Query("reward model, stage {{stage}}", of_task("rm_loss")),
+                    Query("reward model", of_task("rm_loss")),
                     Query("supervised", of_task("sft_loss")),
                     Query("supervised, held out", of_task("sft_validation_loss")),
                 ],
+                span=6,
             ),
         ],
     )

@@ -21,9 +21,9 @@ def of_stage(name: str, *by: str, where: str = "") -> str:
     return _one(f"gapo_stage_{name}", ("namespace", "run", "stage", *by), _and(OF_RUN, where))
 
 
-def of_task(name: str, *by: str, where: str = "", tasks: str = OF_RUN) -> str:
-    """`gapo_task_<name>` of the tasks that run."""
-    return _one(f"gapo_task_{name}", ("namespace", "run", "stage", "role", *by), _and(tasks, where))
+def of_task(name: str, *by: str, tasks: str = OF_RUN) -> str:
+    """`gapo_task_<name>` of the tasks that run; by default one line through all stages, which marks tell apart."""
+    return _one(f"gapo_task_{name}", ("namespace", "run", *by), tasks)
 
 
 def rate(name: str, by: str, where: str) -> str:

@@ -4,11 +4,13 @@ stands in a dashboard, not how Grafana makes it look."""
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from charts.dashboards import answers
 from charts.dashboards.answers import Json, Prometheus, Series, Span, Table
@@ -16,13 +18,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 WIDTH = 16.0
 """Inches, of 24 columns."""
 ROW = 0.42
 """Inches, of one row of the grid."""
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -184,9 +187,7 @@ def _stat(axes: Axes, panel: Json, sight: Sight) -> None:
             axes.text(x, 0.16, small, fontsize=8, color="#666666", ha="center", transform=axes.transAxes)
 
 
-def _frame(axes: Axes):  # type: ignore[no-untyped-def]
-    from matplotlib.patches import FancyBboxPatch
-
+def _frame(axes: Axes) -> FancyBboxPatch:
     return FancyBboxPatch(
         (0.02, 0.04), 0.96, 0.92, boxstyle="round,pad=0,rounding_size=0.03", transform=axes.transAxes,
         facecolor="#f6f7f9", edgecolor="#dddddd", mutation_aspect=0.5,
@@ -226,15 +227,22 @@ def _trend(axes: Axes, panel: Json, sight: Sight) -> None:
 
 def _heat(axes: Axes, panel: Json, sight: Sight) -> None:
     table = _table(panel, sight)
-    stages, rows = table.pop("stage"), list(table)
-    cells = [_floats(table[row]) for row in rows]
+    known, rows = [int(stage) for stage in table.pop("stage")], list(table)
+    stages = range(min(known), max(known) + 1)
+    hidden = panel["options"]["filterValues"]["le"]
+    columns = {
+        stage: [math.nan if value is None or value <= hidden else value for value in column]
+        for stage, *column in zip(known, *table.values(), strict=True)
+    }
+    nothing = [math.nan] * len(rows)
+    cells = [list(row) for row in zip(*(columns.get(stage, nothing) for stage in stages), strict=True)]
     colour = panel["options"]["color"]
     image = axes.imshow(
         cells, origin="lower", aspect="auto", cmap="viridis", vmin=colour["min"], vmax=colour["max"]
     )
     axes.grid(visible=False)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set_xticks(range(len(stages)), [f"{stage:g}" for stage in stages])
+    axes.set_xticks(range(len(stages)), [str(stage) for stage in stages])
     axes.set_xlabel("stage", labelpad=1)
     if len(stages) <= 16:
         for y, line in enumerate(cells):
@@ -242,7 +250,7 @@ def _heat(axes: Axes, panel: Json, sight: Sight) -> None:
                 if not math.isnan(value):
                     ink = "black" if value > 0.6 else "white"
                     axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=ink)
-    axes.get_figure(root=True).colorbar(image, ax=axes, pad=0.02, aspect=25)
+    axes.figure.colorbar(image, ax=axes, pad=0.02, aspect=25)
 
 
 def _over_time(axes: Axes, panel: Json, sight: Sight, marks: Marks) -> None:
@@ -341,19 +349,23 @@ def _time_axis(axes: Axes, sight: Sight, marks: Marks) -> None:
 
 def _axis(axes: Axes, panel: Json) -> None:
     defaults = panel["fieldConfig"]["defaults"]
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _written(value, panel)))
     low, high = axes.get_ylim()
-    axes.set_ylim(defaults.get("min", low), defaults.get("max", high))
+    low, high = defaults.get("min", low), defaults.get("max", high)
+    axes.set_ylim(low, high)
+    # So many decimals that two ticks never read the same.
+    digits = max(0, math.ceil(-math.log10(max(high - low, 1e-9) / 8))) + 1
+    if defaults["unit"] == "percentunit":
+        digits = max(0, digits - 2)
+    fine = {**panel, "fieldConfig": {"defaults": {**defaults, "decimals": digits}}}
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(_written(value, fine))))
     for step in defaults.get("thresholds", {}).get("steps", []):
         if step["value"] is not None and "thresholdsStyle" in defaults.get("custom", {}):
             axes.axhline(step["value"], color="#777777", lw=1.2, ls="--")
 
 
 def _named(axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    if len(labels) > 8:
-        handles, labels = handles[:7], [*labels[:7]]
-    axes.legend(handles, labels, loc="best", ncols=1 if len(labels) < 5 else 2)
+    if len(axes.get_legend_handles_labels()[1]) > 1:
+        axes.legend(loc="best")
 
 
 def _written(value: float, panel: Json) -> str:
@@ -370,7 +382,12 @@ def _written(value: float, panel: Json) -> str:
         return f"{value / (1024**2 if unit == 'bytes' else 1):,.0f} MiB"
     if decimals is not None:
         return f"{value:.{decimals}f}"
-    return f"{value:.3g}{' W' if unit == 'watt' else ''}"
+    return f"{value:.3g}"
+
+
+def _short(number: str) -> str:
+    """Without zeros at the end of its decimals."""
+    return re.sub(r"(\.\d*?)0+(?=\D*$)", r"\1", number).replace(". ", " ").removesuffix(".")
 
 
 def _time(seconds: float) -> str:

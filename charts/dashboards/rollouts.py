@@ -68,13 +68,13 @@ def tasks() -> Section:
                 "Share of the task that is done. It begins anew with each task; a line that stays level is a task that "
                 "hangs or waits.",
                 "percentunit",
-                [Query("{{role}}, stage {{stage}}", of_task("progress_ratio", tasks=OF_TASKS))],
+                [Query("{{role}}, stage {{stage}}", _of_task("progress_ratio"))],
             ),
             over_time(
                 "Time left of the running task",
                 "Expected time to the end of the task, from its own pace so far.",
                 "s",
-                [Query("{{role}}, stage {{stage}}", of_task("remaining_seconds", tasks=OF_TASKS))],
+                [Query("{{role}}, stage {{stage}}", _of_task("remaining_seconds"))],
             ),
             over_time(
                 "Unsaved work",
@@ -84,8 +84,8 @@ def tasks() -> Section:
                 [
                     Query(
                         "{{role}}, stage {{stage}}",
-                        f"time() - ({of_task('checkpoint_timestamp_seconds', tasks=OF_TASKS)} or "
-                        f"{of_task('start_timestamp_seconds', tasks=OF_TASKS)})",
+                        f"time() - ({_of_task('checkpoint_timestamp_seconds')} or "
+                        f"{_of_task('start_timestamp_seconds')})",
                     )
                 ],
             ),
@@ -265,6 +265,10 @@ def waiting() -> Section:
             ),
         ],
     )
+
+
+def _of_task(name: str) -> str:
+    return of_task(name, "stage", "role", tasks=OF_TASKS)
 
 
 def _rate_of_task(name: str) -> str:
