@@ -1,0 +1,246 @@
+"""`make bench-telemetry`: what a task's telemetry costs, on against off, in turns within one process.
+
+The workload is that of `make bench-ppo`. On: every iteration is reported, progress.json is written, and `/metrics` is
+scraped every second by another process. Off: none of it. Turns of a few iterations, in pairs whose order is drawn.
+Exits with 1 where the bar is missed, or where what was to be measured did not happen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from obstore.store import LocalStore
+from tests.bench.ppo import workload as w
+from tests.bench.ppo.__main__ import ROOT, machine
+from tests.bench.ppo.ours import trainer
+
+from gapo.store.objects import Objects
+from gapo.tasks import Kind, Task
+from gapo_trainer.ppo.trainer import PpoTrainer
+from gapo_trainer.telemetry import Account, Progress, served
+
+PAIRS, ITERATIONS = 40, 3
+BAR = 0.02
+"""Share of a step's processor time."""
+SCRAPE_SECONDS = 1.0
+REPORTS, SCRAPES = 2000, 200
+"""How often each is repeated to be timed by itself."""
+
+SCRAPER = f"""
+import sys, time, urllib.request
+count, due = 0, time.monotonic()
+print("ready", flush=True)
+while True:
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:" + sys.argv[1] + "/metrics", timeout=5) as answer:
+            count += b"gapo_task_start_timestamp_seconds" in answer.read()
+    except OSError:
+        pass
+    print(count, flush=True)
+    due += {SCRAPE_SECONDS}
+    time.sleep(max(0.0, due - time.monotonic()))
+"""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Seconds of one turn."""
+
+    wall: float
+    cpu: float
+
+
+class Counted(Objects):
+    """A folder that counts its writes."""
+
+    writes = 0
+
+    def put(self, key: str, data: bytes) -> None:
+        super().put(key, data)
+        self.writes += 1
+
+
+@contextmanager
+def telling(objects: Objects, port: int) -> Iterator[Account]:
+    """A task's telemetry as `gapo_trainer.runner` sets it up."""
+    account = Account()
+    task = Task(run_id="bench", stage=1, kind=Kind.PPO, inputs={}, params={}, seed=0, attempt=0)
+    with served(account, port):
+        progress = Progress(objects, task, "w", account)
+        try:
+            yield account
+        finally:
+            progress.close()
+
+
+def turn(ppo: PpoTrainer, begin: int, account: Account | None) -> Turn:
+    wall, cpu = time.perf_counter(), time.process_time()
+    for iteration in range(begin, begin + ITERATIONS):
+        metrics = ppo.iteration(iteration).metrics
+        if account is not None:
+            account.report({"fraction": (iteration - begin + 1) / ITERATIONS, "metrics": metrics})
+    return Turn(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+@contextmanager
+def scraping(port: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", SCRAPER, str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def measure(folder: Path, scratch: Path, seed: int, wanted: int) -> dict[str, Any]:
+    """Runs all turns; overheads are shares of the step without telemetry, one a pair."""
+    w.begin()
+    ppo = trainer(folder)
+    objects, port, order = Counted(LocalStore(scratch)), free_port(), random.Random(seed)
+    for iteration in range(w.WARM):
+        ppo.iteration(iteration)
+    done, pairs = w.WARM, []
+    with scraping(port) as scraper:
+        for _ in range(wanted):
+            found: dict[str, Turn] = {}
+            for name in order.sample(["on", "off"], 2):
+                if name == "on":
+                    with telling(objects, port) as account:
+                        found[name] = turn(ppo, done, account)
+                else:
+                    found[name] = turn(ppo, done, None)
+                done += ITERATIONS
+            pairs.append(found)
+        scraper.terminate()
+        assert scraper.stdout is not None
+        scrapes = int(scraper.stdout.read().split()[-1])
+    return {
+        "cpu": [pair["on"].cpu / pair["off"].cpu - 1 for pair in pairs],
+        "wall": [pair["on"].wall / pair["off"].wall - 1 for pair in pairs],
+        "stepCpu": median(pair["off"].cpu for pair in pairs) / ITERATIONS,
+        "stepWall": median(pair["off"].wall for pair in pairs) / ITERATIONS,
+        "onSeconds": sum(pair["on"].wall for pair in pairs),
+        "scrapes": scrapes,
+        "writes": objects.writes,
+        **alone(ppo.iteration(done).metrics),
+    }
+
+
+def alone(metrics: dict[str, float]) -> dict[str, float]:
+    """Processor seconds of one report, and of one scrape on the side of the task, with nothing else going on."""
+    account, port = Account(), free_port()
+    began = time.process_time()
+    for _ in range(REPORTS):
+        account.report({"fraction": 0.5, "metrics": metrics})
+    report = (time.process_time() - began) / REPORTS
+    fetch = (
+        "import sys, urllib.request\n"
+        f"for _ in range({SCRAPES}): urllib.request.urlopen('http://127.0.0.1:' + sys.argv[1] + '/metrics').read()"
+    )
+    with served(account, port):
+        began = time.process_time()
+        subprocess.run([sys.executable, "-c", fetch, str(port)], check=True)
+        scrape = (time.process_time() - began) / SCRAPES
+    return {"report": report, "scrape": scrape}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """At least 95 % of the median, from order statistics: no outlier moves it."""
+    ordered, n = sorted(values), len(values)
+    below, rank = 0.5**n, 0  # P(fewer than rank + 1 of n lie under the median)
+    while below <= 0.025:
+        rank += 1
+        below += math.comb(n, rank) * 0.5**n
+    return ordered[max(rank - 1, 0)], ordered[n - max(rank, 1)]
+
+
+def failures(found: dict[str, Any]) -> list[str]:
+    problems = []
+    if median(found["cpu"]) >= BAR:
+        problems.append(f"telemetry costs {median(found['cpu']):.2%} of a step's processor time")
+    if found["scrapes"] < 0.6 * found["onSeconds"] / SCRAPE_SECONDS:
+        problems.append(
+            f"{found['scrapes']} scrapes in {found['onSeconds']:.0f} s: they were not one a second"
+        )
+    if found["writes"] < len(found["cpu"]):
+        problems.append(f"progress.json was written {found['writes']} times in {len(found['cpu'])} turns")
+    return problems
+
+
+def page(found: dict[str, Any], missed: list[str]) -> str:
+    def share(values: list[float]) -> str:
+        low, high = interval(values)
+        return f"{median(values):+.2%} ({low:+.2%} to {high:+.2%})"
+
+    step, wall = found["stepCpu"], found["stepWall"]
+    sums = (found["report"] + found["scrape"] * wall / SCRAPE_SECONDS) / step
+    return f"""# What telemetry costs
+
+Written by `make bench-telemetry`. Machine: {machine()}.
+
+**Result: {share(found["cpu"])} of a step's processor time** (median of {len(found["cpu"])} pairs, 95 % interval in brackets). The \
+bar is under {BAR:.0%}: {"missed" if missed else "met"}.
+
+| | |
+|---|---:|
+| processor s/step without telemetry | {step:.3f} |
+| s/step without telemetry | {wall:.3f} |
+| telemetry, of processor time | {share(found["cpu"])} |
+| telemetry, of wall time | {share(found["wall"])} |
+| one report, processor µs | {found["report"] * 1e6:.0f} |
+| one scrape, processor µs of the task | {found["scrape"] * 1e6:.0f} |
+| these two at one a step and one a second, of processor time | {sums:.2%} |
+
+The workload is that of [PPO iterations](ppo.md), whose steps take part of a second: on larger models the same figures \
+are a smaller share. One process takes turns of {ITERATIONS} iterations with telemetry and without, in {len(found["cpu"])} pairs \
+whose order is drawn. With telemetry every iteration is reported, `progress.json` is written to a folder \
+({found["writes"]} times), and another process scrapes `/metrics` every second ({found["scrapes"]} times in \
+{found["onSeconds"]:.0f} s); starting and stopping both is in the turns' surroundings, not in their time. Processor \
+time, of all threads of the task's process, is the steady measure: other load on the machine moves wall time by more \
+than what is measured here.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench-telemetry")
+    parser.add_argument("--write", type=Path, help="Markdown file for the result")
+    parser.add_argument("--seed", type=int, default=0, help="of the order of turns")
+    parser.add_argument("--pairs", type=int, default=PAIRS)
+    arguments = parser.parse_args()
+    folder, scratch = arguments.out / "models", arguments.out / "run"
+    scratch.mkdir(parents=True, exist_ok=True)
+    w.make(folder)
+    found = measure(folder, scratch, arguments.seed, arguments.pairs)
+    (arguments.out / "result.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    missed = failures(found)
+    if arguments.write:
+        arguments.write.write_text(page(found, missed), encoding="utf-8")
+    for problem in missed:
+        sys.stderr.write(problem + "\n")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
