@@ -34,10 +34,12 @@ from gapo.local.executor import Place
 from gapo.local.place import parse_locations, place_of
 from gapo.observe import Observer
 from gapo.planner import Plan, RunFacts, plan
+from gapo.preview import planned_keys
 from gapo.run_record import effective_spec, read_run_record
 from gapo.seen import Seen
 from gapo.store.commit import fetch, find_manifest
 from gapo.tasks import Kind, TaskKey
+from gapo.telemetry.forecast import forecast
 
 SHOWN = (
     ("satisfaction", "eval/satisfaction"),
@@ -127,6 +129,7 @@ def _print_local(
     loaded, place = open_run(file, location, endpoint, region)
     seen, made = look(loaded, place)
     stages = sorted({key.stage for key in seen.committed})
+    expected = forecast(planned_keys(loaded.spec), seen, made.status.stage, {})
     if output is Output.JSON:
         body = {
             "name": loaded.run.metadata.name,
@@ -137,6 +140,8 @@ def _print_local(
             "message": made.status.message,
             "bestStage": made.status.best_stage,
             "waitingFor": [str(key) for key in made.status.waiting_for],
+            "progressPercentage": int(100 * expected.progress),
+            "estimatedRemainingSeconds": int(expected.remaining_seconds),
             "location": place.uri,
             "stages": [
                 {
@@ -155,7 +160,18 @@ def _print_local(
         f"[bold]{loaded.run.metadata.name}[/] ({loaded.run_id}): {made.status.state.value}, stage {made.status.stage}"
     )
     console.print(made.status.message)
+    if expected.remaining_seconds > 0:
+        console.print(
+            f"{int(100 * expected.progress)} % of the run is done, by expected times; its other tasks take about "
+            f"{minutes(expected.remaining_seconds)}",
+            highlight=False,
+        )
     console.print(stage_table(seen))
+
+
+def minutes(seconds: float) -> str:
+    """Such as 12:07."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def stage_table(seen: Seen) -> Table:

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gapo.cli.inspect import stage_table
+from gapo.cli.inspect import minutes, stage_table
 from gapo.local.executor import Launched, View
 from gapo.local.watch import Moment, RunWatch
 from gapo.planner import Plan, State, Status
@@ -112,15 +112,15 @@ class RunView(View):
         expected = moment.forecast
         rows.append(
             Text(
-                f"{100 * expected.progress:.0f} % of the run · elapsed {self._clock()} · about "
-                f"{_minutes(expected.remaining_seconds)} left · Ctrl-C saves and stops",
+                f"{int(100 * expected.progress)} % of the run · elapsed {self._clock()} · about "
+                f"{minutes(expected.remaining_seconds)} left · Ctrl-C saves and stops",
                 style="dim",
             )
         )
         return Panel(Group(*rows), title=self.title, border_style="cyan")
 
     def _clock(self) -> str:
-        return _minutes(time.monotonic() - self._started)
+        return minutes(time.monotonic() - self._started)
 
 
 def _name(launched: Launched) -> str:
@@ -147,7 +147,7 @@ def _told(figures: TaskFigures) -> str:
     if figures.progress_percentage is not None:
         parts.append(f"{figures.progress_percentage:.0f} %")
     if figures.estimated_remaining_seconds is not None:
-        parts.append(f"{_minutes(figures.estimated_remaining_seconds)} left")
+        parts.append(f"{minutes(figures.estimated_remaining_seconds)} left")
     return ", ".join([*parts, *_shown(figures.metrics, LIVE_METRICS)])
 
 
@@ -158,7 +158,3 @@ def _headline(metrics: Mapping[str, float]) -> str:
 
 def _shown(metrics: Mapping[str, float], names: tuple[str, ...]) -> list[str]:
     return [f"{name} {metrics[name]:.3f}" for name in names if name in metrics][:4]
-
-
-def _minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

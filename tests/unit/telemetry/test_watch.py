@@ -110,7 +110,7 @@ def test_the_terminal_shows_what_a_scrape_tells(midway: Midway) -> None:
     assert "A2 ppo" in shown
     assert "40 %, 1:30 left, ppo/reward 0.550, ppo/kl 0.013" in shown
     samples = midway.watch.samples()
-    assert f"{100 * value(samples, 'gapo_run_progress_ratio'):.0f} % of the run" in shown
+    assert f"{int(100 * value(samples, 'gapo_run_progress_ratio'))} % of the run" in shown
     left = int(value(samples, "gapo_run_remaining_seconds"))
     assert f"about {left // 60}:{left % 60:02d} left" in shown
     assert "0.410" in shown, "satisfaction of stage 1"

@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.telemetry.story import START, Story
+
+import gapo.cli
+from gapo.api.load import load_run
+from gapo.run_record import freeze
+from gapo.store import layout
+
+SPEC: dict[str, Any] = {
+    "method": "GAPO",
+    "data": {"generate": {"grammar": "micro", "size": 100}},
+    "generator": {"fromScratch": {"hidden": 32, "heads": 2}},
+    "rewardModel": {"fromScratch": {"arch": "encoder", "hidden": 32, "heads": 2}},
+    "stages": {"max": 2},
+}
+
+
+def status(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    command = ["gapo", "status", str(folder / "run.yaml"), "--location", f"local={folder / 'store'}", *more]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        gapo.cli.main()
+    assert ended.value.code in (0, None)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run whose export is still to come: 2 + 2 + 8 + 5, 21 + 5 + 8 and 22 + 5 seconds are done."""
+    document = {
+        "apiVersion": "gapo.dev/v1alpha1",
+        "kind": "GapoRun",
+        "metadata": {"name": "world"},
+        "spec": {"runID": "r1", **SPEC},
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(document))
+    root = tmp_path / "store" / "default" / "world" / "r1"
+    story = Story(root, **SPEC)
+    freeze(story.objects, load_run(tmp_path / "run.yaml"), version="0.1.0", now=START)
+    story.run()
+    shutil.rmtree(root / layout.task_prefix(2, "export"))
+    return tmp_path
+
+
+def test_status_of_a_file_tells_how_much_is_done_and_what_is_left(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status(run_folder, monkeypatch, "-o", "json")
+    said = json.loads(capsys.readouterr().out)
+    weights = (0.3 + 2 + 3 + 0.7) + (2 + 0.7 + 0.8) + (2 + 0.7)
+    export = 0.7 * 78 / weights
+    assert said["state"] == "Running"
+    assert said["estimatedRemainingSeconds"] == int(export) == 4
+    assert said["progressPercentage"] == int(100 * 78 / (78 + export)) == 94
+    status(run_folder, monkeypatch)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "94 % of the run is done, by expected times; its other tasks take about 0:04" in shown
+
+
+def test_status_of_a_finished_run_has_nothing_left_to_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], run_folder: Path
+) -> None:
+    Story(run_folder / "store" / "default" / "world" / "r1", **SPEC).run()
+    status(run_folder, monkeypatch, "-o", "json")
+    said = json.loads(capsys.readouterr().out)
+    assert (said["state"], said["progressPercentage"], said["estimatedRemainingSeconds"]) == (
+        "Succeeded",
+        100,
+        0,
+    )
+    status(run_folder, monkeypatch)
+    assert "% of the run" not in capsys.readouterr().out
