@@ -138,7 +138,7 @@ def _draw_panel(
     if panel["type"] == "stat":
         axes = figure.add_axes((left + 0.004, bottom + 0.01, width - 0.008, height - 0.02))
         return _stat(axes, panel, sight)
-    margins = (0.62 / WIDTH, 0.58 / figure.get_figheight(), 0.2 / WIDTH, 0.42 / figure.get_figheight())
+    margins = (0.72 / WIDTH, 0.58 / figure.get_figheight(), 0.2 / WIDTH, 0.42 / figure.get_figheight())
     if panel["type"] == "state-timeline":
         margins = (0.62 / WIDTH, 0.4 / figure.get_figheight(), 0.2 / WIDTH, 0.34 / figure.get_figheight())
     if panel["type"] == "heatmap":
