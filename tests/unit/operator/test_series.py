@@ -12,7 +12,7 @@ ONE, TWO = RunKey("red", "one"), RunKey("red", "two")
 
 
 def figures(key: RunKey = ONE, state: str = "Running", satisfaction: float = 0.5) -> RunFigures:
-    stages = {1: {"eval/satisfaction": satisfaction, 'eval/family/an "odd\\ one': 0.25}}
+    stages = {1: {"eval/satisfaction": satisfaction, 'eval/family/an "odd\\name': 0.25}}
     return RunFigures(*key, state, stages, stage=2, stages_max=3, attempts_ended={"committed": 4})
 
 
@@ -43,7 +43,7 @@ def test_whatever_a_family_is_called_its_label_is_read_as_it_is() -> None:
     series = RunSeries(lambda _key, _uid: True)
     series.put(ONE, "u", figures())
     name = "gapo_stage_family_satisfaction_ratio"
-    assert scraped(series)[name, labels(stage="1", family='an "odd\\ one')] == 0.25
+    assert scraped(series)[name, labels(stage="1", family='an "odd\\name')] == 0.25
 
 
 def test_all_runs_lines_of_a_series_stand_under_one_type() -> None:
