@@ -14,10 +14,12 @@ import pytest
 from obstore.store import LocalStore
 from prometheus_client.parser import text_string_to_metric_families
 
+from gapo.digest import canonical_json
 from gapo.errors import StoreError
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
 from gapo.telemetry.figures import TaskFigures
+from gapo.telemetry.progress import task_figures
 from gapo_trainer.telemetry import Account, Progress, document, served
 
 KEY = "stages/2/ppo/1/w/progress.json"
@@ -138,6 +140,26 @@ def test_progress_has_the_fields_and_types_of_kep_2779_and_says_whose_it_is() ->
         "startTime": "2026-09-21T13:56:40Z",
         "checkpointTime": "2026-09-21T14:05:00Z",
     }
+
+
+def test_readers_take_what_tasks_write() -> None:
+    figures = TaskFigures(
+        progress_percentage=57 / 0.57,
+        estimated_remaining_seconds=0.0,
+        metrics={"a": -1e-07, "b": 1e15, "c": 123456789.0, "d": 1 / 3, "e": 0.0},
+        last_updated=2000.0,
+        started=1000.0,
+        checkpoint=1500.0,
+    )
+    data = canonical_json(document(task(), figures))
+    assert task_figures(data, run_id="run", task_digest=task().digest) == TaskFigures(
+        progress_percentage=100.0,
+        estimated_remaining_seconds=0.0,
+        metrics={"a": -1e-07, "b": 1e15, "c": 123456789.0, "d": 0.333333333333, "e": 0.0},
+        last_updated=2000.0,
+        started=1000.0,
+        checkpoint=1500.0,
+    )
 
 
 def test_what_is_not_known_is_left_out_of_progress() -> None:
