@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pydantic import Field
 
@@ -167,6 +167,23 @@ def role_of(spec: GapoRunSpec, kind: Kind) -> Role:
         "evaluation": spec.roles.evaluation,
     }
     return roles[ROLE_OF[kind]]
+
+
+def model_of(task: Task) -> str | None:
+    """The address of the model that this task loads from where the run names it; None where it starts from what a task
+    before has committed. A resumed task may not need it any more."""
+    inputs, params = task.inputs, task.params
+    if task.kind is Kind.SFT and "generator" not in inputs:
+        return cast(str | None, params["generator"].get("model"))
+    if task.kind is Kind.RM_WARMUP:
+        return cast(str | None, params["rewardModel"].get("model"))
+    if task.kind is Kind.PPO:
+        critic = params["critic"]
+        # An imported stage 0 has no critic yet.
+        has_one = "state" in inputs and not inputs["state"].key.startswith("stages/0/")
+        if not has_one or critic.get("onStageChange") == "reset":
+            return cast(str | None, critic.get("model"))
+    return None
 
 
 def task_params(spec: GapoRunSpec, kind: Kind) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from gapo.store.objects import Objects
 from gapo.tasks import Task
+from gapo_trainer.remote import Opener, by_environment
 
 
 class Resume(Protocol):
@@ -39,6 +40,8 @@ class TaskContext:
     """Progress: `{"fraction": 0…1, "metrics": {flat name: number}}`; throttled, never decided on."""
     other_run: Callable[[str, str], Objects] | None = None
     """Another run of the same namespace and location, by name and run ID; read only."""
+    open: Opener = by_environment
+    """A folder of object storage by its address: where it is of the run's kind of storage, at the run's service."""
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Generators and critics: built from scratch, or loaded from a folder or the Hub. Weights are safetensors, always."""
+"""Generators and critics: built from scratch, or loaded from a folder. Weights are safetensors, always."""
 
 from __future__ import annotations
 
@@ -25,13 +25,12 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from gapo.api.models import FromScratch
-from gapo.errors import DataError, RetryableError, SpecError
+from gapo.errors import DataError, SpecError
 
 cast(Any, hf_logging).disable_progress_bar()  # a task's standard error is its log
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 HEAD = "head.safetensors"
-_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 
 
 def initialise(model: nn.Module, std: float, rng: torch.Generator) -> None:
@@ -72,32 +71,6 @@ def build_generator(
     initialise(model, scratch.init_std, rng)
     model.train(False)
     return model
-
-
-def locate(source: str | Path, *, what: str = "generator.model") -> Path:
-    """The local folder of a model: a path as it is, `hf://org/name[@revision]` after download.
-
-    Only safetensors, tokenizer and configuration files are downloaded. Raises DataError for a source that does
-    not exist or cannot be read this way, RetryableError when the Hub cannot be reached.
-    """
-    text = str(source)
-    if text.startswith("pvc://"):
-        raise DataError(f"{what}: {text} names a volume, which exists only in a pod; give a path or hf://…")
-    if not text.startswith("hf://"):
-        folder = Path(text)
-        if not folder.is_dir():
-            raise DataError(f"{what}: {text} is not a folder; give a folder or hf://org/name[@revision]")
-        return folder
-    repo, _, revision = text.removeprefix("hf://").partition("@")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=_HUB_FILES))
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise DataError(f"{what}: {text} cannot be found: {str(error).splitlines()[0]}") from error
-    except (OSError, RuntimeError) as error:
-        raise RetryableError(f"{what}: {text} cannot be downloaded now: {error}") from error
 
 
 def load_tokenizer(folder: Path, *, what: str = "generator.model") -> PreTrainedTokenizerBase:
@@ -144,7 +117,7 @@ def _rules(tokenizer: Tokenizer) -> dict[str, Any]:
 def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:
     if not any(folder.glob("*.safetensors")):
         pickles = [
-            p.name for p in sorted(folder.iterdir()) if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+            p.name for p in sorted(folder.glob("*")) if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
         ]
         found = f"only {', '.join(pickles)}, which may run code when read" if pickles else "no weights"
         raise DataError(
@@ -162,13 +135,12 @@ def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:
 
 
 def load_generator(
-    source: str | Path, *, what: str = "generator.model"
+    folder: Path, *, what: str = "generator.model"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal model in float32 and eval mode, with its tokenizer, from a folder or `hf://org/name[@revision]`.
+    """A causal model in float32 and eval mode, with its tokenizer, from a folder.
 
     Raises DataError for pickled weights, a missing tokenizer, remote code, or an unreadable folder.
     """
-    folder = locate(source, what=what)
     tokenizer = load_tokenizer(folder, what=what)
     return _loaded(AutoModelForCausalLM, folder, what), tokenizer
 
@@ -201,9 +173,9 @@ class Critic(nn.Module):
             return cast(Tensor, self.head(hidden.float())).squeeze(-1)
 
 
-def build_critic(source: str | Path, *, what: str = "critic.model") -> Critic:
+def build_critic(folder: Path, *, what: str = "critic.model") -> Critic:
     """A new critic on a decoder's weights (the generator's, unless the spec names another), head zero."""
-    return Critic(_loaded(AutoModel, locate(source, what=what), what))
+    return Critic(_loaded(AutoModel, folder, what))
 
 
 def save_critic(critic: Critic, folder: Path) -> None:

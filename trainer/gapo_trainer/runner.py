@@ -40,6 +40,7 @@ from gapo.store.objects import Objects
 from gapo.store.records import Claim, Manifest, ManifestRef
 from gapo.tasks import Kind, Task
 from gapo_trainer.context import TaskContext
+from gapo_trainer.remote import by_environment
 from gapo_trainer.resume import ResumePoints, StopRequestedError
 from gapo_trainer.telemetry import Account, Progress, served
 
@@ -95,7 +96,10 @@ class Request:
     """Port of `/metrics` while the task runs; none where unset."""
 
     def open(self, uri: str) -> Objects:
-        """A folder at the run's storage service."""
+        """A folder by its address: at the run's service, or, where it is of another kind of storage, where the
+        environment says."""
+        if uri.partition("://")[0] != self.run.partition("://")[0]:
+            return by_environment(uri)
         store = open_location(
             uri,
             endpoint=self.endpoint,
@@ -182,6 +186,7 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
                 out=out,
                 scratch=working,
                 resume=resume,
+                open=request.open,
                 other_run=lambda name, run_id: other_run(request, name, run_id),
                 report=account.report,
             )

@@ -27,6 +27,7 @@ from gapo.errors import DataError, SpecError
 from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.lanes import lanes
+from gapo_trainer.locate import locate
 from gapo_trainer.models import (
     build_generator,
     load_generator,
@@ -270,7 +271,10 @@ def _start(
     if "generator" in ctx.inputs:
         return load_generator(ctx.inputs["generator"] / "generator", what="the sft task's generator")
     if params.generator.from_scratch is None:
-        return load_generator(str(params.generator.model))
+        folder = locate(
+            str(params.generator.model), what="generator.model", open=ctx.open, into=ctx.scratch / "model"
+        )
+        return load_generator(folder)
     folder = ctx.inputs["data"] / "generator-tokenizer"
     tokenizer = load_tokenizer(folder, what="data: generator-tokenizer")
     rng = generator(ctx.task.seed, 0, "generator-init")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from gapo.api.addresses import MODEL_FORMS, formed
 from gapo.api.base import ApiModel
 
-ModelUri = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+ModelUri = Annotated[
+    str, StringConstraints(min_length=1, max_length=1024), AfterValidator(formed(MODEL_FORMS))
+]
 LayerName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
@@ -58,7 +61,8 @@ class Generator(ApiModel):
     """The language model that is trained to obey constraints."""
 
     model: ModelUri | None = None
-    """`hf://org/name[@revision]`, a path, or `pvc://claim/path`. Weights must be safetensors."""
+    """`hf://org/name[@revision]`; a folder as `s3://bucket/folder` (or `gs://`, `az://`), `pvc://claim/folder`, or a path.
+    Weights must be safetensors."""
     from_scratch: FromScratch | None = None
     lora: Lora | None = None
     """Low-rank adapters instead of full weights; refused for now."""
@@ -150,7 +154,7 @@ class Critic(ApiModel):
     """The value model V(c): the SFT weights with a zero head, unless it has a model of its own."""
 
     model: ModelUri | None = None
-    """A model of its own; the generator's supervised start where unset."""
+    """A model of its own, named like `generator.model`; the generator's supervised start where unset."""
     lora: Lora | None = None
     """Low-rank adapters instead of full weights."""
     on_stage_change: Literal["warm", "keep", "reset"] = "warm"

@@ -26,7 +26,7 @@ MAX_AFFINITY = 16 * 1024
 """Bytes of an affinity as JSON."""
 OWN_ENV = ("HF_HOME", "HOME", "OMP_NUM_THREADS", "POD_UID")
 """Environment variables that gapo sets."""
-OWN_PATHS = r"^/(cache|dev|etc|proc|run|scratch|sys|tmp|var/run)(/|$)"
+OWN_PATHS = r"^/(cache|dev|etc|proc|run|scratch|sys|tmp|var/run|volumes)(/|$)"
 """Where nothing of the user's is mounted."""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from gapo.api.addresses import DATA_FORMS, formed
 from gapo.api.base import LIVE, ApiModel
 from gapo.api.models import UnitInterval
 
@@ -26,7 +27,7 @@ class Generate(ApiModel):
 class Source(ApiModel):
     """A JSONL file of the user's own."""
 
-    uri: str = Field(min_length=1, max_length=1024)
+    uri: Annotated[str, AfterValidator(formed(DATA_FORMS))] = Field(min_length=1, max_length=1024)
     """An `s3://`, `gs://` or `az://` address; with `gapo run` also a path, taken from the manifest's folder, or a `file://`
     address."""
     sha256: str | None = Field(None, max_length=64, pattern=r"^[0-9a-f]{64}$")

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from gapo.api.load import LoadedRun, load_run
+from gapo.api.load import MODELS, LoadedRun, load_run
 from gapo.api.platform import Role, Scheduling
 from gapo.api.profiles import profile_of
 from gapo.cli.options import Format, Manifest, Output
@@ -49,11 +49,27 @@ def ignored_here(loaded: LoadedRun) -> list[str]:
 
 def refused_by_a_cluster(loaded: LoadedRun) -> list[str]:
     """What runs here but an API server would not take, one sentence each."""
+    return [*_data_of_this_machine(loaded), *_models_of_this_machine(loaded)]
+
+
+def _data_of_this_machine(loaded: LoadedRun) -> list[str]:
     return [
         f"data.sources.{number}.uri {source.uri} is a file of this machine; before kubectl apply, upload it and write "
         f"its s3://, gs:// or az:// address, with sha256: {source.sha256}"
         for number, source in enumerate(loaded.spec.data.sources)
         if not source.uri.startswith(REMOTE)
+    ]
+
+
+def _models_of_this_machine(loaded: LoadedRun) -> list[str]:
+    """Relative folders mean the manifest's; an absolute one may lie in the pods' image or on a claim of theirs."""
+    named = {section: (loaded.written.get(section) or {}).get("model") for section in MODELS}
+    return [
+        f"{section}.model {model} is a folder of this machine; write hf://org/name, upload it and write its s3://, "
+        "gs:// or az:// address, put it on a volume and write pvc://claim/folder, or write the absolute path that it "
+        "has in the pods"
+        for section, model in named.items()
+        if model is not None and "://" not in model and not model.startswith("/")
     ]
 
 

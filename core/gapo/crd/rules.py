@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import BaseModel
 
+from gapo.api.addresses import DATA_FORMS, MODEL_FORMS, Form
 from gapo.api.base import ApiModel, FieldClass
 from gapo.api.identity import class_of, model_in
 from gapo.api.judging import Budget
-from gapo.api.models import FromScratch, Generator, RewardModel
+from gapo.api.models import Critic, FromScratch, Generator, RewardModel
 from gapo.api.platform import Resources
 from gapo.api.pods import OWN_ENV, OWN_PATHS, ClaimMount, EnvVar, ResourceClaim, Toleration
 from gapo.api.profiles import TINY
@@ -39,6 +40,29 @@ def _tiny_or(section: str, key: str, model: type[ApiModel], name: str) -> str:
 def _amount(section: str) -> str:
     return f"quantity(string(self.{section}[name]))"
 
+
+def _formed(form: Form, field: str) -> Rule:
+    return rule(
+        f"!self.{field}.matches('{form.applies}') || self.{field}.matches('{form.pattern}')", form.message
+    )
+
+
+def _if_there(field: str, found: Rule) -> Rule:
+    return rule(f"!has(self.{field}) || {found['rule']}", found["message"])
+
+
+MODEL = tuple(
+    _if_there("model", one)
+    for one in (
+        *(_formed(form, "model") for form in MODEL_FORMS),
+        rule(
+            "self.model.matches('^(/|[A-Za-z0-9+.-]+:)')",
+            "a relative path is a folder of one machine; a cluster reads models from hf://, s3://, gs://, az://, "
+            "pvc://, or an absolute path of its pods",
+        ),
+    )
+)
+"""Where a model may lie."""
 
 IS_TINY = "(self.?profile.orValue(has(self.generator.fromScratch) ? 'tiny' : '7b') == 'tiny')"
 SCORED = "self.?evaluation.?scorer.orValue('verifier') != 'none'"
@@ -66,6 +90,7 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             "self.?fromScratch.?arch.orValue('decoder') == 'decoder'",
             "fromScratch.arch must be decoder: the generator writes left to right",
         ),
+        *MODEL,
     ),
     RewardModel: (
         rule(
@@ -81,7 +106,9 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             "!(self.?pooling.orValue('cls') == 'mean' && self.?globalAttention.orValue('prompt') == 'cls')",
             "pooling mean with globalAttention cls reads each window alone; use prompt",
         ),
+        *MODEL,
     ),
+    Critic: MODEL,
     Data: (
         rule(
             "has(self.generate) != (has(self.sources) && size(self.sources) > 0)",
@@ -93,6 +120,7 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             "self.uri.matches('^(s3|gs|az)://')",
             "a cluster reads data from s3://, gs:// or az:// only; upload the file and write its address here",
         ),
+        _formed(DATA_FORMS[-1], "uri"),
         rule(
             "has(self.sha256)",
             "sha256 is needed on a cluster: it identifies the run; `sha256sum FILE` prints it",

@@ -6,6 +6,7 @@ Credentials are ambient: environment variables, pod identity or instance role. P
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,7 +53,8 @@ def open_location(
 ) -> ObjectStore:
     """The store at `uri`; a folder is created where it does not exist. No network request is made.
 
-    `endpoint` is the URL of an S3-compatible or Azure service; plain http is allowed only by writing it there.
+    `endpoint` is the URL of an S3-compatible or Azure service; plain http is allowed only by writing it there, or
+    with AWS_ENDPOINT_URL and AWS_ALLOW_HTTP in the environment.
     `read_timeout` bounds one read or one uploaded part of at most some 16 MiB, not a whole transfer.
     `retry_for` bounds all retries of one request. `options` are further settings of obstore's store by name, such
     as `virtual_hosted_style_request`. Raises SpecError where the address cannot be understood.
@@ -71,7 +73,7 @@ def open_location(
         "connect_timeout": timedelta(seconds=5),
         "read_timeout": read_timeout,
         "timeout": timedelta(days=1),
-        "allow_http": endpoint is not None and endpoint.startswith("http://"),
+        "allow_http": _plain_http(endpoint),
     }
     if ca_file is not None:
         client["root_certificate"] = ca_file.read_bytes()
@@ -99,6 +101,13 @@ def open_location(
         return AzureStore(bucket, **settings)
     except (BaseError, ValueError) as error:
         raise SpecError(f"storage location {uri!r}: {plain_message(error)}") from error
+
+
+def _plain_http(endpoint: str | None) -> bool:
+    """Given options, obstore does not look into the environment for this one."""
+    if endpoint is not None:
+        return endpoint.startswith("http://")
+    return os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
 
 
 def _split(uri: str) -> tuple[str, str, str]:

@@ -199,15 +199,24 @@ class Objects:
 
         Raises InputArtifactError, naming `manifest`, for an object that is absent, cut short or changed.
         """
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with self._request("download", ref.key, to=path):
+        with self._request("download", ref.key, to=path), _appearing(path) as file:
+            self._copy_verified(ref, file, manifest)
+
+    def download_unnamed(self, key: str, path: Path) -> bool:
+        """Streams an object that no record names, a user's file, to `path`, which appears only once all of it is there.
+
+        False: there is none, or no such bucket, which for a user's address is the same.
+        """
+        with self._request("download", key, to=path) as request:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with partial.open("wb") as file:
-                    self._copy_verified(ref, file, manifest)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+                result = obstore.get(self.store, self._path(key))
+            except FileNotFoundError:
+                request.result = "absent"
+                return False
+            with _appearing(path) as file:
+                for chunk in result.stream(min_chunk_size=_CHUNK):
+                    file.write(chunk)
+        return True
 
     def _copy_verified(self, ref: ObjectRef, file: BinaryIO, manifest: str) -> None:
         def bad(what: str) -> InputArtifactError:
@@ -283,6 +292,19 @@ def _refuse_after_fork() -> None:
         raise InvariantError(
             "object storage was used in this process before it forked; fork first, then open stores in the child"
         )
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which gets its name once the block has ended well."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 class _HashingReader:

@@ -76,7 +76,7 @@ def _seconds(text: str) -> float:
 
 def sendable(file: Path, loaded: LoadedRun) -> dict[str, Any]:
     """The manifest as written, without what only a server writes. Raises SpecError where pods could not use it."""
-    refused = [*refused_by_a_cluster(loaded), *_models_of_this_machine(file)]
+    refused = refused_by_a_cluster(loaded)
     if refused:
         raise SpecError("\n".join(f"{file}: {sentence}" for sentence in refused))
     (document,) = read_documents(file.read_text())
@@ -88,21 +88,6 @@ def sendable(file: Path, loaded: LoadedRun) -> dict[str, Any]:
         "metadata": kept,
         "spec": document["spec"],
     }
-
-
-def _models_of_this_machine(file: Path) -> list[str]:
-    """Relative folders mean the manifest's; an absolute one may lie in the pods' image or on a claim of theirs."""
-    (document,) = read_documents(file.read_text())
-    spec: Mapping[str, Any] = document["spec"]
-    found = []
-    for section in ("generator", "rewardModel", "critic"):
-        model = (spec.get(section) or {}).get("model")
-        if isinstance(model, str) and "://" not in model and not model.startswith("/"):
-            found.append(
-                f"{section}.model {model} is a folder of this machine; write hf://org/name, or the absolute path that "
-                "it has in the pods (roles.<role>.pod.persistentVolumeClaims mounts one)"
-            )
-    return found
 
 
 async def _submit(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.reward.tiny_reward import SHAPE, spec, tiny_model, tokenizer_folder
+from tests.unit.reward.tiny_reward import SHAPE, spec, tiny_model
 from transformers import AutoModel, BertModel, LongformerModel
 
 from gapo.errors import DataError, SpecError
@@ -151,7 +151,7 @@ def test_frozen_layers_get_no_gradient_and_more_than_there_are_is_refused(tmp_pa
 
 def test_a_pretrained_encoder_brings_its_own_tokenizer_and_its_loss_falls_on_text_pairs(tmp_path):
     chosen = spec(fromScratch=None, model=str(MINILM), pooling="mean", lr=1e-4)
-    model, encoder = models.build(chosen, tokenizer_folder(tmp_path / "unused"), generator(0, 0, "rm-init"))
+    model, encoder = models.build(chosen, MINILM, generator(0, 0, "rm-init"))
     assert model.settings.positions == "running"
     colours = ["red", "blue", "green", "black"]
     rows = [(a, b) for a in colours for b in colours]

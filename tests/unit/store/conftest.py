@@ -6,7 +6,6 @@ AWS_SECRET_ACCESS_KEY.
 
 from __future__ import annotations
 
-import logging
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,35 +15,13 @@ from typing import Any
 
 import pytest
 from tests.unit.store.s3_servers import FaultProxy, fault_proxy
-from tests.unit.store.support import BUCKET, NOW, RUN_ID, TASK, s3_objects
+from tests.unit.store.support import NOW, RUN_ID, TASK, s3_objects
 
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.records import Manifest
 
 BACKENDS = ["file", "memory", "s3", *(["real-s3"] if "GAPO_TEST_S3_ENDPOINT" in os.environ else [])]
-
-
-@pytest.fixture(scope="session")
-def moto_endpoint() -> Iterator[str]:
-    """An S3 server double on loopback, with one bucket."""
-    import boto3  # type: ignore[import-untyped]
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
-    client.create_bucket(Bucket=BUCKET)
-    yield endpoint
-    server.stop()
 
 
 @pytest.fixture(params=BACKENDS)

@@ -1,8 +1,9 @@
-"""A real HTTP proxy to stand before an S3 server and fail in the ways that real ones do."""
+"""An S3 server double, and a real HTTP proxy to stand before one and fail in the ways that real ones do."""
 
 from __future__ import annotations
 
 import http.client
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,23 @@ class FaultProxy:
         handler.end_headers()
         if handler.command != "HEAD":
             handler.wfile.write(body)
+
+
+@contextmanager
+def moto_server(bucket: str) -> Iterator[str]:
+    """The endpoint of an S3 server double on loopback, with one bucket, which takes any keys."""
+    import boto3  # type: ignore[import-untyped]
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+    client.create_bucket(Bucket=bucket)
+    yield endpoint
+    server.stop()
 
 
 @contextmanager

@@ -9,32 +9,35 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import from_url
-
 from gapo.api.training import Data, Source
-from gapo.errors import DataError, StoreError
+from gapo.errors import DataError
 from gapo_trainer.data.load import ColumnNames, Row, read_rows
+from gapo_trainer.remote import Opener, by_environment, download
 
 AUTO = (("test", 0.1), ("val", 0.2), ("train", 1.0))
 """Upper ends of the shares that an `auto` source gives to each split: a tenth, a tenth, the rest."""
 SPLITS = ("train", "val", "test")
 
 
-def make_from_sources(data: Data, *, seed: int, out: Path) -> dict[str, object]:
+def make_from_sources(
+    data: Data,
+    *,
+    seed: int,
+    out: Path,
+    open: Opener = by_environment,
+) -> dict[str, object]:
     """Write rows-*.jsonl and prompts-*.jsonl into `out` from `data.sources`; counts, flat name to number.
 
     Rows that share a prompt or a response stay in one split (split auto draws by such groups). A weight of 2.5
     repeats a source's training rows two or three times. Prompts are those of accepted rows, with that response as
-    witness. Raises DataError for a bad line, a digest that differs, rows that contradict each other, or a split
+    witness. `open` gives the folders of remote sources. Raises DataError for a bad line, a digest that differs, rows that contradict each other, or a split
     without rows; StoreError for a location that cannot be read.
     """
     c = data.columns
     names = ColumnNames(c.prompt, c.response, c.label, c.constraints)
     rows: list[Row] = []
     for number, source in enumerate(data.sources):
-        path = _fetch(source, out / f".source-{number}.jsonl")
+        path = _fetch(source, out / f".source-{number}.jsonl", open)
         rows += [{**row, "_source": number} for row in read_rows(path, names)]
         if path.parent == out:
             path.unlink()
@@ -69,22 +72,19 @@ def make_from_sources(data: Data, *, seed: int, out: Path) -> dict[str, object]:
     return counts
 
 
-def _fetch(source: Source, into: Path) -> Path:
+def _fetch(source: Source, into: Path, open_folder: Opener) -> Path:
     """The source's file on this machine, its digest checked."""
     if "://" not in source.uri:
         path = Path(source.uri)
     else:
         folder, _, name = source.uri.rpartition("/")
-        try:
-            into.write_bytes(bytes(obstore.get(from_url(folder + "/"), name).bytes()))
-        except FileNotFoundError:
-            raise DataError(f"data.sources: {source.uri} does not exist") from None
-        except (BaseError, OSError) as error:
-            raise StoreError(f"data.sources: {source.uri} cannot be read: {error}") from None
+        if not download(open_folder(folder), name, into, what="data.sources"):
+            raise DataError(f"data.sources: {source.uri} does not exist")
         path = into
     if source.sha256 is not None:
         try:
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise DataError(f"data.sources: {path} cannot be read: {error.strerror}") from None
         if found != source.sha256:

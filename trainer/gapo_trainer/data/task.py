@@ -16,7 +16,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
             grammar=data.generate.grammar, size=data.generate.size, seed=data.generate.seed, out=ctx.out
         )
     else:
-        made = make_from_sources(data, seed=ctx.task.seed, out=ctx.out)
+        made = make_from_sources(data, seed=ctx.task.seed, out=ctx.out, open=ctx.open)
     counts = {name: float(value) for name, value in made.items() if isinstance(value, int | float)}
     return {
         "data/" + name.replace("/pairs", "_pairs").replace("/prompts", "_prompts"): n

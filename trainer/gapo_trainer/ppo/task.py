@@ -23,6 +23,7 @@ from gapo.errors import SpecError
 from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.evaluate.samples import read_prompts, write_samples
+from gapo_trainer.locate import locate
 from gapo_trainer.models import Critic, build_critic, eos_ids, load_critic, load_generator
 from gapo_trainer.ppo.forward import Policy
 from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
@@ -138,7 +139,7 @@ class _Stage:
         critic = Engine(
             load_critic(source / "critic")
             if inherits and source is not None
-            else _new_critic(params, start_folder),
+            else _new_critic(ctx, params, start_folder),
             _optim(params.ppo, params.ppo.critic_lr),
             name="critic",
         )
@@ -240,9 +241,10 @@ def _verified(params: Params) -> bool:
     return params.evaluation.scorer == "verifier"
 
 
-def _new_critic(params: Params, start: Path) -> Critic:
+def _new_critic(ctx: TaskContext, params: Params, start: Path) -> Critic:
     if params.critic.model is not None:
-        return build_critic(params.critic.model)
+        into = ctx.scratch / "model"
+        return build_critic(locate(params.critic.model, what="critic.model", open=ctx.open, into=into))
     return build_critic(start, what="the supervised start")
 
 

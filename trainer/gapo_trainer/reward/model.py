@@ -26,7 +26,7 @@ from gapo.api.base import ApiModel
 from gapo.api.models import FromScratch
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.errors import DataError, SpecError
-from gapo_trainer.models import HEAD, TOKENIZER_FILES, initialise, locate, read_tokenizer
+from gapo_trainer.models import HEAD, TOKENIZER_FILES, initialise, read_tokenizer
 from gapo_trainer.reward.encode import Inputs, PairEncoder
 
 SETTINGS = "rm.json"
@@ -134,19 +134,16 @@ class RewardModel(nn.Module):
             module.requires_grad_(False)
 
 
-def build(
-    spec: RewardModelSpec, data_tokenizer: Path, rng: torch.Generator
-) -> tuple[RewardModel, PairEncoder]:
+def build(spec: RewardModelSpec, folder: Path, rng: torch.Generator) -> tuple[RewardModel, PairEncoder]:
     """A reward model at its start, with the encoder of its text pairs.
 
-    From scratch it takes the tokenizer in `data_tokenizer` (a folder); otherwise the named model's own. Raises
-    DataError for a model that cannot be read safely, SpecError for settings that do not fit it.
+    `folder` holds the tokenizer of a model from scratch, and else the model that the spec names. Raises DataError for
+    a model that cannot be read safely, SpecError for settings that do not fit it.
     """
     if spec.from_scratch is not None:
-        tokenizer = load_tokenizer(data_tokenizer, what="data: rm-tokenizer")
+        tokenizer = load_tokenizer(folder, what="data: rm-tokenizer")
         encoder = _encoder_from_scratch(spec.from_scratch, tokenizer, spec.dropout, rng)
     else:
-        folder = locate(str(spec.model), what="rewardModel.model")
         tokenizer = load_tokenizer(folder, what="rewardModel.model")
         encoder = _load_encoder(folder, "rewardModel.model", spec.dropout)
     settings = Settings.of(spec, encoder.config)

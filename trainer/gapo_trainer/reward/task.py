@@ -20,6 +20,7 @@ from gapo.errors import InputArtifactError, SpecError
 from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.evaluate.samples import judge, read_prompts, read_samples
+from gapo_trainer.locate import locate
 from gapo_trainer.models import load_generator
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward import model as models
@@ -61,6 +62,13 @@ class Params(ApiModel):
         return found
 
 
+def _base(ctx: TaskContext, spec: RewardModelSpec) -> Path:
+    """The folder that a reward model starts from: of the model that the spec names, or of the data's tokenizer."""
+    if spec.model is None:
+        return ctx.inputs["data"] / "rm-tokenizer"
+    return locate(spec.model, what="rewardModel.model", open=ctx.open, into=ctx.scratch / "model")
+
+
 def run_warmup(ctx: TaskContext) -> dict[str, float]:
     """Trains the first reward model; its metrics. Raises GateError where it does not pass its gate."""
     params = Params.of(ctx)
@@ -68,8 +76,7 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
     resumed = ctx.scratch / "resumed"
     done = ctx.resume.restore(resumed)
     if done is None:
-        folder = ctx.inputs["data"] / "rm-tokenizer"
-        model, encoder = models.build(spec, folder, generator(seed, 0, "rm-init"))
+        model, encoder = models.build(spec, _base(ctx, spec), generator(seed, 0, "rm-init"))
     else:
         model, encoder = models.load(resumed / "rm", dropout=spec.dropout, what="the resume point")
     rows = read_rows(ctx.inputs["data"] / "rows-train.jsonl")
