@@ -16,7 +16,7 @@ import yaml
 from charts.dashboards import answers
 from charts.dashboards.__main__ import FOLDER
 from charts.dashboards.answers import Prometheus, Series, Span
-from tests.cluster import images
+from tests.cluster import images, pod_discovery
 from tests.cluster.chart import CHART, helm, well
 from tests.cluster.node import Node
 from tests.cluster.processes import wait_until
@@ -28,7 +28,8 @@ pytestmark = [pytest.mark.node, needs_prometheus]
 
 ROOT = Path(__file__).parents[2]
 SCRAPE_CONFIG = ROOT / "docs" / "prometheus-scrape.yaml"
-SYSTEM, TENANT, MONITORING, RELEASE = "scraped-system", "tenant-a", "monitoring", "scraped"
+SYSTEM, TENANT, MONITORING, RELEASE = "scraped-system", "scraped-runs", "scraped-monitoring", "scraped"
+TARGETS = "/targets/pods.json"
 SECONDS = 1.0
 """Between scrapes: tasks of so small a run are short."""
 MINUTES = 15.0
@@ -53,9 +54,12 @@ class Scraped:
 
 
 def monitoring() -> list[dict[str, Any]]:
-    """A Prometheus with the right to find pods, and no other. Its program is this machine's own."""
+    """A Prometheus with the right to find pods, and no other. Its program is this machine's own, which is Debian's and
+    built without discovery of pods: a container beside it finds them."""
     config = yaml.safe_load(SCRAPE_CONFIG.read_text())
     for job in config["scrape_configs"]:
+        assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+        job["file_sd_configs"] = [{"files": [TARGETS], "refresh_interval": "1s"}]
         job["scrape_interval"] = f"{SECONDS:.0f}s"
     config["global"] = {"scrape_interval": f"{SECONDS:.0f}s", "scrape_timeout": f"{SECONDS:.0f}s"}
     account = {"kind": "ServiceAccount", "name": "prometheus", "namespace": MONITORING}
@@ -70,7 +74,14 @@ def monitoring() -> list[dict[str, Any]]:
             {"name": "program", "mountPath": "/prometheus", "readOnly": True},
             {"name": "config", "mountPath": "/config"},
             {"name": "data", "mountPath": "/data"},
+            {"name": "targets", "mountPath": str(Path(TARGETS).parent), "readOnly": True},
         ],
+    }
+    discovery = {
+        "name": "discovery",
+        "image": images.OPERATOR,
+        "command": ["python", "-c", Path(pod_discovery.__file__).read_text(), TARGETS],
+        "volumeMounts": [{"name": "targets", "mountPath": str(Path(TARGETS).parent)}],
     }
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": MONITORING}},
@@ -101,11 +112,12 @@ def monitoring() -> list[dict[str, Any]]:
             "spec": {
                 "serviceAccountName": "prometheus",
                 "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
-                "containers": [container],
+                "containers": [container, discovery],
                 "volumes": [
                     {"name": "program", "hostPath": {"path": PROGRAM, "type": "File"}},
                     {"name": "config", "configMap": {"name": "prometheus"}},
                     {"name": "data", "emptyDir": {}},
+                    {"name": "targets", "emptyDir": {}},
                 ],
             },
         },
@@ -135,7 +147,7 @@ def values_of(s3: S3Server) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def own_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    with s3_server(tmp_path_factory.mktemp("scraped-s3"), node.host) as running:
+    with s3_server(tmp_path_factory.mktemp("scraped-s3"), node.host, (TENANT,)) as running:
         yield running
 
 

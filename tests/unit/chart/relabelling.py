@@ -6,21 +6,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tests.cluster.pod_discovery import targets
+
 
 def meta(
     namespace: str, name: str, pod: Mapping[str, Any], port: str, phase: str = "Running"
 ) -> dict[str, str]:
     """What service discovery of role `pod` says of one port of a pod; `pod` is its template."""
-    said = {
-        "__meta_kubernetes_namespace": namespace,
-        "__meta_kubernetes_pod_name": name,
-        "__meta_kubernetes_pod_phase": phase,
-        "__meta_kubernetes_pod_container_port_name": port,
-    }
-    # Prometheus writes a label name with _ for what is no letter or digit.
-    for label, value in pod["metadata"]["labels"].items():
-        said["__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", label)] = value
-    return said
+    metadata = {"namespace": namespace, "name": name, "labels": pod["metadata"]["labels"]}
+    container = {"ports": [{"name": port, "containerPort": 1}]}
+    status = {"podIP": "10.0.0.1", "phase": phase}
+    (found,) = targets([{"metadata": metadata, "spec": {"containers": [container]}, "status": status}])
+    labels: dict[str, str] = found["labels"]
+    return labels
 
 
 def relabelled(labels: Mapping[str, str], rules: Iterable[Mapping[str, Any]]) -> dict[str, str] | None:
