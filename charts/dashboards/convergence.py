@@ -355,6 +355,7 @@ def crossplay() -> Section:
                 "none",
                 [Query("{{kind}}", of_run("guard_hits", "kind"))],
                 span=12,
+                reaches=3,
             ),
         ],
     )

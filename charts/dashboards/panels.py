@@ -55,11 +55,14 @@ def over_time(
     span: int = 8,
     stacked: bool = False,
     least: float | None = 0,
+    reaches: float | None = None,
 ) -> timeseries.Panel:
-    """Lines over time."""
+    """Lines over time. The axis begins at `least` and goes up to `reaches` at the least."""
     panel = _described(timeseries.Panel(), title, text, unit, span).line_width(2).fill_opacity(8)
     if least is not None:
         panel.min(least)
+    if reaches is not None:
+        panel.axis_soft_max(reaches)
     if stacked:
         panel.stacking(common.StackingConfig().mode(options.StackingMode.NORMAL)).fill_opacity(40)
     panel.show_points(options.VisibilityMode.AUTO).span_nulls(False)

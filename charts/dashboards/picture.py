@@ -217,7 +217,8 @@ def _trend(axes: Axes, panel: Json, sight: Sight) -> None:
             axes.bar([s for s, _ in present], [v for _, v in present], color=colour, label=name, width=0.6)
         else:
             axes.plot(
-                [s for s, _ in present], [v for _, v in present], "o-", color=colour, label=name, ms=4.5, lw=1.8
+                [s for s, _ in present], [v for _, v in present], "o-", color=colour, label=name, ms=4.5, lw=1.8,
+                clip_on=False,
             )  # fmt: skip
     _axis(axes, panel)
     axes.set_xlabel("stage", labelpad=1)
@@ -350,6 +351,7 @@ def _time_axis(axes: Axes, sight: Sight, marks: Marks) -> None:
 def _axis(axes: Axes, panel: Json) -> None:
     defaults = panel["fieldConfig"]["defaults"]
     low, high = axes.get_ylim()
+    high = max(high, defaults.get("custom", {}).get("axisSoftMax", high))
     low, high = defaults.get("min", low), defaults.get("max", high)
     axes.set_ylim(low, high)
     # So many decimals that two ticks never read the same.
