@@ -19,7 +19,7 @@ from tests.bench.experiments import ROOT
 from tests.bench.method import comparisons, figures, keys, plan, result
 from tests.bench.method.page import page
 from tests.bench.method.result import Result
-from tests.bench.method.trial import Trial, begin, carry_out, is_done
+from tests.bench.method.trial import Trial, begin, carry_out
 
 OUT = ROOT / "out" / "bench-method"
 PAGES = result.FOLDER.parent
@@ -124,8 +124,15 @@ def current(setting: str) -> list[Result]:
 
 
 def _known(trial: Trial, code: str, proofs: list[comparisons.Proof]) -> bool:
+    """Whether the trial's result is there, of these settings and, for a reported seed, of this code or its equal."""
+    path = result.path_of(trial.setting, trial.arm, trial.seed)
+    if not path.is_file():
+        return False
+    key = result.read(path).key
+    if key.settings != trial.key(code).settings:
+        return False
     codes = comparisons.equal_codes(trial.setting, trial.arm, code, proofs)
-    return any(is_done(trial, each) for each in codes)
+    return key.code in codes or plan.is_tuning(trial.seed)
 
 
 def _attempt_start(trial: Trial) -> str | None:

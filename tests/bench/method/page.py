@@ -179,11 +179,12 @@ def _cost_lines(held: Sequence[Result]) -> list[str]:
 
 
 def _tuning_lines(tuning: Sequence[Result]) -> list[str]:
+    codes = ", ".join(f"`{code}`" for code in sorted({r.key.code for r in tuning}))
     lines = [
         "### Tuning trials",
         "",
         "Every one that was run with these settings, on seeds 0 to 2: for choosing, not for claims. The difference is "
-        "paired, to the RM trained on.",
+        f"paired, to the RM trained on. Code: {codes}.",
         "",
         "| arm | | seeds | best, test split | last stage | difference, best | last stage | AUC, last stage |",
         "|---|---|---|---:|---:|---:|---:|---:|",

@@ -52,7 +52,7 @@ _ONE_CORE = {role: {"threads": 1} for role in ("data", "generator", "rewardModel
 _MICRO: dict[str, Any] = {
     "stages": {"max": 6, "iterations": 8, "rolloutsPerIteration": 256},
     "rewardModel": {"steps": 40},
-    "evaluation": {"crossPlaySamples": 128},
+    "evaluation": {"samples": 2},
     "roles": _ONE_CORE,
 }
 _QUICKSTART = "examples/quickstart.yaml"

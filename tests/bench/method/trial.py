@@ -27,7 +27,7 @@ from tests.bench.experiments import (
     objects_of,
     run_id_of,
 )
-from tests.bench.method import collect, keys, plan, result
+from tests.bench.method import collect, keys, plan
 from tests.bench.method.result import Key, Result
 
 from gapo.api.load import load_document
@@ -93,12 +93,6 @@ def carry_out(trial: Trial, code: str) -> Result:
         made={"machine": machine(), "threads": 1, "commit": keys.commit()},
         **{**found, "clocks": found["clocks"] | _usage(trial.folder, name)},
     )
-
-
-def is_done(trial: Trial, code: str) -> bool:
-    """Whether a result file with these settings and this code is there."""
-    path = result.path_of(trial.setting, trial.arm, trial.seed)
-    return path.is_file() and result.read(path).key == trial.key(code)
 
 
 def _run(name: str, spec: Mapping[str, Any], folder: Path) -> Finished:

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 from tests.bench.experiments import ROOT, manifest
 from tests.bench.method import comparisons, figures, plan, result
-from tests.bench.method.__main__ import current, main
+from tests.bench.method.__main__ import _known, current, main
 from tests.bench.method.collect import coarse, failures
 from tests.bench.method.ledger import Sizes, at_flops, ledger, unique_prompts
 from tests.bench.method.page import page
+from tests.bench.method.trial import Trial
 from tests.unit.bench.method_results import result as made
 
 from gapo.api.load import load_document
@@ -158,6 +159,19 @@ def test_figures_are_files_that_stand_by_themselves():
     for _, svg in drawn.values():
         assert svg.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
         assert svg.endswith("</svg>\n")
+
+
+def test_a_reported_result_of_other_code_is_made_again_and_a_tuning_one_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setattr(result, "FOLDER", tmp_path)
+    for seed, known in ((1, True), (100, False)):
+        trial = Trial("micro", "gapo-zero", seed, tmp_path)
+        assert not _known(trial, "new", [])
+        result.write(dataclasses.replace(made("gapo-zero", seed, 0.7), key=trial.key("old")))
+        assert _known(trial, "old", [])
+        assert _known(trial, "new", []) is known
+        assert _known(trial, "new", [comparisons.Proof("micro", "gapo-zero", 0, "old", "new")])
+        result.write(dataclasses.replace(made("gapo-zero", seed, 0.7), key=result.Key("others", "new")))
+        assert not _known(trial, "new", [])
 
 
 def test_seeds_for_tuning_and_reported_ones_are_not_run_together(monkeypatch, capsys):
