@@ -17,7 +17,14 @@ OWN_DATA: dict[str, Any] = {
     "generate": None,
     "sources": [{"uri": "s3://data/mine.jsonl", "sha256": "a" * 64}],
 }
-HF: dict[str, Any] = {"fromScratch": None, "model": "hf://org/name"}
+
+
+def model(address: str) -> dict[str, Any]:
+    """In the place of one from scratch."""
+    return {"fromScratch": None, "model": address}
+
+
+HF = model("hf://org/name")
 
 
 def pod(**fields: Any) -> dict[str, Any]:
@@ -34,6 +41,13 @@ GOOD: dict[str, dict[str, Any]] = {
     "sft without a reward model": {"method": "SFT", "rewardModel": None},
     "the verifier as reward": {"method": "PPO", "rewardModel": {"fromScratch": None, "lr": None, "source": "verifier"}},
     "models from the hub": {"generator": HF, "rewardModel": HF, **SMALL},
+    "models from buckets and volumes": {
+        "generator": model("s3://models/qwen/0.5b"), "rewardModel": model("pvc://encoders.team-1/bert/base/"),
+        "critic": {"model": "az://models"}, **SMALL,
+    },
+    "models at a commit and in the image": {
+        "generator": model("hf://org/name@refs/pr/1"), "rewardModel": model("/models/bert"), **SMALL,
+    },
     "own data": {"data": OWN_DATA, "generator": HF, "rewardModel": HF, **SMALL},
     "no verifier": SCORER_OFF,
     "no verifier and no stages": {
@@ -116,6 +130,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "both kinds of generator": ({"generator": {"model": "hf://org/name"}}, "exactly one of model and fromScratch"),
     "neither kind of generator": ({"generator": {"fromScratch": None}}, "exactly one of model and fromScratch"),
     "both kinds of reward model": ({"rewardModel": {"model": "hf://org/name"}}, "exactly one of model and fromScratch"),
+    "a model from nowhere": ({"generator": model("http://models/qwen"), **SMALL}, "unknown kind of address; write hf://org/name"),
+    "a model beside its bucket": ({"rewardModel": model("s3://models/../other"), **SMALL}, "no part is . or .."),
+    "a model beside its claim": ({"critic": {"model": "pvc://models/a/../../b"}}, "pvc://claim/folder"),
+    "a claim that has no name": ({"generator": model("pvc:///models"), **SMALL}, "name of a volume claim"),
+    "a repository that has no name": ({"rewardModel": model("hf://org/name/folder"), **SMALL}, "write hf://org/name"),
+    "keys in an address": (
+        {"generator": model("s3://key:secret@models/qwen"), **SMALL}, "credentials come from the environment",
+    ),
+    "a folder as a file of data": (
+        {"data": {**OWN_DATA, "sources": [{"uri": "s3://data/folder/", "sha256": "a" * 64}]},
+         "generator": HF, "rewardModel": HF, **SMALL}, "write s3://bucket/folder/file",
+    ),
     "a generator that reads both ways": ({"generator": {"fromScratch": {"arch": "encoder"}}}, "writes left to right"),
     "a reward model that reads one way": ({"rewardModel": {"fromScratch": {"arch": "decoder"}}}, "reads both ways"),
     "an odd width": ({"generator": {"fromScratch": {"hidden": 66}}}, "multiple of heads"),
@@ -211,6 +237,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a claim over the system": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/etc/ssl"}]), "gapo's own"),
     "a claim that leads elsewhere": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/m/../etc"}]), "mountPath"),
     "a relative path for a claim": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "models"}]), "mountPath"),
+    "a claim over those of models": (pod(persistentVolumeClaims=[{"name": "a", "mountPath": "/volumes/a"}]), "gapo's own"),
     "the group of root": (pod(fsGroup=0), "fsGroup"),
     "a secret with capitals": (pod(envFromSecrets=["Hub"]), "envFromSecrets"),
     "more variables than there may be": (pod(env=[{"name": f"V{n}"} for n in range(65)]), "env"),
@@ -230,5 +257,14 @@ ON_ONE_MACHINE: dict[str, tuple[dict[str, Any], str]] = {
         ("a file by its address", {"uri": "file://mine.jsonl"}, "upload the file"),
         ("a file without its digest", {"uri": "mine.jsonl"}, "sha256 is needed on a cluster"),
     )
+} | {
+    "a model beside the manifest": (
+        {"generator": model("models/qwen"), **SMALL},
+        "a relative path is a folder of one machine",
+    ),
+    "a critic's model beside the manifest": (
+        {"critic": {"model": "../qwen"}},
+        "a relative path is a folder of one machine",
+    ),
 }
 """What `gapo run` takes, with the words in which a cluster refuses it. The file is there."""
