@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
 from gapo.api.addresses import in_volume
+from gapo.api.load import check_models, load_document
 from gapo.api.models import Critic, Generator, RewardModel
 from gapo.api.training import Source
+from gapo.errors import DataError, SpecError
 
 
 @pytest.mark.parametrize(
@@ -82,3 +87,34 @@ def test_an_address_that_no_file_can_have_is_refused_with_how_to_write_it(uri: s
 def test_an_address_of_a_volume_is_a_claim_and_a_folder_in_it() -> None:
     assert in_volume("pvc://models/qwen/0.5b/") == ("models", "qwen/0.5b")
     assert in_volume("pvc://models") == ("models", "")
+
+
+def document(model: str) -> dict[str, Any]:
+    """A run whose critic starts from a model of its own."""
+    return {
+        "apiVersion": "gapo.dev/v1alpha1",
+        "kind": "GapoRun",
+        "metadata": {"name": "mine"},
+        "spec": {
+            "data": {"generate": {"grammar": "micro", "size": 200}},
+            "generator": {"model": "hf://org/name"},
+            "rewardModel": {"model": "s3://models/bert"},
+            "critic": {"model": model},
+        },
+    }
+
+
+def test_the_message_names_the_field_the_form_and_what_was_given(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as refused:
+        load_document(document("ftp://models/qwen"), where="run.yaml", base=tmp_path)
+    assert str(refused.value).startswith("run.yaml: spec.critic.model: unknown kind of address; write hf://")
+    assert str(refused.value).endswith("(given: 'ftp://models/qwen')")
+
+
+def test_one_machine_has_no_volumes_and_says_so_before_anything_runs(tmp_path: Path) -> None:
+    spec = load_document(document("pvc://models/qwen"), where="run.yaml", base=tmp_path).spec
+    with pytest.raises(
+        DataError, match=r"spec\.critic\.model: pvc://models/qwen names a volume, which exists only"
+    ):
+        check_models(spec)
+    check_models(load_document(document("gs://models/qwen"), where="run.yaml", base=tmp_path).spec)

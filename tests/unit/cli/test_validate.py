@@ -41,6 +41,18 @@ def test_a_file_of_this_machine_is_valid_with_a_note_on_what_a_cluster_needs(fil
     assert note.endswith(f"with sha256: {hashlib.sha256(ROWS).hexdigest()}")
 
 
+def test_a_relative_model_folder_is_noted_too_and_an_absolute_one_is_not(file: Path) -> None:
+    document = yaml.safe_load(file.read_text())
+    document["spec"]["generator"] = {"model": "models/qwen"}
+    document["spec"]["critic"] = {"model": "/models/qwen"}
+    file.write_text(yaml.safe_dump(document))
+    done = CliRunner().invoke(app, ["validate", str(file)])
+    (note,) = [line for line in done.output.splitlines() if "model " in line and line.startswith("note: ")]
+    assert note.startswith(
+        "note: generator.model models/qwen is a folder of this machine; write hf://org/name"
+    )
+
+
 def test_programs_read_the_same(file: Path) -> None:
     done = CliRunner().invoke(app, ["validate", str(file), "-o", "json"])
     body = json.loads(done.output)
