@@ -50,6 +50,11 @@ def all_figures(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
             "Verified satisfaction of sampled responses on validation prompts, by stage: mean over seeds, 95 % t-interval",
             by_stage(arms, "satisfaction", "responses that satisfy every constraint"),
         ),
+        "differences.svg": (
+            f"Satisfaction on validation prompts less that of {plan.TRAINED_ON}, paired by seed, by stage: mean, "
+            "95 % t-interval",
+            differences(arms),
+        ),
         "fidelity.svg": (
             "AUC of the stage's reward model against the verifier on the generator's samples, by stage",
             by_stage(arms, "auc", "AUC", [Rule(0.5, "chance")]),
@@ -97,6 +102,32 @@ def by_stage(
     return line_chart(series, axes, title=f"{label} by stage and arm", rules=rules)
 
 
+def differences(arms: Mapping[str, Sequence[Result]]) -> Markup | None:
+    """What an online arm is ahead of the RM trained on, by stage, over the seeds that both have."""
+    control = {r.seed: r for r in arms.get(plan.TRAINED_ON, ())}
+    series = []
+    for arm, held in arms.items():
+        pairs = [(r.satisfaction, control[r.seed].satisfaction) for r in held if r.seed in control]
+        if not pairs or arm in (plan.TRAINED_ON, plan.CONTROL, plan.CONTINUED):
+            continue
+        stages = range(min(len(values) for pair in pairs for values in pair))
+        points = [_point(k, [mine[k] - other[k] for mine, other in pairs]) for k in stages]
+        series.append(Series(points, INKS[arm], arm))
+    if not series:
+        return None
+    last = max(point.x for drawn in series for point in drawn.points)
+    axes = replace(
+        _AXES,
+        y_label="percentage points ahead",
+        y_format=_signed_points,
+        x_range=(0, last),
+        x_ticks=list(range(int(last) + 1)),
+        y_include=(0.0,),
+    )
+    rules = [Rule(0.0, plan.TRAINED_ON)]
+    return line_chart(series, axes, title="Difference to the RM trained on, by stage and arm", rules=rules)
+
+
 def matrix(held: Sequence[Result]) -> Markup | None:
     """Mean AUC of each reward model on each generator."""
     cells: dict[tuple[int, int], list[float]] = {}
@@ -105,13 +136,15 @@ def matrix(held: Sequence[Result]) -> Markup | None:
             cells.setdefault((int(rm), int(generator)), []).append(value)
     if not cells:
         return None
+    means = {place: fmean(values) for place, values in cells.items()}
+    low, high = min(means.values()), max(means.values())
     return heatmap(
-        {place: (fmean(values), f"{len(values)} seeds") for place, values in cells.items()},
+        {place: (mean, f"{len(cells[place])} seeds") for place, mean in means.items()},
         rows=sorted({rm for rm, _ in cells}),
         columns=sorted({generator for _, generator in cells}),
         heading="reward model of stage (rows), generator of stage (columns)",
         title="Cross-play",
-        ink=lambda value: f"s{min(4, max(0, int((value - 0.5) * 10)))}",
+        ink=lambda value: f"s{int(4.99 * (value - low) / (high - low)) if high > low else 2}",
     )
 
 
@@ -154,3 +187,7 @@ def _point(stage: int, values: Sequence[float]) -> Point:
 
 
 _percent: Callable[[float], str] = "{:.0%}".format
+
+
+def _signed_points(value: float) -> str:
+    return f"{100 * value:+.0f}" if abs(value) > 1e-9 else "0"

@@ -153,9 +153,13 @@ def test_tuning_seeds_stand_in_a_table_of_their_own():
 
 def test_figures_are_files_that_stand_by_themselves():
     drawn = figures.all_figures(comparison_of("gapo-zero", 0.0))
-    assert {"satisfaction.svg", "fidelity.svg", "cross-play-gapo-zero.svg", "scores-gapo-zero.svg"} <= set(
-        drawn
-    )
+    assert {
+        "satisfaction.svg",
+        "differences.svg",
+        "fidelity.svg",
+        "cross-play-gapo-zero.svg",
+        "scores-gapo-zero.svg",
+    } <= set(drawn)
     for _, svg in drawn.values():
         assert svg.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
         assert svg.endswith("</svg>\n")
