@@ -149,13 +149,16 @@ def waiting(run: Body, jobs: Sequence[Body], pods: Sequence[Body], events: Seque
     found = {}
     children = children_of(str(metadata.get("uid")), str(status.get("runID")), jobs, pods, warnings)
     for key, child in sorted(children.items()):
-        what = f"{stage_name(key.task.stage)} {key.task.kind.value}"
-        if child.state is ChildState.QUEUED:
-            found[child.job] = f"{what} is queued: its Job is suspended until a queue admits it"
-        elif child.state is ChildState.PENDING and child.problem is not None:
-            found[child.job] = f"{what} is pending: {child.problem.reason}: {child.problem.message}"
-        elif child.state is ChildState.PENDING:
-            found[child.job] = f"{what} is pending: its container has not started yet"
+        if child.state not in (ChildState.QUEUED, ChildState.PENDING):
+            continue
+        if child.problem is not None:
+            why = f"{child.problem.reason}: {child.problem.message}"
+        elif child.state is ChildState.QUEUED:
+            why = "its queue has not let it go yet"
+        else:
+            why = "its container has not started yet"
+        task = f"{stage_name(key.task.stage)} {key.task.kind.value}"
+        found[child.job] = f"{task} is {child.state.value.lower()}: {why}"
     return found
 
 

@@ -229,7 +229,13 @@ def test_why_a_task_does_not_run_is_one_sentence() -> None:
     said = waiting(run, [job_of(pulling)], [pulling], [])
     assert said == {"p-job": "A1 ppo is pending: ImagePullFailed: i: not found"}
     queued = waiting(run, [job_of(pulling, suspend=True)], [], [])
-    assert queued == {"p-job": "A1 ppo is queued: its Job is suspended until a queue admits it"}
+    assert queued == {"p-job": "A1 ppo is queued: its queue has not let it go yet"}
+    held = pod("p", 1, "ppo", "", {})
+    held["metadata"]["annotations"] = {"scheduling.k8s.io/group-name": "p-job"}
+    full = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "queue is full"}
+    held["status"] = {"phase": "Pending", "conditions": [full]}
+    by_volcano = waiting(run, [job_of(held)], [held], [])
+    assert by_volcano == {"p-job": "A1 ppo is queued: Unschedulable: queue is full"}
     warning = {"involvedObject": {"kind": "Job", "name": "p-job"}, "message": "exceeded quota: gpus"}
     refused = waiting(run, [job_of(pulling)], [], [warning])
     assert refused == {"p-job": "A1 ppo is pending: QuotaExceeded: exceeded quota: gpus"}
