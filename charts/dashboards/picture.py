@@ -279,14 +279,16 @@ def _over_time(axes: Axes, panel: Json, sight: Sight, marks: Marks) -> None:
 
 
 def _stack(axes: Axes, lines: Sequence[tuple[str, Series]], colours: Mapping[str, str], sight: Sight) -> None:
-    times = sorted({moment for _, one in lines for moment, _ in one.points})
-    heights = {name: dict.fromkeys(times, 0.0) for name, _ in lines}
+    count = round((sight.span.end - sight.span.start) / sight.span.step) + 1
+    times = [sight.span.start + number * sight.span.step for number in range(count)]
+    heights = {name: [0.0] * count for name, _ in lines}
     for name, one in lines:
         for moment, value in one.points:
-            heights[name][moment] += value if math.isfinite(value) else 0.0
+            place = round((moment - sight.span.start) / sight.span.step)
+            heights[name][place] += value if math.isfinite(value) else 0.0
     axes.stackplot(
         [sight.minutes(moment) for moment in times],
-        [[heights[name][moment] for moment in times] for name in heights],
+        list(heights.values()),
         labels=list(heights),
         colors=[colours[name] for name in heights],
         alpha=0.75,

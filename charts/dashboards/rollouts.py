@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from charts.dashboards.board import Board, Section, namespace_and_run, of_labels, price
 from charts.dashboards.convergence import GPU_HOURS, marks
-from charts.dashboards.expressions import OF_RUN, OF_TASKS, RATE, of_run, of_task, quantile, rate
+from charts.dashboards.expressions import OF_RUN, OF_TASKS, of_run, of_task, quantile, rate
 from charts.dashboards.panels import Query, over_time, single
 
 ROLES = f'label_values({{__name__=~"gapo_task_progress_ratio|up", {OF_RUN}}}, role)'
@@ -45,9 +45,9 @@ def tasks() -> Section:
                 "gradient that is no number. Skipped updates should stay at 0.",
                 "none",
                 [
-                    Query("rollouts, {{role}}", _rate_of_task("rollouts_total")),
-                    Query("skipped, {{role}}", _rate_of_task("skipped_updates_total")),
-                    Query("no finite number, {{role}}", _rate_of_task("nonfinite_total")),
+                    Query("rollouts", _rate_of_task("rollouts_total", "namespace, run")),
+                    Query("skipped", _rate_of_task("skipped_updates_total", "namespace, run")),
+                    Query("no finite number", _rate_of_task("nonfinite_total", "namespace, run")),
                 ],
             ),
             over_time(
@@ -68,13 +68,13 @@ def tasks() -> Section:
                 "Share of the task that is done. It begins anew with each task; a line that stays level is a task that "
                 "hangs or waits.",
                 "percentunit",
-                [Query("{{role}}, stage {{stage}}", _of_task("progress_ratio"))],
+                [Query("{{role}}", _of_task("progress_ratio"))],
             ),
             over_time(
                 "Time left of the running task",
                 "Expected time to the end of the task, from its own pace so far.",
                 "s",
-                [Query("{{role}}, stage {{stage}}", _of_task("remaining_seconds"))],
+                [Query("{{role}}", _of_task("remaining_seconds"))],
             ),
             over_time(
                 "Unsaved work",
@@ -83,7 +83,7 @@ def tasks() -> Section:
                 "s",
                 [
                     Query(
-                        "{{role}}, stage {{stage}}",
+                        "{{role}}",
                         f"time() - ({_of_task('checkpoint_timestamp_seconds')} or "
                         f"{_of_task('start_timestamp_seconds')})",
                     )
@@ -254,25 +254,21 @@ def waiting() -> Section:
             ),
             over_time(
                 "Attempts that ended",
-                "Attempts of tasks that ended within the window, by cause. Many that are not `committed` are work done twice.",
+                "Attempts of tasks that have ended so far, by cause; causes that have not come up are left out. What is not "
+                "`committed` was work done twice, or the user's own stop.",
                 "none",
-                [
-                    Query(
-                        "{{reason}}",
-                        f"sum by (namespace, run, reason) (increase(gapo_run_attempts_ended_total{{{OF_RUN}}}[{RATE}]))",
-                    )
-                ],
+                [Query("{{reason}}", f"{of_run('attempts_ended_total', 'reason')} > 0")],
             ),
         ],
     )
 
 
 def _of_task(name: str) -> str:
-    return of_task(name, "stage", "role", tasks=OF_TASKS)
+    return of_task(name, "role", tasks=OF_TASKS)
 
 
-def _rate_of_task(name: str) -> str:
-    return rate(f"gapo_task_{name}", "namespace, run, role", OF_TASKS)
+def _rate_of_task(name: str, by: str = "namespace, run, role") -> str:
+    return rate(f"gapo_task_{name}", by, OF_TASKS)
 
 
 def _mean_time(where: str) -> str:

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from charts.dashboards import answers
+from charts.dashboards import answers, picture
 from charts.dashboards.__main__ import FOLDER
 from charts.dashboards.answers import Json, Series, Span
 from tests.cluster.processes import free_ports
@@ -298,6 +299,19 @@ def test_cross_play_has_a_row_for_each_reward_model_and_the_newest_figure_of_a_p
     rows = [name for name in table if name != "stage"]
     assert rows == sorted(rows, key=lambda row: int(row.split()[1]))
     assert {row: drawn(table, row) for row in rows} == stated
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=[board["uid"] for board in BOARDS])
+def test_every_row_of_a_dashboard_can_be_drawn(board: Json, scraped: Scraped, tmp_path: Path) -> None:
+    sight = picture.Sight(scraped.prometheus.api, scraped.span, chosen(RUN))
+    drawn = picture.draw(board, sight, tmp_path / "board")
+    rows = [one["title"] for one in board["panels"] if one["type"] == "row"]
+    assert [path.name for path in drawn] == [f"board-{number}.png" for number in range(1, len(rows) + 1)]
+    for path in drawn:
+        header = path.read_bytes()[:24]
+        width, height = int.from_bytes(header[16:20]), int.from_bytes(header[20:24])
+        assert header.startswith(b"\x89PNG")
+        assert (width, height > 300) == (1600, True)
 
 
 def test_a_scrape_of_the_run_holds_no_more_than_its_share_of_series(scraped: Scraped) -> None:
