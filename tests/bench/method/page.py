@@ -160,7 +160,7 @@ def _cost_lines(held: Sequence[Result]) -> list[str]:
         "### Costs",
         "",
         "After stage 0, mean of the seeds. Arithmetic is counted from tokens and parameters, without evaluation; "
-        "CPU seconds are of one thread, evaluation and start-up included.",
+        "CPU seconds are of one thread, evaluation and start-up included, over the runs that were made in one piece.",
         "",
         "| arm | completions | unique prompts | tokens: generator | critic | RM | TFLOP | CPU seconds |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -173,8 +173,9 @@ def _cost_lines(held: Sequence[Result]) -> list[str]:
             *(fmean(t[model] for t in trained) for model in ("generator", "critic", "rewardModel")),
         ]
         flops = fmean(r.ledger["flopsByStage"][-1] for r in rs) / 1e12
-        cpu = fmean(r.clocks["cpu"] for r in rs)
-        lines.append(f"| {arm} | {' | '.join(f'{c:,.0f}' for c in cells)} | {flops:.2f} | {cpu:.0f} |")
+        whole = [r.clocks["cpu"] for r in rs if r.clocks["pieces"] == 1]
+        cpu = f"{fmean(whole):.0f}" if whole else "-"
+        lines.append(f"| {arm} | {' | '.join(f'{c:,.0f}' for c in cells)} | {flops:.2f} | {cpu} |")
     return lines
 
 

@@ -47,7 +47,7 @@ class Result:
     """By stage, counts of scores in ten bins: accepted and rejected held-out rows, the generator's samples."""
     ledger: dict[str, Any]
     clocks: dict[str, Any]
-    """Seconds of wall and CPU time: of this machine, compared with nothing."""
+    """Seconds of wall and CPU time, by this machine: compared with nothing."""
     made: dict[str, Any]
     """Machine, versions and commit."""
 

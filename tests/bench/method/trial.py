@@ -105,6 +105,8 @@ def _run(name: str, spec: Mapping[str, Any], folder: Path) -> Finished:
 
 
 def _launch(name: str, line: list[str], folder: Path, run_id: str) -> None:
+    with (folder / f"{name}.begun").open("a") as begun:
+        begun.write(f"{run_id}\n")
     began = time.monotonic()
     log = folder / f"{name}.log"
     with log.open("w") as said:
@@ -124,9 +126,10 @@ def _ended(folder: Path, name: str, run_id: str) -> bool:
 
 
 def _usage(folder: Path, name: str) -> dict[str, float]:
-    """CPU seconds and elapsed ones of the command that ended the run; of a run made in pieces, of the last piece."""
+    """CPU seconds and elapsed ones of the command that ended the run, and how many it took: the last of `pieces`."""
     found = json.loads((folder / f"{name}.usage.json").read_text())
-    return {"cpu": found["cpu"], "elapsed": found["elapsed"]}
+    begun = (folder / f"{name}.begun").read_text().split()
+    return {"cpu": found["cpu"], "elapsed": found["elapsed"], "pieces": begun.count(found["runID"])}
 
 
 @contextmanager

@@ -17,6 +17,7 @@ def result(
     flops=(0.0, 2e12),
     gate=1.0,
     informed=False,
+    pieces=1,
 ):
     last = best if last is None else last
     return Result(
@@ -43,6 +44,6 @@ def result(
             "flopsByStage": list(flops),
             "parameters": {"generator": 300_000, "rewardModel": 250_000},
         },
-        clocks={"wall": 10.0, "cpu": 9.0, "elapsed": 11.0, "wallByKind": {}},
+        clocks={"wall": 10.0, "cpu": 9.0, "elapsed": 11.0, "pieces": pieces, "wallByKind": {}},
         made={"machine": "a machine", "threads": 1, "commit": "abcdef"},
     )

@@ -143,6 +143,17 @@ def test_the_page_withholds_claims_while_a_control_fails_and_marks_informed_arms
     assert "| gapo-one | GAPO, passing samples labelled 1 *i* | 8 |" in text
 
 
+def test_costs_count_the_processor_of_runs_in_one_piece():
+    held = [
+        made("gapo-zero", 100, 0.7),
+        made("gapo-zero", 101, 0.7, pieces=2),
+        made("gapo-one", 100, 0.7, pieces=3),
+    ]
+    costs = page([("micro", held, {})], []).partition("### Costs")[2]
+    assert "| gapo-zero | 1,000 | 900 | 20,000 | 20,000 | 3,000 | 2.00 | 9 |" in costs
+    assert "| gapo-one | 1,000 | 900 | 20,000 | 20,000 | 3,000 | 2.00 | - |" in costs
+
+
 def test_tuning_seeds_stand_in_a_table_of_their_own():
     held = [made(arm, 1, 0.6) for arm in ("gapo-zero", plan.TRAINED_ON)]
     text = page([("micro", held, {})], [])
