@@ -125,7 +125,7 @@ def test_queued_jobs_are_told_and_nobody_but_the_queue_lets_them_go(room: Room) 
             room.kubectl("patch", name, "--type=merge", "-p", '{"spec":{"suspend":false}}')
 
 
-def test_a_finished_run_costs_no_request(room: Room) -> None:
+def test_a_finished_run_costs_no_request_once_its_figures_are_read(room: Room) -> None:
     room.apply(stages={"max": 0})
     room.wait_for_state("Succeeded")
     room.wait(lambda: room.objects().exists("stages/0/export/0/ended.json"), "its last end is recorded")
@@ -134,6 +134,11 @@ def test_a_finished_run_costs_no_request(room: Room) -> None:
     room.operator.wait_until_ready()
     room.apply("next", stages={"max": 0})
     room.wait_for_state("Succeeded", "next")
+    unread = "\ngapo_runs_unread 0.0\n"
+    room.wait(
+        lambda: unread in room.operator.get("/metrics", port=room.operator.metrics_port)[1],
+        "all runs are read",
+    )
     before = len([path for _, path in room.proxy.seen if "/run/" in path])
     room.kubectl("annotate", "gaporun", "run", "look=again")
     room.kubectl("annotate", "gaporun", "next", "look=again")
