@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tests.slow.gapo_command import Bench, Storage, bench, manifest
+from tests.slow.gapo_command import Bench, Storage, bench, manifest, merged
+from tests.unit.store.s3_servers import moto_server
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -18,6 +21,9 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from gapo.store.location import open_location
+from gapo.store.objects import Objects
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +65,25 @@ def rows() -> list[dict[str, object]]:
     return made
 
 
+def of_own(**changes: Any) -> dict[str, Any]:
+    """A manifest of a run on own models and data, as `own` has them."""
+    columns = {"prompt": "instruction", "response": "output", "label": "ok", "constraints": "rules"}
+    spec: dict[str, Any] = {
+        "data": {"generate": None, "sources": [{"uri": "mine.jsonl"}], "columns": columns},
+        "generator": {"fromScratch": None, "model": "generator"},
+        "rewardModel": {"fromScratch": None, "model": "encoder", "warmup": {"steps": 60}},
+        "sft": {"steps": 60},
+        "stages": {"max": 1, "iterations": 2, "rolloutsPerIteration": 32},
+        "generation": {"maxNewTokens": 8},
+        "adversarial": {"samplesPerStage": 32},
+        "evaluation": {"prompts": 30, "testPrompts": 30},
+        "ppo": {"miniBatch": 16},
+    }
+    document = manifest(**spec)
+    document["spec"] = merged(document["spec"], changes)
+    return document
+
+
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with bench(tmp_path_factory.mktemp("own")) as made:
@@ -80,26 +105,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         BertModel(bert).save_pretrained(made.folder / "encoder")
         tokenizer_of(encoder_words).save_pretrained(made.folder / "encoder")
         (made.folder / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
-        document = manifest(
-            data={
-                "generate": None,
-                "sources": [{"uri": "mine.jsonl"}],
-                "columns": {
-                    "prompt": "instruction",
-                    "response": "output",
-                    "label": "ok",
-                    "constraints": "rules",
-                },
-            },
-            generator={"fromScratch": None, "model": "generator"},
-            rewardModel={"fromScratch": None, "model": "encoder", "warmup": {"steps": 60}},
-            sft={"steps": 60},
-            stages={"max": 1, "iterations": 2, "rolloutsPerIteration": 32},
-            generation={"maxNewTokens": 8},
-            adversarial={"samplesPerStage": 32},
-            evaluation={"prompts": 30, "testPrompts": 30},
-            ppo={"miniBatch": 16},
-        )
+        document = of_own()
         document["metadata"]["name"] = "own"
         ended = made.gapo("run", made.write(document))
         assert ended.code == 0, ended.err
@@ -136,3 +142,36 @@ def test_the_exported_model_is_the_users_kind_with_the_users_tokenizer(own: Benc
         saved.convert_tokens_to_ids(word) for word in ("the", "lamp", "is", "red")
     ]
     assert Path(folder / "model.safetensors").is_file()
+
+
+def test_models_and_data_in_a_bucket_give_the_same_weights_as_those_of_this_machine(
+    own: Bench, storage: Storage
+) -> None:
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    mine = (own.folder / "mine.jsonl").read_bytes()
+    with moto_server("team") as endpoint:
+        options = {"access_key_id": "test", "secret_access_key": "test"}
+        bucket = Objects(
+            open_location("s3://team/nlp", endpoint=endpoint, region="us-east-1", options=options)
+        )
+        for name in ("generator", "encoder"):
+            bucket.upload_folder(own.folder / name, name)
+        bucket.put("mine.jsonl", mine)
+        document = of_own(
+            data={
+                "sources": [{"uri": "s3://team/nlp/mine.jsonl", "sha256": hashlib.sha256(mine).hexdigest()}]
+            },
+            generator={"model": "s3://team/nlp/generator"},
+            rewardModel={"model": "s3://team/nlp/encoder/"},
+            critic={"model": "s3://team/nlp/generator"},
+            stages={"iterations": 1},
+        )
+        document["metadata"]["name"] = "bucket"
+        file = own.write(document, "bucket.yaml")
+        ended = own.gapo("run", file, AWS_ENDPOINT_URL=endpoint, AWS_ALLOW_HTTP="true", **keys)
+    assert ended.code == 0, ended.err
+    found = own.storage("bucket").weights()
+    start = {name: digest for name, digest in storage.weights().items() if name.startswith("0/")}
+    assert {name.split("/")[1] for name in start} == {"sft", "rm-warmup"}
+    assert {name: digest for name, digest in found.items() if name.startswith("0/")} == start
+    assert {"1/ppo", "1/export"} <= set(own.storage("bucket").manifests())
