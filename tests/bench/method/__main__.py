@@ -40,11 +40,9 @@ def run_all(setting: str, arms: list[str], seeds: list[int], jobs: int) -> int:
     tuning = {plan.is_tuning(seed) for seed in seeds}
     if len(tuning) > 1:
         return _refuse("seeds for tuning and reported ones do not mix; run them apart")
-    changed = [] if True in tuning else keys.uncommitted()
-    if changed:
-        return _refuse(
-            f"reported seeds are run from a commit, and these differ from it: {', '.join(changed)}"
-        )
+    refusal = None if True in tuning else _unfrozen()
+    if refusal:
+        return _refuse(refusal)
     code = keys.code_digest()
     trials = [Trial(setting, arm, seed, _folder(setting, code)) for seed in seeds for arm in arms]
     proofs = comparisons.read_proofs()
@@ -121,6 +119,18 @@ def current(setting: str) -> list[Result]:
         else:
             _say(f"left out: {setting}/{r.path.name} was made with other settings")
     return found
+
+
+def _unfrozen() -> str | None:
+    """Why no reported seed may be run here; None where code, plan and settings are those of a commit."""
+    if keys.commit() is None:
+        return "reported seeds are run from a commit, and this folder is no checkout; git worktree makes one"
+    changed = keys.uncommitted()
+    return (
+        f"reported seeds are run from a commit, and these differ from it: {', '.join(changed)}"
+        if changed
+        else None
+    )
 
 
 def _known(trial: Trial, code: str, proofs: list[comparisons.Proof]) -> bool:

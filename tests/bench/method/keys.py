@@ -83,8 +83,10 @@ def commit() -> str | None:
     return _git("rev-parse", "--short=12", "HEAD")
 
 
-def uncommitted(paths: Iterable[str] = (*SOURCES, "tests/bench/method", "examples")) -> list[str]:
-    """Files of these that differ from the commit; empty where the checkout is none."""
+def uncommitted(
+    paths: Iterable[str] = (*SOURCES, "tests/bench/method", "tests/bench/experiments.py", "examples"),
+) -> list[str]:
+    """Files of these that differ from the commit, or that it lacks; empty where the checkout is none."""
     changed = _git("status", "--porcelain", "--", *paths)
     return [line[3:] for line in changed.splitlines()] if changed else []
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 
 import pytest
 from tests.bench.experiments import ROOT, manifest
-from tests.bench.method import comparisons, figures, plan, result
-from tests.bench.method.__main__ import _known, current, main
+from tests.bench.method import comparisons, figures, keys, plan, result
+from tests.bench.method.__main__ import _known, _unfrozen, current, main
 from tests.bench.method.collect import coarse, failures
 from tests.bench.method.ledger import Sizes, at_flops, ledger, unique_prompts
 from tests.bench.method.page import page
@@ -193,6 +194,28 @@ def test_seeds_for_tuning_and_reported_ones_are_not_run_together(monkeypatch, ca
     monkeypatch.setattr("sys.argv", ["method", "run", "--seeds", "2,100", "--nice", "0"])
     assert main() == 2
     assert "do not mix" in capsys.readouterr().err
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.invalid"]
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_reported_seeds_are_run_from_a_commit_alone(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(keys, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["method", "run", "--seeds", "100", "--nice", "0"])
+    assert main() == 2
+    assert "this folder is no checkout" in capsys.readouterr().err
+    source = tmp_path / "core" / "gapo" / "tasks.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("A = 1\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message", "A state")
+    assert _unfrozen() is None
+    source.write_text("A = 2\n")
+    assert main() == 2
+    assert "these differ from it: core/gapo/tasks.py" in capsys.readouterr().err
 
 
 def test_the_committed_page_is_what_the_committed_results_say():
