@@ -161,6 +161,14 @@ def test_a_run_rewarded_by_the_verifier_says_so(inputs, tmp_path) -> None:
     ("sections", "said"),
     [
         ({}, "retrained after every stage on the generator's own samples (GAPO"),
+        (
+            {"adversarial": {"promptSwaps": 0.5}},
+            "on the generator's own samples, 50% of them read under another prompt (a variant of GAPO,",
+        ),
+        (
+            {"adversarial": {"selection": "hard", "passingLabel": "one"}},
+            "on the hard half of the generator's own samples (a variant of GAPO,",
+        ),
         ({"method": "PPO"}, "PPO against a frozen encoder reward model, from"),
         ({"adversarial": {"retrain": False}}, "PPO against a frozen encoder reward model, from"),
         ({"adversarial": {"generatedShareOfNegatives": 0}}, "the control arm of GAPO"),

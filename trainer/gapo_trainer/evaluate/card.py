@@ -112,10 +112,13 @@ def _method(params: Mapping[str, Any]) -> str:
             "PPO against an encoder reward model that is trained on after every stage, with original pairs only: "
             f"the control arm of GAPO ({PAPER})"
         )
-    return (
-        "PPO against an encoder reward model that is retrained after every stage on the generator's own samples "
-        f"(GAPO, {PAPER})"
-    )
+    hard = params["adversarial"].get("selection") == "hard"
+    swaps = params["adversarial"].get("promptSwaps", 0)
+    learnt = "the hard half of the generator's own samples" if hard else "the generator's own samples"
+    if swaps:
+        learnt += f", {swaps:.0%} of them read under another prompt"
+    name = "a variant of GAPO" if hard or swaps else "GAPO"
+    return f"PPO against an encoder reward model that is retrained after every stage on {learnt} ({name}, {PAPER})"
 
 
 def _data(data: Mapping[str, Any]) -> str:
