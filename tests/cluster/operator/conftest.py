@@ -47,6 +47,8 @@ def enter(
             operator(tmp_path, kubeconfig or cluster.kubeconfig, config, "--namespace", namespace) as process,
         ):
             yield Room(cluster, namespace, s3, pods, process, config, proxy)
+        # Nobody empties the namespace, and to `gapo doctor` a Lease that is left is an operator that is gone.
+        cluster.run("delete", "leases", "--all", "-n", namespace)
         cluster.run("delete", "namespace", namespace, "--wait=false")
 
     return enter
