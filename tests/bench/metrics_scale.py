@@ -201,11 +201,13 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--write", type=Path, help="Markdown file for the result")
     arguments = parser.parse_args()
+    load = os.getloadavg()[0]
     lines = [
         "# What runs cost the operator's metrics",
         "",
         f"Command: `make bench-metrics`, {arguments.runs} GapoRuns of {STAGES} stages that have succeeded. Machine: "
-        f"{machine()}; Kubernetes 1.34.4, versitygw 1.8.0, all of them on it.",
+        f"{machine()}; Kubernetes 1.34.4, versitygw 1.8.0, all of them on it; its load average "
+        f"before was {load:.1f}.",
         "",
         "| what | n | p50 | largest | |",
         "|---|---:|---:|---:|---|",

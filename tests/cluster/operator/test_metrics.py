@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -236,6 +238,14 @@ def test_whoever_does_not_hold_the_lease_tells_of_no_run(room: Room, tmp_path: P
             )
 
 
+def said_by(module: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_task_that_tells_how_far_it_is_is_shown_and_told_again_only_when_it_has_news(room: Room) -> None:
     room.pods.misbehave["0/data/0"] = "pending:ContainerCreating"
     room.apply(stages={"max": 2})
@@ -268,6 +278,12 @@ def test_a_task_that_tells_how_far_it_is_is_shown_and_told_again_only_when_it_ha
     assert status["tasks"][0]["progressPercentage"] == 45
     assert 0 < status["progressPercentage"] < 20
     assert status["estimatedRemainingSeconds"] > 73
+    shown = said_by(
+        "gapo", "status", "run", "-n", room.namespace, "--kubeconfig", str(room.cluster.kubeconfig)
+    )
+    assert "Running, 0/2 data 45 %" in shown
+    assert f"{status['progressPercentage']} % of the run, about" in shown
+    assert "task: about 73 s left · sft/loss 1.25" in shown
     version = room.get()["metadata"]["resourceVersion"]
 
     def passes() -> float:
