@@ -111,13 +111,15 @@ def report() -> int:
 
 
 def current(setting: str) -> list[Result]:
-    """The results that today's plan would make; those of older settings are named and left out."""
+    """The results that today's plan would make; those of older settings and arms are named and left out."""
     found = []
     for r in result.read_all(setting):
-        if Trial(setting, r.arm, r.seed, OUT).key(r.key.code) == r.key:
+        known = r.arm in plan.ARMS
+        if known and Trial(setting, r.arm, r.seed, OUT).key(r.key.code) == r.key:
             found.append(r)
         else:
-            _say(f"left out: {setting}/{r.path.name} was made with other settings")
+            of = "with other settings" if known else "of an arm that the plan no longer has"
+            _say(f"left out: {setting}/{r.path.name} was made {of}")
     return found
 
 

@@ -90,11 +90,10 @@ def read(path: Path) -> Result:
 
 
 def read_all(setting: str) -> list[Result]:
-    """All results of a setting, by arm in the plan's order and by seed; of arms that the plan no longer has, none."""
+    """All results of a setting, by arm in the plan's order and by seed; those of arms that it no longer has come last."""
+    order = {arm: i for i, arm in enumerate(plan.ARMS)}
     found = [read(path) for path in sorted((FOLDER / setting).glob("*.json"))]
-    order = list(plan.ARMS)
-    known = [result for result in found if result.arm in plan.ARMS]
-    return sorted(known, key=lambda result: (order.index(result.arm), result.seed))
+    return sorted(found, key=lambda result: (order.get(result.arm, len(order)), result.arm, result.seed))
 
 
 def differences(a: Result, b: Result) -> list[str]:

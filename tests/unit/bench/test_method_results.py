@@ -190,6 +190,18 @@ def test_a_reported_result_of_other_code_is_made_again_and_a_tuning_one_is_kept(
         assert not _known(trial, "new", [])
 
 
+def test_results_that_the_plan_would_not_make_are_named_and_left_out(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(result, "FOLDER", tmp_path)
+    kept = made("gapo-zero", 1, 0.7)
+    kept = dataclasses.replace(kept, key=Trial("micro", "gapo-zero", 1, tmp_path).key("c0de"))
+    for r in (kept, made("gapo-one", 1, 0.7), made("gapo-forgotten", 1, 0.7)):
+        result.write(r)
+    assert current("micro") == [kept]
+    said = capsys.readouterr().err
+    assert "left out: micro/gapo-one-1.json was made with other settings" in said
+    assert "left out: micro/gapo-forgotten-1.json was made of an arm that the plan no longer has" in said
+
+
 def test_seeds_for_tuning_and_reported_ones_are_not_run_together(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["method", "run", "--seeds", "2,100", "--nice", "0"])
     assert main() == 2
