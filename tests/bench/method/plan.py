@@ -153,7 +153,11 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("gapo-half", TRAINED_ON),
     Comparison("gapo-one", TRAINED_ON),
     *([Comparison(BEST_VARIANT, TRAINED_ON)] if BEST_VARIANT else []),
+    Comparison(FROZEN, CONTINUED),
+    Comparison(TRAINED_ON, FROZEN),
+    Comparison(CONTROL, TRAINED_ON),
 )
+"""What the page gives a verdict on; the last says what is left for a better reward model to gain."""
 
 
 def is_tuning(seed: int) -> bool:
