@@ -33,6 +33,16 @@ def test_it_honours_conditional_creates_for_the_operator_and_for_tenants(s3: S3S
         probe_location(s3.objects(account, namespace))
 
 
+def test_it_sends_nothing_of_an_object_that_the_reader_has(s3: S3Server) -> None:
+    objects = s3.objects(s3.operator, "newer")
+    objects.put("progress.json", b"1")
+    first = objects.get_newer("progress.json", None)
+    assert first is not None
+    assert objects.get_newer("progress.json", first[1]) is None
+    objects.put("progress.json", b"2")
+    assert (objects.get_newer("progress.json", first[1]) or (b"",))[0] == b"2"
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_tenant_reaches_nothing_of_another_tenants(s3: S3Server, way: str) -> None:
     a, b = s3.tenants["tenant-a"], s3.tenants["tenant-b"]

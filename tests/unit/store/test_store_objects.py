@@ -66,6 +66,40 @@ def test_put_replaces_and_head_tells_the_size(objects: Objects) -> None:
     assert objects.get("empty") == b""
 
 
+def test_an_object_is_sent_again_only_where_it_is_another_one(objects: Objects) -> None:
+    assert objects.get_newer("progress.json", None) is None
+    objects.put("progress.json", b"first")
+    first = objects.get_newer("progress.json", None)
+    assert first is not None
+    assert first[0] == b"first"
+    assert objects.get_newer("progress.json", first[1]) is None
+    objects.put("progress.json", b"another")
+    second = objects.get_newer("progress.json", first[1])
+    assert second is not None
+    assert second[0] == b"another"
+    with pytest.raises(InputArtifactError, match="7 bytes"):
+        objects.get_newer("progress.json", first[1], limit=6)
+
+
+def test_every_request_is_told_with_its_end_below_a_further_prefix_too(objects: Objects) -> None:
+    told: list[tuple[str, str]] = []
+    objects.listener = lambda operation, result, seconds: told.append((operation, result))
+    below = objects.under("stages")
+    below.create("a.json", b"1")
+    below.create("a.json", b"2")
+    below.get("b.json")
+    etag = (below.get_newer("a.json", None) or (b"", None))[1]
+    below.get_newer("a.json", etag)
+    below.exists("b.json")
+    with pytest.raises(InputArtifactError):
+        below.get("a.json", limit=0)
+    below.delete("a.json")
+    assert told == [
+        ("create", "ok"), ("create", "exists"), ("get", "absent"), ("get", "ok"), ("get", "unchanged"),
+        ("head", "absent"), ("get", "ok"), ("delete", "ok"),
+    ]  # fmt: skip
+
+
 def test_a_record_beyond_the_limit_is_not_read(objects: Objects) -> None:
     objects.put("run.json", b"x" * RECORD_LIMIT)
     assert len(objects.get("run.json") or b"") == 262_144
