@@ -6,6 +6,7 @@ from __future__ import annotations
 from charts.dashboards.board import Board, Mark, Section, namespace_and_run, price
 from charts.dashboards.expressions import OF_RUN, RATE, of_run, of_stage, of_task
 from charts.dashboards.panels import (
+    HEIGHT,
     Query,
     by_stage,
     by_stage_and,
@@ -354,8 +355,17 @@ def crossplay() -> Section:
                 "Stages in a row at which a guard's condition held. At 2 a guard that may act stops the run or goes back.",
                 "none",
                 [Query("{{kind}}", of_run("guard_hits", "kind"))],
-                span=12,
+                span=8,
                 reaches=3,
+            ),
+            single(
+                "Stages shown in part",
+                "The oldest stages of a long run have no families, scores and cross-play here, so that one run has at most "
+                "400 series. The report has all of them.",
+                "none",
+                [Query("stages", of_run("withheld_stages"))],
+                span=4,
+                height=HEIGHT,
             ),
         ],
     )

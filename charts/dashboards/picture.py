@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
 
 WIDTH = 16.0
 """Inches, of 24 columns."""
@@ -356,6 +356,8 @@ def _axis(axes: Axes, panel: Json) -> None:
     high = max(high, defaults.get("custom", {}).get("axisSoftMax", high))
     low, high = defaults.get("min", low), defaults.get("max", high)
     axes.set_ylim(low, high)
+    if defaults["unit"] == "s" and high > 240:
+        axes.yaxis.set_major_locator(MultipleLocator(60 * max(1, round(high / 60 / 6))))
     # So many decimals that two ticks never read the same.
     digits = max(0, math.ceil(-math.log10(max(high - low, 1e-9) / 8))) + 1
     if defaults["unit"] == "percentunit":
@@ -399,7 +401,7 @@ def _time(seconds: float) -> str:
         return f"{1000 * seconds:.0f} ms"
     if abs(seconds) < 120:
         return f"{seconds:.3g} s"
-    return f"{seconds / 60:.1f} min" if abs(seconds) < 7200 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.3g} min" if abs(seconds) < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _floats(cells: Sequence[float | None]) -> list[float]:
