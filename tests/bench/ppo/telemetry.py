@@ -212,9 +212,10 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 def failures(found: dict[str, Any]) -> list[str]:
     problems = []
-    for name in ("telling", "cpu"):
-        if median(found[name]) >= BAR:
-            problems.append(f"{name}: {median(found[name]):.2%} of a step's processor time")
+    if median(found["telling"]) >= BAR:
+        problems.append(f"telemetry takes {median(found['telling']):.2%} of a step's processor time")
+    if interval(found["cpu"])[0] >= BAR:
+        problems.append(f"turns with telemetry take over {interval(found['cpu'])[0]:.2%} more processor time")
     if found["scrapes"] < 0.6 * found["onSeconds"] / SCRAPE_SECONDS:
         problems.append(
             f"{found['scrapes']} scrapes in {found['onSeconds']:.0f} s: they were not one a second"
@@ -236,7 +237,7 @@ Written by `make bench-telemetry`. Machine: {machine()}.
 
 **Result: {share(found["telling"], ".2%")} of a step's processor time is telemetry's own; turns with it took \
 {share(found["cpu"])} more than turns without** (medians of {len(found["cpu"])} pairs, 95 % interval in brackets). The \
-bar is under {BAR:.0%} for both: {"missed" if missed else "met"}.
+bar is under {BAR:.0%} for the first, and the second not shown to be above it: {"missed" if missed else "met"}.
 
 | | |
 |---|---:|
