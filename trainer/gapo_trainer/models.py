@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -114,6 +115,17 @@ def _rules(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"model": model, **{part: whole[part] for part in ("normalizer", "pre_tokenizer", "decoder")}}
 
 
+def _readable(weights: Path, what: str) -> None:
+    """Raises DataError for a file that this user may not read: safetensors writes weights for their owner alone, and
+    says of what it may not read that it does not exist."""
+    try:
+        weights.open("rb").close()
+    except PermissionError:
+        raise DataError(
+            f"{what}: {weights} cannot be read by user {os.geteuid()}, whom it does not belong to; chmod a+r it"
+        ) from None
+
+
 def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:
     if not any(folder.glob("*.safetensors")):
         pickles = [
@@ -123,6 +135,8 @@ def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:
         raise DataError(
             f"{what}: {folder} holds {found}; save the weights as safetensors (save_pretrained does)"
         )
+    for weights in folder.glob("*.safetensors"):
+        _readable(weights, what)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         model = auto.from_pretrained(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -76,6 +79,20 @@ def test_an_incomplete_or_broken_folder_is_refused_in_one_sentence(tmp_path, spo
     spoil(folder)
     with pytest.raises(DataError, match=message):
         load_generator(folder)
+
+
+def test_weights_that_belong_to_another_user_are_named_with_what_to_do():
+    with tempfile.TemporaryDirectory() as made:
+        Path(made).chmod(0o755)
+        folder = tiny_folder(Path(made)) / "generator"
+        (folder / "model.safetensors").chmod(0o000)
+        user = os.geteuid()
+        os.seteuid(user or 65532)  # root reads everything
+        try:
+            with pytest.raises(DataError, match=r"model\.safetensors cannot be read by user .*chmod a\+r"):
+                load_generator(folder)
+        finally:
+            os.seteuid(user)
 
 
 def test_code_that_comes_with_a_model_is_not_run(tmp_path):
