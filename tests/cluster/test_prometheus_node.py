@@ -172,7 +172,8 @@ def scraped(node: Node, own_s3: S3Server) -> Scraped:
     wait(node, lambda: state(node) in ("Succeeded", "Failed", "Stalled"), "the run is over")
     assert state(node) == "Succeeded", told(node)
     last = f'gapo_run_state{{namespace="{TENANT}", run="smoke", status="Succeeded"}} == 1'
-    wait(node, lambda: bool(api.instant(last, time.time())), "the run's end is scraped")
+    # Two scrapes ago, so that it is on the grid of every range up to now.
+    wait(node, lambda: bool(api.instant(last, time.time() - 2 * SECONDS)), "the run's end is scraped")
     return Scraped(node, own_s3, api, began, time.time())
 
 
