@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -168,6 +169,27 @@ def test_a_restarted_operator_serves_the_same_stages_within_ten_seconds_for_a_fe
     assert {method for method, _ in requests} <= {"GET", "HEAD"}
     after = of_runs(scrape(room.operator), "done", "gapo_run_")
     assert after == of_runs(before, "done", "gapo_run_")
+
+
+def test_what_is_decided_of_a_run_that_lives_is_told_before_its_scan(room: Room) -> None:
+    room.pods.misbehave["2/ppo/0"] = "hang"
+    room.apply(stages={"max": 3})
+    room.wait(lambda: "2/ppo/0" in room.pods.started, "stage 2 is trained")
+    room.wait(lambda: room.status().get("progress") == "A2/3 ppo", "the status tells so")
+    room.operator.kill()
+    asked, scan = len(room.proxy.seen), threading.Event()
+
+    def hold_the_scan(method: str, path: str) -> None:
+        if path.endswith("/run.json"):
+            scan.wait(60)
+
+    room.proxy.instead = hold_the_scan
+    room.operator.start()
+    satisfaction = ("gapo_stage_satisfaction_ratio", of("run", room, stage="1"))
+    room.wait(lambda: satisfaction in scrape(room.operator), "stage 1 is told of")
+    assert scrape(room.operator)[satisfaction] == pytest.approx(0.431)
+    assert not [path for _, path in room.proxy.seen[asked:] if "/stages/" in path]
+    scan.set()
 
 
 def test_a_failed_run_keeps_the_stage_in_which_it_failed(room: Room) -> None:
