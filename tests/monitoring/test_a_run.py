@@ -21,7 +21,7 @@ from charts.dashboards import answers, picture
 from charts.dashboards.__main__ import FOLDER
 from charts.dashboards.answers import Json, Series, Span
 from tests.cluster.processes import free_ports
-from tests.monitoring.prometheus import Scraping, Target, needs_prometheus, prometheus, recorded
+from tests.monitoring.prometheus import SCRAPE, Scraping, Target, needs_prometheus, prometheus, recorded
 from tests.slow.gapo_command import Process, Storage, bench, manifest, merged, wait_for
 
 pytestmark = [pytest.mark.slow, needs_prometheus]
@@ -60,6 +60,17 @@ class Scraped:
     storage: Storage
     prometheus: Scraping
     span: Span
+
+    @property
+    def settled(self) -> set[int]:
+        """Stages that committed nothing in the last moments: `gapo run` looks every second, and ends when it is done."""
+        ended = {
+            task: datetime.fromisoformat(one["finishedAt"]).timestamp()
+            for task, one in self.storage.manifests().items()
+            if not task.endswith("/export")
+        }
+        late = {task.split("/")[0] for task, moment in ended.items() if moment > self.span.end - 3 * SCRAPE}
+        return {int(task.split("/")[0]) for task in ended} - {int(stage) for stage in late}
 
     def range(self, target: answers.Target) -> list[Series]:
         return self.prometheus.api.range(self.span.filled(target.expression), self.span)
@@ -195,7 +206,7 @@ def committed(scraped: Scraped, kinds: Sequence[str]) -> dict[int, dict[str, flo
     found = {}
     for task, one in scraped.storage.manifests().items():
         stage, kind = task.split("/")
-        if kind in kinds:
+        if kind in kinds and int(stage) in scraped.settled:
             found[int(stage)] = one["metrics"]
     return dict(sorted(found.items()))
 
@@ -205,10 +216,11 @@ def panel_of(title: str) -> Json:
     return found
 
 
-def drawn(table: answers.Table, line: str) -> dict[int, float]:
-    """Stage → value of a line, where there is one."""
+def drawn(scraped: Scraped, table: answers.Table, line: str) -> dict[int, float]:
+    """Settled stage → value of a line, where there is one."""
     pairs = zip(table["stage"], table[line], strict=True)
-    return {int(stage): value for stage, value in pairs if value is not None}
+    found = {int(stage): value for stage, value in pairs if value is not None}
+    return {stage: value for stage, value in found.items() if stage in scraped.settled}
 
 
 @pytest.mark.parametrize("title", OF_STAGES)
@@ -219,7 +231,7 @@ def test_panels_of_stages_show_what_manifests_state(title: str, scraped: Scraped
     for line, (kinds, metric) in OF_STAGES[title].items():
         stated = {k: metrics[metric] for k, metrics in committed(scraped, kinds).items() if metric in metrics}
         assert stated
-        assert drawn(table, line) == stated, line
+        assert drawn(scraped, table, line) == stated, line
 
 
 def test_the_gap_is_the_score_minus_the_satisfaction_that_manifests_state(scraped: Scraped) -> None:
@@ -230,7 +242,7 @@ def test_the_gap_is_the_score_minus_the_satisfaction_that_manifests_state(scrape
         if "rm/score_generated" in metrics
     }
     assert len(stated) >= 3
-    assert drawn(table, "gap") == stated
+    assert drawn(scraped, table, "gap") == stated
 
 
 def test_kl_is_shown_beside_the_limit_of_the_guard(scraped: Scraped) -> None:
@@ -238,11 +250,11 @@ def test_kl_is_shown_beside_the_limit_of_the_guard(scraped: Scraped) -> None:
     to_start = {
         k: one["eval/kl_sft"] for k, one in committed(scraped, ["evaluate"]).items() if "eval/kl_sft" in one
     }
-    assert drawn(table, "to the start") == to_start
-    assert drawn(table, "to the reference") == {
+    assert drawn(scraped, table, "to the start") == to_start
+    assert drawn(scraped, table, "to the reference") == {
         k: one["ppo/kl"] for k, one in committed(scraped, ["ppo"]).items()
     }
-    assert set(drawn(table, "limit to the start").values()) == {1e-6}
+    assert set(drawn(scraped, table, "limit to the start").values()) == {1e-6}
 
 
 def test_the_time_of_a_stage_is_that_of_its_tasks(scraped: Scraped) -> None:
@@ -250,9 +262,9 @@ def test_the_time_of_a_stage_is_that_of_its_tasks(scraped: Scraped) -> None:
     spent: dict[int, float] = {}
     for task, one in scraped.storage.manifests().items():
         stage, kind = task.split("/")
-        if kind != "export":
+        if kind != "export" and int(stage) in scraped.settled:
             spent[int(stage)] = spent.get(int(stage), 0.0) + one["metrics"]["wall/seconds"]
-    assert drawn(table, "time") == pytest.approx(spent)
+    assert drawn(scraped, table, "time") == pytest.approx(spent)
 
 
 def test_families_are_those_of_the_manifests(scraped: Scraped) -> None:
@@ -263,7 +275,7 @@ def test_families_are_those_of_the_manifests(scraped: Scraped) -> None:
             if name.startswith("eval/family/") and not name.endswith(("_lo", "_hi", "_n")):
                 stated.setdefault(name.removeprefix("eval/family/"), {})[stage] = value
     assert len(stated) > 1
-    assert {line: drawn(table, line) for line in table.keys() - {"stage"}} == stated
+    assert {line: drawn(scraped, table, line) for line in table.keys() - {"stage"}} == stated
 
 
 @pytest.mark.parametrize(
@@ -283,22 +295,36 @@ def test_columns_of_scores_are_the_shares_that_manifests_state(
         if cumulative[0] is None:
             continue
         shares = [b - a for a, b in zip([0.0, *cumulative], cumulative, strict=False)]  # type: ignore[operator]
-        assert [drawn(table, row)[stage] for row in rows] == pytest.approx(shares)
+        assert [drawn(scraped, table, row)[stage] for row in rows] == pytest.approx(shares)
         assert sum(shares) == pytest.approx(1)
 
 
 def test_cross_play_has_a_row_for_each_reward_model_and_the_newest_figure_of_a_pair(scraped: Scraped) -> None:
     table = scraped.table(panel_of("Cross-play"))
-    stated: dict[str, dict[int, float]] = {}
-    for metrics in committed(scraped, ["evaluate"]).values():
-        for name, value in metrics.items():
-            if name.startswith("crossplay/auc/"):
-                rm_stage, generator = name.split("/")[2:]
-                stated.setdefault(f"RM {rm_stage}", {})[int(generator)] = value
-    assert stated
     rows = [name for name in table if name != "stage"]
     assert rows == sorted(rows, key=lambda row: int(row.split()[1]))
-    assert {row: drawn(table, row) for row in rows} == stated
+    shown = {
+        (row, int(stage)): value
+        for row in rows
+        for stage, value in zip(table["stage"], table[row], strict=True)
+        if value is not None
+    }
+    settled, all_of_it = cells(scraped, scraped.settled), cells(scraped, {0, 1, 2, 3, 4})
+    assert len(settled) >= 3
+    assert shown.keys() >= settled.keys()
+    assert shown.items() <= all_of_it.items()
+
+
+def cells(scraped: Scraped, stages: set[int]) -> dict[tuple[str, int], float]:
+    """Reward model and generator's stage → AUC, of the evaluations of stages; each measures pairs that are new."""
+    found = {}
+    for task, one in scraped.storage.manifests().items():
+        stage, kind = task.split("/")
+        for name, value in one["metrics"].items() if kind == "evaluate" and int(stage) in stages else ():
+            if name.startswith("crossplay/auc/"):
+                rm_stage, generator = name.split("/")[2:]
+                found[f"RM {rm_stage}", int(generator)] = value
+    return found
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=[board["uid"] for board in BOARDS])
