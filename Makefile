@@ -8,7 +8,7 @@ UV := $(CACHE)/tools/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help env quickstart test check lint unit unit-training unit-rest slow cluster cluster-tools node test-cluster crds metrics-docs dashboards dashboard-pictures monitoring lock clean
+.PHONY: help env quickstart test check lint unit unit-training unit-data unit-rest slow cluster cluster-tools node test-cluster crds metrics-docs dashboards dashboard-pictures monitoring lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -44,18 +44,21 @@ lint: env ## Ruff, mypy --strict, import rules
 	PYTHONPATH=core:trainer:operator $(BIN)/lint-imports
 
 unit: env ## Fast tests
-	@$(MAKE) --no-print-directory -j2 --output-sync=target unit-training unit-rest
+	@$(MAKE) --no-print-directory -j3 --output-sync=target unit-training unit-data unit-rest
 
-# Apart from the others, because importing torch and transformers takes long; with two rooms that balance the halves.
-TRAINING := $(addprefix tests/unit/,bench evaluate ppo reward rollout sft data/test_made_tokenizers.py test_lanes.py \
-  report policies/test_convergence.py)
+# In three processes: importing torch takes long, and only the first two need it; much of the third is waiting.
+TRAINING := $(addprefix tests/unit/,bench evaluate ppo reward rollout sft test_lanes.py report policies/test_convergence.py)
+DATA := $(addprefix tests/unit/,data locate constraints test_task_telemetry.py)
 UNIT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -m "not slow and not browser"
 
 unit-training: env
 	$(UNIT) $(TRAINING)
 
+unit-data: env
+	$(UNIT) $(DATA)
+
 unit-rest: env
-	$(UNIT) tests/unit $(TRAINING:%=--ignore=%)
+	$(UNIT) tests/unit $(addprefix --ignore=,$(TRAINING) $(DATA))
 
 slow: env ## Tests that train, kill or drive a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or browser" --durations=15 tests

@@ -63,7 +63,7 @@ class Scraped:
 
     @property
     def settled(self) -> set[int]:
-        """Stages that committed nothing in the last moments: `gapo run` looks every second, and ends when it is done."""
+        """Stages that committed nothing in the last moments: `gapo run` looks every second."""
         ended = {
             task: datetime.fromisoformat(one["finishedAt"]).timestamp()
             for task, one in self.storage.manifests().items()
@@ -243,6 +243,18 @@ def test_the_gap_is_the_score_minus_the_satisfaction_that_manifests_state(scrape
     }
     assert len(stated) >= 3
     assert drawn(scraped, table, "gap") == stated
+
+
+def test_the_end_of_the_run_is_seen_before_its_metrics_go(scraped: Scraped) -> None:
+    def last(series: str) -> list[Series]:
+        return scraped.prometheus.api.instant(f"last_over_time({series}[20s])", scraped.span.end + 5)
+
+    assert [
+        one.labels["status"] for one in last('gapo_run_state{run="smoke"}') if one.points[-1][1] == 1
+    ] == ["Succeeded"]
+    (shown,) = last('gapo_run_test_satisfaction_ratio{run="smoke"}')
+    stated = scraped.storage.manifests()["4/export"]["metrics"]["test/best_satisfaction"]
+    assert shown.points[-1][1] == stated
 
 
 def test_kl_is_shown_beside_the_limit_of_the_guard(scraped: Scraped) -> None:

@@ -97,12 +97,14 @@ def run(
             executor.observer,
             planned_keys(spec),
         )
-        with (
-            _served(watch, metrics_port, console),
-            RunView(console, watch, title, scraped=metrics_port is not None) as view,
-        ):
-            executor.view = view
-            status = _drive(executor)
+        with _served(watch, metrics_port, console):
+            with RunView(console, watch, title, scraped=metrics_port is not None) as view:
+                executor.view = view
+                status = _drive(executor)
+            watch.look(status, ())
+            if status.state in (State.SUCCEEDED, State.FAILED, State.STALLED) and watch.scrapes.regular:
+                console.print("waiting for whoever scrapes the metrics to see the end", highlight=False)
+                watch.scrapes.await_next()
     except FencedError as error:
         raise FencedError(f"{error} (nothing of this run is lost)") from None
     except (StoreError, OSError) as error:

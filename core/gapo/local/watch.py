@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gapo.errors import GapoError
@@ -31,6 +33,46 @@ class Moment:
     """By the attempt's name."""
 
 
+SHORTEST_WAIT, LONGEST_WAIT = 2.0, 60.0
+"""Seconds since the last scrape that a run's end waits for the next; between them, twice the scraper's interval."""
+
+
+class Scrapes:
+    """When somebody asked, so that whoever asks regularly can be waited for at the end."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._asked = threading.Condition()
+        self._last: float | None = None
+        self._interval: float | None = None
+
+    def note(self) -> None:
+        """Somebody asks."""
+        with self._asked:
+            now = self._clock()
+            self._interval = None if self._last is None else now - self._last
+            self._last = now
+            self._asked.notify_all()
+
+    @property
+    def regular(self) -> bool:
+        """Somebody has asked more than once, and lately."""
+        with self._asked:
+            return self._left() > 0
+
+    def await_next(self) -> bool:
+        """Waits until somebody asks again, at most as long as that may be expected of them."""
+        with self._asked:
+            left = self._left()
+            return left > 0 and self._asked.wait(left)
+
+    def _left(self) -> float:
+        if self._last is None or self._interval is None:
+            return 0.0
+        usual = min(max(2 * self._interval, SHORTEST_WAIT), LONGEST_WAIT)
+        return usual - (self._clock() - self._last)
+
+
 class RunWatch:
     """Looks at storage and at the running tasks' progress.json whenever it is told to, and keeps the last look."""
 
@@ -41,6 +83,7 @@ class RunWatch:
         self.facts, self.namespace, self.name = facts, namespace, name
         self.observer, self.planned = observer, planned
         self.moment: Moment | None = None
+        self.scrapes = Scrapes()
 
     def look(self, status: Status, running: Iterable[Launched]) -> Moment:
         """Costs one GET a running task. What cannot be read just now stays as it was."""
@@ -67,6 +110,7 @@ class RunWatch:
 
     def samples(self) -> list[Sample]:
         """What was true at the last look: the run, its stages, and each running task with its labels."""
+        self.scrapes.note()
         moment = self.moment
         if moment is None:
             return []

@@ -70,6 +70,7 @@ def test_the_list_of_long_commands_names_tests_that_exist_and_commands_that_are_
         assert f"def {test}(" in (ROOT / file).read_text() if test else (ROOT / file).is_file()
 
 
+@pytest.mark.slow
 def test_every_cheap_documented_command_succeeds_in_the_order_of_the_pages(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ async def _until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_runs_are_read_through_failures_of_storage_and_those_that_are_gone_meanwhile_are_not_told(
     proxy: FaultProxy, credentials: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,7 @@ def test_in_simulation_few_improving_runs_are_stopped_and_most_flat_ones_are_by_
     assert sum(s is not None for s in flat) / RUNS >= 0.90
 
 
+@pytest.mark.slow
 def test_the_bounds_hold_with_drawn_samples_on_top_of_a_stage_sd_of_1_pp() -> None:
     """As above, with the completions themselves drawn: the observed sd is then about 1.5 pp."""
     improving = stop_stages(slope=0.01, sd=0.01, n=2000, stages=16, runs=RUNS, seed=3, drawn=True, start=0.4)

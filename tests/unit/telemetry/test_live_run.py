@@ -95,6 +95,42 @@ def test_gapo_run_serves_its_figures_while_it_lasts(
     assert scrape(port) == {}, "nobody serves any more"
 
 
+class Follower(threading.Thread):
+    """Scrapes as long as somebody answers, and keeps the last answer."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.last = ""
+
+    def run(self) -> None:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+                    self.last = answer.read().decode()
+            except OSError:
+                if self.last:
+                    return
+
+
+@pytest.mark.slow
+def test_the_end_of_a_run_is_seen_by_whoever_scrapes_it(
+    command_line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GAPO_INSTANT", "{}")
+    port = free_port()
+    follower = Follower(port)
+    follower.start()
+    code = run([*command_line, "--metrics-port", str(port)], monkeypatch)
+    follower.join()
+    assert code == 0
+    assert "waiting for whoever scrapes" in capsys.readouterr().out
+    (line,) = (one for one in follower.last.splitlines() if 'status="Succeeded"' in one)
+    assert line.endswith(" 1.0")
+    assert "gapo_stage_satisfaction_ratio" in follower.last
+
+
 def test_a_port_that_is_taken_is_said_before_anything_runs(
     command_line: list[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.unit.telemetry.story import START, Story
 
 from gapo.cli.view import RunView
 from gapo.local.executor import Launched
-from gapo.local.watch import RunWatch
+from gapo.local.watch import RunWatch, Scrapes
 from gapo.planner import State, Status
 from gapo.preview import planned_keys
 from gapo.store import layout
@@ -149,3 +150,44 @@ def test_without_terminal_and_scrapes_nobody_looks(midway: Midway) -> None:
         view.status = STATUS
         view.tick([midway.launched])
         assert (midway.watch.moment is not None) == scraped
+
+
+class Hands:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_nobody_is_waited_for_who_asked_once_or_not_at_all() -> None:
+    scrapes = Scrapes(Hands())
+    assert not scrapes.regular
+    scrapes.note()
+    assert not scrapes.regular
+    assert not scrapes.await_next()
+
+
+def test_whoever_asks_every_15_seconds_is_waited_for_30_seconds_after_the_last_time() -> None:
+    clock = Hands()
+    scrapes = Scrapes(clock)
+    scrapes.note()
+    clock.now += 15
+    scrapes.note()
+    clock.now += 29.9
+    assert scrapes.regular
+    clock.now += 0.2
+    assert not scrapes.regular
+    assert not scrapes.await_next()
+
+
+def test_the_wait_ends_with_the_next_question() -> None:
+    scrapes = Scrapes(Hands())
+    scrapes.note()
+    scrapes.note()
+    asking = threading.Timer(0.05, scrapes.note)
+    asking.start()
+    assert scrapes.await_next()
+    asking.join()
