@@ -33,7 +33,17 @@ def test_an_operator_that_is_killed_ten_times_leaves_what_an_undisturbed_one_doe
     room.wait_for_state("Succeeded", "killed")
     assert sorted(room.pods.started) == sorted(undisturbed)
     assert not room.pods.fenced
+    for name in ("killed", "left-alone"):
+        # A run has succeeded with the commit of its last task, whose end is seen a moment later.
+        room.wait(lambda: "committed" in last_end(room, name), "the end of the last attempt is recorded")  # noqa: B023
     assert outcome_of(room, "killed") == outcome_of(room, "left-alone")
+
+
+def last_end(room: Room, name: str) -> str:
+    """How the export ended, empty while that is not recorded."""
+    root = room.s3.folder / room.status(name)["location"].removeprefix(f"{room.s3.uri}/")
+    ended = root / "stages/3/export/0/ended.json"
+    return str(json.loads(ended.read_text())["cause"]) if ended.exists() else ""
 
 
 def outcome_of(room: Room, name: str) -> dict[str, Any]:
