@@ -133,7 +133,7 @@ def work() -> Section:
                 "Stages decided",
                 "Stages that this process decided, a second, by verdict. Many rolled back or stopped: see the runs.",
                 "none",
-                [Query("{{reason}}, {{instance}}", _rate("gapo_stage_transitions_total", "reason"))],
+                [Query("{{reason}}, {{instance}}", _rate("gapo_decisions_total", "reason"))],
                 span=24,
             ),
         ],

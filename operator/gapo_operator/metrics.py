@@ -51,7 +51,7 @@ class Metrics:
         )
         self.leading = self._gauge("gapo_leader", "1 where this process holds the Lease")
         self.transitions = Counter(
-            "gapo_stage_transitions_total",
+            "gapo_decisions_total",
             "Stages that this process decided, by verdict",
             ["reason"],
             registry=self.registry,

@@ -335,7 +335,7 @@ def test_the_operator_tells_of_its_own_requests_and_decisions(room: Room) -> Non
     assert counted(f"{kubernetes}_count", op="create", code="201") >= 11
     assert counted(f"{kubernetes}_count", op="patch", code="200") >= 5
     assert counted(f"{kubernetes}_count", op="list", code="200") == 3
-    assert counted("gapo_stage_transitions_total", reason="continue") == 2
+    assert counted("gapo_decisions_total", reason="continue") == 2
     assert counted("gapo_reconcile_errors_total", kind="storage") == 0
     assert counted("gapo_queue_wait_seconds_count") > 10
     assert counted("process_resident_memory_bytes") > 1e7

@@ -206,7 +206,7 @@ def test_panels_of_stages_ask_for_one_moment_and_have_the_stage_on_the_x_axis(
     board: str, panel: Json
 ) -> None:
     about_stages = ["gapo_stage_" in one["expr"] for one in panel["targets"]]
-    if not any(about_stages) or "gapo_stage_transitions_total" in panel["targets"][0]["expr"]:
+    if not any(about_stages) or "gapo_decisions_total" in panel["targets"][0]["expr"]:
         return
     assert panel["type"] in ("trend", "heatmap")
     assert all(about_stages)
