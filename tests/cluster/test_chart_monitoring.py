@@ -63,7 +63,7 @@ def test_the_pod_monitor_meets_the_pods_of_runs_and_names_their_series_by_labels
     assert taken.pop("pod") == ["__meta_kubernetes_pod_name"]
     assert {one for sources in taken.values() for one in sources} <= known
     assert endpoint["metricRelabelings"][0] == {
-        "sourceLabels": ["__name__"], "regex": "gapo_(run|stage)_.*", "action": "drop",
+        "sourceLabels": ["__name__"], "regex": "gapo_(?:[^t]|t[^a]|ta[^s]|tas[^k]|task[^_]).*", "action": "drop",
     }  # fmt: skip
     everywhere = changed({"podMonitor": {"enabled": True}})
     assert only("PodMonitor", everywhere)["spec"]["namespaceSelector"] == {"any": True}

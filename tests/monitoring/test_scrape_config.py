@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import Gauge
 from tests.cluster.pod_discovery import targets
 from tests.cluster.processes import free_ports
 from tests.monitoring.prometheus import needs_prometheus, prometheus
@@ -81,7 +82,9 @@ def test_pods_are_found_named_and_believed_as_far_as_is_theirs(tmp_path: Path) -
             SampleCollector(lambda made=made: made)
             for made in (task_samples({}, told), run_samples(forged), run_samples(truth))
         )
-        stack.enter_context(serve([tasks, lies], "127.0.0.1", theirs))
+        leads = Gauge("gapo_leader", "An operator, so it says", registry=None)
+        leads.set(1)
+        stack.enter_context(serve([tasks, lies, leads], "127.0.0.1", theirs))
         stack.enter_context(serve([runs], "127.0.0.1", ours))
         documented = [Documented(job, tmp_path / "pods.json") for job in JOBS]
         scraping = stack.enter_context(prometheus(tmp_path, documented))
@@ -106,6 +109,9 @@ def test_pods_are_found_named_and_believed_as_far_as_is_theirs(tmp_path: Path) -
                 "pod": "operator", "run": "smoke", "stage": "1",
             }
         ]  # fmt: skip
+        of_tasks = {one["__name__"] for one in labels('{__name__=~"gapo_.*", job="gapo-tasks"}')}
+        assert of_tasks
+        assert all(name.startswith("gapo_task_") for name in of_tasks)
         assert {one["run"] for one in labels('{__name__=~"gapo_(run|stage)_.*"}')} == {"smoke"}
         assert {one["pod"]: one["namespace"] for one in labels("up")} == {
             "task": "red", "operator": "gapo-system",
