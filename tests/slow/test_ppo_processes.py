@@ -73,7 +73,10 @@ def worker(rank, world, port, folder, rollouts, into):
     torch.set_num_threads(1)
     trainer = trainer_on(Path(folder), world)
     torch.save(results_of(trainer, share(rollouts, rank, world)), f"{into}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.distributed.barrier()
+    # Without destructors: DDP's reducer joins gloo's threads with the interpreter's lock held, and now and then one of
+    # them waits for that lock to let go of a tensor (torch 2.13).
+    os._exit(0)
 
 
 def free_port():
