@@ -138,6 +138,7 @@ def test_a_series_that_cannot_be_is_refused(points: list[StageSatisfaction], wor
 RUNS = 2000
 
 
+@pytest.mark.slow
 def test_in_simulation_few_improving_runs_are_stopped_and_most_flat_ones_are_by_stage_11() -> None:
     """Stage sd 1 pp in all, 2,000 completions, runs of 24 stages: the bounds of docs/method.md 13."""
     false_stops = [s for s in stop_stages(slope=0.01, sd=0.01, n=2000, stages=24, runs=RUNS, seed=1) if s]

@@ -356,6 +356,7 @@ def test_ppo_learns_a_two_armed_bandit_to_over_nine_in_ten(tmp_path):
     assert time.monotonic() - started < 60
 
 
+@pytest.mark.slow
 def test_the_critic_alone_learns_to_explain_a_reward_that_follows_from_the_prompt(folder):
     class Length(LetterScorer):
         def score(self, prompts, responses, contexts):

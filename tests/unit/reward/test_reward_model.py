@@ -149,6 +149,7 @@ def test_frozen_layers_get_no_gradient_and_more_than_there_are_is_refused(tmp_pa
         model.freeze(3)
 
 
+@pytest.mark.slow
 def test_a_pretrained_encoder_brings_its_own_tokenizer_and_its_loss_falls_on_text_pairs(tmp_path):
     chosen = spec(fromScratch=None, model=str(MINILM), pooling="mean", lr=1e-4)
     model, encoder = models.build(chosen, MINILM, generator(0, 0, "rm-init"))
