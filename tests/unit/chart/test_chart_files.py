@@ -109,12 +109,14 @@ def check(seconds: float, *urls: str, **environment: str) -> subprocess.Complete
     )
 
 
+@pytest.mark.slow
 def test_the_check_waits_until_the_operator_is_ready() -> None:
     with operator(readyz=[(503, "no API server"), (200, "ok")]) as url:
         done = check(30, f"{url}/readyz")
     assert (done.returncode, done.stdout) == (0, f"{url}/readyz: well\n")
 
 
+@pytest.mark.slow
 def test_the_check_fails_with_the_operators_own_words() -> None:
     with operator(livez=[(200, "ok")], readyz=[(503, "storage location team: 403")]) as url:
         done = check(0, f"{url}/livez", f"{url}/readyz")
@@ -123,12 +125,14 @@ def test_the_check_fails_with_the_operators_own_words() -> None:
     assert HINT in done.stderr
 
 
+@pytest.mark.slow
 def test_the_check_fails_where_nobody_answers() -> None:
     done = check(0, "http://127.0.0.1:9/readyz")
     assert done.returncode == 1
     assert "refused" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_check_takes_the_address_of_a_service_from_the_environment() -> None:
     with operator(readyz=[(200, "ok")]) as url:
         port = url.rpartition(":")[2]
@@ -137,6 +141,7 @@ def test_the_check_takes_the_address_of_a_service_from_the_environment() -> None
         assert check(0, named, ANOTHER_SERVICE_HOST="127.0.0.1").returncode == 1
 
 
+@pytest.mark.slow
 def test_the_check_knows_the_operators_metrics_from_anything_else() -> None:
     with operator(metrics=[(200, "# TYPE gapo_build_info gauge\ngapo_build_info 1\n")]) as url:
         assert check(0, f"{url}/metrics").returncode == 0

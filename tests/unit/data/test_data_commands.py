@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from gapo.errors import DataError, GapoError, SpecError
 from gapo_trainer.data.commands import app
 
+pytestmark = pytest.mark.slow
+
 IFEVAL = Path(__file__).parents[2] / "data" / "ifeval" / "input_data.jsonl"
 
 

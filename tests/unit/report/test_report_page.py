@@ -19,6 +19,8 @@ from gapo.errors import SpecError
 from gapo.report import ReportPaths, facts_of, load_run_data, write_report
 from gapo.report.html import page
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "</td></script><script>alert(1)</script><img src=x onerror=alert(2)>\u202e\x00<!-- &amp; \ud800 \"'"
 
 

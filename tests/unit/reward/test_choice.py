@@ -16,6 +16,8 @@ from gapo_trainer.reward.choice import hardest, near_misses
 from gapo_trainer.reward.rows import Generated
 from gapo_trainer.reward.task import run_stage
 
+pytestmark = pytest.mark.slow
+
 
 def manifest(**adversarial):
     spec = {
