@@ -95,6 +95,7 @@ class History:
             except GapoError as error:
                 log.warning("%s: its figures cannot be read: %s", key, error)
             except Exception:
+                # What one run does to us must not reach another.
                 log.exception("%s: its figures cannot be read", key)
             else:
                 if self._wanted.get(key) is entry:

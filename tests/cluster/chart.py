@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tests.cluster import images
 from tests.cluster.control_plane import ControlPlane, program
+from tests.cluster.s3 import REGION, S3Server
 from tests.slow.gapo_command import merged
 
 ROOT = Path(__file__).parents[2]
@@ -142,3 +144,25 @@ def well(done: subprocess.CompletedProcess[str]) -> str:
     """What a command that must succeed printed."""
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def values_on_a_node(s3: S3Server, tenant: str, **trainer: Any) -> Values:
+    """Values of an install on the test node: its images, and one S3 server for runs of one namespace."""
+    repository, tag = images.OPERATOR.split(":")
+    location = {
+        "name": "local",
+        "uri": s3.uri,
+        "endpoint": s3.endpoint,
+        "region": REGION,
+        "operatorSecret": "operator-storage",
+        "credentials": "mountedSecret",
+        "secretName": "gapo-storage",
+    }
+    return {
+        "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
+        "trainer": {"image": images.TRAINER, **trainer},
+        "storageLocations": [location],
+        "watchNamespaces": [tenant],
+        "crds": {"enabled": False},
+        "selfCheck": {"enabled": False},
+    }

@@ -17,10 +17,10 @@ from charts.dashboards import answers
 from charts.dashboards.__main__ import FOLDER
 from charts.dashboards.answers import Prometheus, Series, Span
 from tests.cluster import images, pod_discovery
-from tests.cluster.chart import CHART, helm, well
+from tests.cluster.chart import CHART, helm, values_on_a_node, well
 from tests.cluster.node import Node
 from tests.cluster.processes import wait_until
-from tests.cluster.s3 import REGION, S3Server, s3_server
+from tests.cluster.s3 import S3Server, s3_server
 from tests.monitoring.prometheus import PROGRAM, needs_prometheus
 from tests.slow.gapo_command import manifest
 
@@ -124,27 +124,6 @@ def monitoring() -> list[dict[str, Any]]:
     ]
 
 
-def values_of(s3: S3Server) -> dict[str, Any]:
-    repository, tag = images.OPERATOR.split(":")
-    location = {
-        "name": "local",
-        "uri": s3.uri,
-        "endpoint": s3.endpoint,
-        "region": REGION,
-        "operatorSecret": "operator-storage",
-        "credentials": "mountedSecret",
-        "secretName": "gapo-storage",
-    }
-    return {
-        "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
-        "trainer": {"image": images.TRAINER},
-        "storageLocations": [location],
-        "watchNamespaces": [TENANT],
-        "crds": {"enabled": False},
-        "selfCheck": {"enabled": False},
-    }
-
-
 @pytest.fixture(scope="module")
 def own_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("scraped-s3"), node.host, (TENANT,)) as running:
@@ -165,7 +144,7 @@ def scraped(node: Node, own_s3: S3Server) -> Scraped:
     began = time.time()
     for document in monitoring():
         node.said("create", "-f", "-", stdin=json.dumps(document))
-    install(node, values_of(own_s3))
+    install(node, values_on_a_node(own_s3, TENANT))
     api = Prometheus(f"http://{address_of(node)}:9090")
     run = manifest(stages={"max": 1, "iterations": 40}, scheduling={"ttlSecondsAfterFinished": None})
     node.said("-n", TENANT, "create", "-f", "-", stdin=json.dumps(run))

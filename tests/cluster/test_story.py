@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 from tests.cluster import images
-from tests.cluster.chart import CHART, changed, helm, well
+from tests.cluster.chart import CHART, changed, helm, values_on_a_node, well
 from tests.cluster.node import Node
-from tests.cluster.s3 import REGION, S3Server, s3_server
+from tests.cluster.s3 import S3Server, s3_server
 
 from gapo.api.load import load_document
 from gapo.judgement import stage_metrics
@@ -93,27 +93,6 @@ class Story:
         return "\n".join(parts)
 
 
-def values_of(s3: S3Server) -> dict[str, Any]:
-    repository, tag = images.OPERATOR.split(":")
-    location = {
-        "name": "local",
-        "uri": s3.uri,
-        "endpoint": s3.endpoint,
-        "region": REGION,
-        "operatorSecret": "operator-storage",
-        "credentials": "mountedSecret",
-        "secretName": "gapo-storage",
-    }
-    return {
-        "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
-        "trainer": {"image": images.TRAINER, "graceSeconds": GRACE_SECONDS},
-        "storageLocations": [location],
-        "watchNamespaces": [TENANT],
-        "crds": {"enabled": False},
-        "selfCheck": {"enabled": False},
-    }
-
-
 def release(node: Node, command: str, values: dict[str, Any]) -> None:
     flags = ["--namespace", SYSTEM, "--values", "-", "--wait", "--timeout", "240s"]
     well(helm(command, RELEASE, str(CHART), *flags, stdin=json.dumps(values), server=node))
@@ -138,7 +117,7 @@ def story(node: Node, node_s3: S3Server) -> Story:
         node.said("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     secret(node, SYSTEM, "operator-storage", node_s3.operator.environment())
     secret(node, TENANT, "gapo-storage", node_s3.tenants[TENANT].environment())
-    values = values_of(node_s3)
+    values = values_on_a_node(node_s3, TENANT, graceSeconds=GRACE_SECONDS)
     release(node, "install", values)
     manifest = yaml.safe_load(QUICKSTART.read_text())
     manifest["spec"]["stages"]["max"] = STAGES
