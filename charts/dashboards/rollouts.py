@@ -41,8 +41,8 @@ def tasks() -> Section:
             ),
             over_time(
                 "Rollouts and skipped updates",
-                "Rollouts a second, and updates a second that PPO skipped, for a reward model that is saturated or a "
-                "gradient that is no number. Skipped updates should stay at 0.",
+                "Rollouts a second, updates a second that PPO skipped because the reward model scored all rollouts "
+                "alike, and figures a second that were no number. Only the first should be above 0.",
                 "none",
                 [
                     Query("rollouts", _rate_of_task("rollouts_total", "namespace, run")),

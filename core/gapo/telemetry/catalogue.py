@@ -184,7 +184,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "ppo/skipped_updates",
         "skipped_updates_total",
-        "Updates that were skipped, for a saturated reward model or a gradient that is no number",
+        "Updates that were skipped because the reward model scored all rollouts alike",
         live=True,
         type="counter",
     ),
