@@ -20,6 +20,9 @@ from tests.cluster.cli.room import NAMESPACE, Gapo, Room, manifest
 
 pytestmark = pytest.mark.cluster
 
+HEEDING_CTRL_C = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+"""Starts a command as a terminal would: what a shell runs in the background ignores Ctrl-C, and so do its children."""
+
 
 @dataclass
 class Terminal:
@@ -47,7 +50,7 @@ def terminal(room: Room) -> Iterator[Callable[..., Terminal]]:
         gapo = str(Path(sys.executable).with_name("gapo"))
         environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "COLUMNS": "120", "TERM": "xterm"}
         process = subprocess.Popen(
-            [gapo, *arguments],
+            [sys.executable, "-c", HEEDING_CTRL_C, gapo, *arguments],
             stdin=slave,
             stdout=slave,
             stderr=slave,
