@@ -132,15 +132,16 @@ check-micro: env ## The positive control: PPO with the verifier as reward, and e
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_micro --write docs/benchmarks/micro.md
 
 test-kill: env ## Kill the quickstart run at twenty moments and compare it with one left alone (half an hour)
-	GAPO_KILL_MANIFEST=examples/quickstart.yaml GAPO_TEST_PATIENCE=7200 $(BIN)/python -m pytest -m slow tests/slow/test_kill.py
+	GAPO_KILL_MANIFEST=examples/quickstart.yaml GAPO_KILL_PAGE=docs/benchmarks/kill.md GAPO_TEST_PATIENCE=7200 \
+	  $(BIN)/python -m pytest -m slow tests/slow/test_kill.py
 
-bench-ppo: env ## PPO iterations beside trl's, which gets an environment of its own, and what telemetry takes (15 minutes)
+bench-ppo: env ## PPO iterations beside trl's, which gets an environment of its own, and what telemetry takes (20 minutes)
 	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(CACHE)/bench-trl
 	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python $(CACHE)/bench-trl requirements/bench-trl.txt
 	$(BIN)/python -m tests.bench.ppo --peer $(CACHE)/bench-trl/bin/python --write docs/benchmarks/ppo.md
 	$(MAKE) --no-print-directory bench-telemetry
 
-bench-telemetry: env ## What a task's telemetry costs its training (7 minutes)
+bench-telemetry: env ## What a task's telemetry costs its training (10 minutes)
 	PYTHONPATH=.:core:trainer OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m tests.bench.ppo.telemetry --write docs/benchmarks/telemetry.md
 
 bench-ladder: env ## Which product grammars a reward model learns in eight minutes on two cores (half an hour)

@@ -2,7 +2,8 @@
 
 One run is killed again and again and each time started again; another of the same manifest is left alone. Both must
 end alike. The moments come from what is seen of the run (a task's process, its progress, its resume points) and from
-a seed. `GAPO_KILL_MANIFEST` names another manifest than the smoke run's, `GAPO_KILL_SEED` another seed.
+a seed. `GAPO_KILL_MANIFEST` names another manifest than the smoke run's, `GAPO_KILL_SEED` another seed, and
+`GAPO_KILL_PAGE` a Markdown file for what was seen.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tests.slow.gapo_command import (
     wait_for,
 )
 from tests.slow.gapo_command import manifest as manifest_of
+from tests.slow.kill_page import Row, page
 
 pytestmark = pytest.mark.slow
 
@@ -258,7 +260,7 @@ class Watch:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     source = Path(os.environ.get("GAPO_KILL_MANIFEST", SMOKE)).absolute()
     document = manifest_of(source, checkpoint={"interval": "0.2s"})
     name = document["metadata"]["name"]
@@ -277,6 +279,19 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         queues = choose_kills(sorted(undisturbed.manifests()), int(os.environ.get("GAPO_KILL_SEED", "0")))
         Watch(killed, killed.write(document), queues, usual, told).run()
         yield told
+        file = os.environ.get("GAPO_KILL_PAGE")
+        if file and not request.session.testsfailed:
+            Path(file).write_text(written(told, os.environ.get("GAPO_KILL_MANIFEST", str(SMOKE))))
+
+
+def written(story: Story, manifest: str) -> str:
+    rows = [
+        Row(hit.kill.victim, hit.kill.task, hit.attempt, hit.kill.moment, hit.iteration)
+        for hit in story.landed
+    ]
+    tasks = story.undisturbed.manifests()
+    attempts = sum(len(story.killed.attempts(task)) for task in tasks)
+    return page(manifest, rows, len(tasks), attempts, len(story.killed.weights()))
 
 
 def test_ten_executors_and_ten_tasks_are_killed_and_each_kind_of_task_is_among_them(story: Story) -> None:
