@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 
 from gapo.api.run import GapoRunSpec
+from gapo.digest import canonical_json
 from gapo.errors import InputArtifactError
 from gapo.judgement import flagged, lineage_of, satisfactions
 from gapo.policies.best import best_stage
@@ -15,11 +18,15 @@ from gapo.policies.retention import Part, RetentionSettings, StoredObject, to_re
 from gapo.seen import Seen
 from gapo.store import layout
 from gapo.store.commit import find_manifest
-from gapo.store.objects import Objects
+from gapo.store.objects import RECORD_LIMIT, Objects
 from gapo.store.once import read_record
-from gapo.store.records import ResumePoint, Retired
+from gapo.store.records import RESUME_POINTS_KEPT, ResumePoint, Retired
 from gapo.store.retention import read_retired, retire, retired_keys
 
+ROOM = 1024
+"""Bytes of a record for what it holds beside keys."""
+CUT_SHORT = 2
+"""Resume points that a writer may have left undeleted: its store did not answer, and then it was killed."""
 PARTS = {"generator": Part.GENERATOR, "critic": Part.STATE, "state": Part.STATE}
 """What the first folder of a committed file's name says of it; all else is kept."""
 
@@ -47,8 +54,16 @@ def retire_at(objects: Objects, run_id: str, spec: GapoRunSpec, seen: Seen) -> R
     )
     if not keys:
         return None
-    record = Retired(stage=stage, keys=[key for group in keys.values() for key in group])
-    return retire(objects, record)
+    return retire(
+        objects, Retired(stage=stage, keys=fitting(key for group in keys.values() for key in group))
+    )
+
+
+def fitting(keys: Iterable[str], limit: int = RECORD_LIMIT - ROOM) -> list[str]:
+    """The first keys, as many as one record can hold; the next stage's end comes back for the others."""
+    named = list(keys)
+    ends = accumulate(len(canonical_json(key)) + len(", ") for key in named)
+    return [key for key, end in zip(named, ends, strict=True) if end <= limit]
 
 
 def stored_objects(objects: Objects, run_id: str, seen: Seen) -> Iterator[StoredObject]:
@@ -61,9 +76,25 @@ def stored_objects(objects: Objects, run_id: str, seen: Seen) -> Iterator[Stored
         for name, ref in found.committed.objects.items():
             part = PARTS.get(name.split("/")[0], Part.KEPT)
             yield StoredObject(ref.key, key.stage, kind, part)
-        for point in _resume_points(objects, key.stage, kind):
+        for point in left_over(_resume_points(objects, key.stage, kind)):
             for ref in point.objects.values():
                 yield StoredObject(ref.key, key.stage, kind, Part.RESUME)
+
+
+def left_over(points: Iterable[ResumePoint]) -> list[ResumePoint]:
+    """The points of a task that has ended, some of whose objects may still be there, oldest first.
+
+    Its writers delete all but their last few as they go; one that was cut short leaves some more.
+    """
+    newest_first = sorted(points, key=lambda point: point.number, reverse=True)
+    seen: Counter[tuple[int, str]] = Counter()
+    found = []
+    for point in newest_first:
+        writer = (point.attempt, point.writer)
+        seen[writer] += 1
+        if seen[writer] <= RESUME_POINTS_KEPT + CUT_SHORT:
+            found.append(point)
+    return found[::-1]
 
 
 def rollback_targets(spec: GapoRunSpec, seen: Seen, lineage: tuple[int, ...]) -> set[int]:

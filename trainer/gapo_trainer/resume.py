@@ -15,15 +15,10 @@ from gapo.store import layout
 from gapo.store.claims import Fence
 from gapo.store.commit import fetch, last_resume_point, write_resume_point
 from gapo.store.objects import Objects
-from gapo.store.records import ResumePoint
+from gapo.store.records import RESUME_POINTS_KEPT, ResumePoint
 from gapo.tasks import Task
 
 log = logging.getLogger(__name__)
-
-
-KEPT = 2
-"""Resume points of its own that a task keeps; a 7B state is over 100 GB. The one before the last serves a reader
-that found the last while it was being written."""
 
 
 class StopRequestedError(Exception):
@@ -128,7 +123,7 @@ class ResumePoints:
         self._stored()
         shutil.rmtree(copy, ignore_errors=True)
         self._own.append(point)
-        for older in self._own[:-KEPT]:
+        for older in self._own[:-RESUME_POINTS_KEPT]:
             for ref in older.objects.values():
                 self._objects.delete(ref.key)
-        del self._own[:-KEPT]
+        del self._own[:-RESUME_POINTS_KEPT]

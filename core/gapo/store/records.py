@@ -131,6 +131,11 @@ class Manifest(Record):
         return self
 
 
+RESUME_POINTS_KEPT = 2
+"""Resume points of its own that a writer keeps; a 7B state is over 100 GB. The one before the last serves a reader
+that found the last while it was being written."""
+
+
 class ResumePoint(Record):
     """State from which a later attempt of the same task goes on."""
 
