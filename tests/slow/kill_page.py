@@ -49,7 +49,7 @@ def page(manifest: str, rows: Sequence[Row], tasks: int, attempts: int, weights:
             "Which tasks and which moments is drawn by seed: ten kills of a task and ten of the executor, with every kind of "
             "task among both. Resume points are stored as often as the run allows (0.2 s), so that many kills meet one.",
             "",
-            "| task | attempt | killed | when | resume point, iterations |",
+            "| task | attempt | killed | when | last resume point, at step |",
             "|---|---:|---|---|---:|",
             *lines,
             "",
