@@ -131,7 +131,7 @@ check-quickstart: env ## The quickstart on three seeds: does the exported stage 
 check-micro: env ## The positive control: PPO with the verifier as reward, and every arm (25 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_micro --write docs/benchmarks/micro.md
 
-test-kill: env ## Kill the quickstart run at twenty moments and compare it with one left alone (half an hour)
+test-kill: env ## Kill the quickstart run at twenty moments and compare it with one left alone (20 minutes)
 	GAPO_KILL_MANIFEST=examples/quickstart.yaml GAPO_KILL_PAGE=docs/benchmarks/kill.md GAPO_TEST_PATIENCE=7200 \
 	  $(BIN)/python -m pytest -m slow tests/slow/test_kill.py
 

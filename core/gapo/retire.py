@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from gapo.api.run import GapoRunSpec
 from gapo.digest import canonical_json
@@ -54,16 +54,14 @@ def retire_at(objects: Objects, run_id: str, spec: GapoRunSpec, seen: Seen) -> R
     )
     if not keys:
         return None
-    return retire(
-        objects, Retired(stage=stage, keys=fitting(key for group in keys.values() for key in group))
-    )
+    return retire(objects, Retired(stage=stage, keys=fitting(chain.from_iterable(keys.values()))))
 
 
-def fitting(keys: Iterable[str], limit: int = RECORD_LIMIT - ROOM) -> list[str]:
+def fitting(keys: Iterable[str]) -> list[str]:
     """The first keys, as many as one record can hold; the next stage's end comes back for the others."""
     named = list(keys)
     ends = accumulate(len(canonical_json(key)) + len(", ") for key in named)
-    return [key for key, end in zip(named, ends, strict=True) if end <= limit]
+    return [key for key, end in zip(named, ends, strict=True) if end <= RECORD_LIMIT - ROOM]
 
 
 def stored_objects(objects: Objects, run_id: str, seen: Seen) -> Iterator[StoredObject]:
@@ -81,20 +79,16 @@ def stored_objects(objects: Objects, run_id: str, seen: Seen) -> Iterator[Stored
                 yield StoredObject(ref.key, key.stage, kind, Part.RESUME)
 
 
-def left_over(points: Iterable[ResumePoint]) -> list[ResumePoint]:
-    """The points of a task that has ended, some of whose objects may still be there, oldest first.
+def left_over(points: Iterable[ResumePoint]) -> Iterator[ResumePoint]:
+    """Of a task that has ended, oldest first: the points some of whose objects may still be there, newest first.
 
     Its writers delete all but their last few as they go; one that was cut short leaves some more.
     """
-    newest_first = sorted(points, key=lambda point: point.number, reverse=True)
-    seen: Counter[tuple[int, str]] = Counter()
-    found = []
-    for point in newest_first:
-        writer = (point.attempt, point.writer)
-        seen[writer] += 1
-        if seen[writer] <= RESUME_POINTS_KEPT + CUT_SHORT:
-            found.append(point)
-    return found[::-1]
+    passed: Counter[str] = Counter()
+    for point in reversed(list(points)):
+        passed[point.writer] += 1
+        if passed[point.writer] <= RESUME_POINTS_KEPT + CUT_SHORT:
+            yield point
 
 
 def rollback_targets(spec: GapoRunSpec, seen: Seen, lineage: tuple[int, ...]) -> set[int]:
