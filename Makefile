@@ -162,7 +162,7 @@ paper-mini: env ## Twelve stages on product descriptions, beside a frozen reward
 .PHONY: bench-method bench-method-arm bench-method-report
 
 METHOD := PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.method
-SETTING ?= micro
+SETTING ?= micro-weak-rm
 SEEDS ?= 100-107
 JOBS ?= 1
 

@@ -228,8 +228,12 @@ def guard_settings(spec: GapoRunSpec) -> GuardSettings:
         collapse=GuardAction(guards.collapse.action),
         kl=GuardAction(guards.kl.action),
         memorisation=GuardAction(guards.memorisation.action),
+        fidelity=GuardAction(guards.fidelity.action),
+        labels=GuardAction(guards.labels.action),
         kl_nats_per_token=guards.kl.nats_per_token,
         memorisation_gap=guards.memorisation.gap,
+        fidelity_auc=guards.fidelity.min_auc,
+        label_noise=guards.labels.max_noise,
     )
 
 

@@ -69,6 +69,20 @@ class MemorisationGuard(Guard):
     """A hit is a training row's mean score this much above a held-out row's."""
 
 
+class FidelityGuard(Guard):
+    """The reward model no longer tells the generator's passing samples from its failing ones."""
+
+    min_auc: UnitInterval = 0.75
+    """A hit is an AUC against the verifier under this; 0.5 is chance."""
+
+
+class LabelsGuard(Guard):
+    """Good samples are learnt as bad ones."""
+
+    max_noise: UnitInterval = 0.5
+    """A hit is more than this share of passing samples among the generated rows labelled 0."""
+
+
 class Guards(ApiModel):
     """Watches over a run (docs/method.md 14)."""
 
@@ -77,7 +91,9 @@ class Guards(ApiModel):
     collapse: Guard = Guard()
     """Entropy and the share of distinct responses have fallen far."""
     kl: KlGuard = KlGuard()
+    fidelity: FidelityGuard = FidelityGuard()
     memorisation: MemorisationGuard = MemorisationGuard()
+    labels: LabelsGuard = LabelsGuard()
     max_rollbacks: int = Field(2, ge=0, le=2)
     """After this many the run stops."""
 

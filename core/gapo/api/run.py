@@ -107,6 +107,11 @@ def problems(spec: GapoRunSpec) -> list[str]:
             found.append("adversarial.passingLabel other than zero needs evaluation.scorer: verifier")
         if spec.guards.hacking.action != "off":
             found.append("guards.hacking needs evaluation.scorer: verifier; set its action to off")
+        found += [
+            f"guards.{name} reads the verifier's verdicts and can never act without them; set its action to warn or off"
+            for name, guard in (("fidelity", spec.guards.fidelity), ("labels", spec.guards.labels))
+            if guard.action in ("stop", "rollback")
+        ]
         if reward is not None and reward.source == "verifier":
             found.append("rewardModel.source verifier needs evaluation.scorer: verifier")
         if spec.stages.max > 0 and spec.convergence.enabled:

@@ -32,9 +32,15 @@ DISTINCT = "eval/distinct_responses"
 """Distinct responses as a share of the sampled responses."""
 KL_TO_START = "eval/kl_sft"
 """KL from the supervised start in nats a token, whatever reference the training used."""
+FIDELITY = "fidelity/auc"
+"""AUC of the stage's reward model against the verifier on the generator's fresh samples."""
 # By rm, which trains after the decision, so that a stage's guards read the stage's before:
 MEMORISATION_GAP = "rm/memorisation_gap"
 """Mean score of accepted training rows − of accepted held-out rows."""
+LABEL_NOISE = "rm/label_noise"
+"""Share of the generated rows labelled 0 that the verifier passes."""
+
+_BY_RM = {"memorisation": MEMORISATION_GAP, "labels": LABEL_NOISE}
 
 
 class GuardAction(StrEnum):
@@ -55,8 +61,12 @@ class GuardSettings:
     collapse: GuardAction = GuardAction.WARN
     kl: GuardAction = GuardAction.WARN
     memorisation: GuardAction = GuardAction.WARN
+    fidelity: GuardAction = GuardAction.WARN
+    labels: GuardAction = GuardAction.WARN
     kl_nats_per_token: float = 0.5
     memorisation_gap: float = 0.1
+    fidelity_auc: float = 0.75
+    label_noise: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,8 @@ class Finding:
 
     guard: str
     stage: int
-    """The stage that was judged: the last one, or for memorisation the last whose reward model has trained."""
+    """The stage that was judged: the last one, or for memorisation and labels the last whose reward model has
+    trained."""
     hits: int
     """Hits in a row that end at this stage."""
     action: GuardAction | None
@@ -169,14 +180,17 @@ def judge_guards(
         ("hacking", settings.hacking, _hacking, HITS_TO_ACT),
         ("collapse", settings.collapse, lambda m: _collapse(m, start), 1),
         ("kl", settings.kl, lambda m: _kl(m, settings.kl_nats_per_token), 1),
+        ("fidelity", settings.fidelity, lambda m: _fidelity(m, settings.fidelity_auc), 1),
         ("memorisation", settings.memorisation, lambda m: _memorisation(m, settings), 1),
+        ("labels", settings.labels, lambda m: _labels(m, settings.label_noise), 1),
     ]
     findings, unmeasured = [], {}
     for guard, action, condition, hits_to_warn in conditions:
         if action is GuardAction.OFF or not stages:
             continue
         # The reward model trains after its stage is decided: until then the one before is the one in use.
-        untrained = guard == "memorisation" and MEMORISATION_GAP not in stages[-1].metrics
+        trained = _BY_RM.get(guard)
+        untrained = trained is not None and trained not in stages[-1].metrics
         try:
             findings.append(
                 _find(guard, action, condition, hits_to_warn, stages[:-1] if untrained else stages)
@@ -217,7 +231,7 @@ def _find(
     stages: Sequence[StageMetrics],
 ) -> Finding:
     if not stages:
-        raise _Unmeasured([MEMORISATION_GAP])
+        raise _Unmeasured([_BY_RM[guard]])
     now = condition(stages[-1].metrics)
     hits = _hits_in_a_row(condition, stages)
     taken: GuardAction | None = None
@@ -298,4 +312,25 @@ def _memorisation(metrics: Mapping[str, float], settings: GuardSettings) -> _Che
         f"the reward model scores its own training rows {gap:.2f} higher than held-out ones; "
         f"the limit is {settings.memorisation_gap:g}",
         {"memorisation_gap": gap},
+    )
+
+
+def _fidelity(metrics: Mapping[str, float], limit: float) -> _Check:
+    """Of one reward model, that of the stage: an AUC does not depend on the level of its scores."""
+    (auc,) = _read(metrics, FIDELITY)
+    return _Check(
+        auc < limit,
+        f"on the generator's samples the reward model tells passing from failing with an AUC of {auc:.2f}; "
+        f"the limit is {limit:g}",
+        {"fidelity_auc": auc},
+    )
+
+
+def _labels(metrics: Mapping[str, float], limit: float) -> _Check:
+    (noise,) = _read(metrics, LABEL_NOISE)
+    return _Check(
+        noise > limit,
+        f"the verifier passes {100 * noise:.0f} % of the samples that the reward model learnt as 0; "
+        f"the limit is {100 * limit:g} %",
+        {"label_noise": noise},
     )

@@ -21,7 +21,7 @@ SCORE_BOUNDS = (0.2, 0.4, 0.6, 0.8, 0.95, 1.0)
 """Upper bounds of the classes in which scores are counted: the paper's samples spread from 0.2 to 0.95."""
 CLASSES = ("accepted", "rejected", "generated")
 PHASES = ("rollout", "score", "forward", "update")
-GUARDS = ("hacking", "collapse", "kl", "memorisation")
+GUARDS = ("hacking", "collapse", "kl", "fidelity", "memorisation", "labels")
 STATES = ("Pending", "Queued", "Running", "Suspended", "Stalled", "Succeeded", "Failed")
 """As in `GapoRun.status.state`."""
 

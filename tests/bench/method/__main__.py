@@ -191,7 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     arm.add_argument("--seed", type=int, required=True)
     arm.add_argument("--adopt", action="store_true", help="record that this code makes the file's numbers")
     for each in (run, arm):
-        each.add_argument("--setting", choices=list(plan.SETTINGS), default="micro")
+        each.add_argument("--setting", choices=list(plan.SETTINGS), default="micro-weak-rm")
         each.add_argument("--nice", type=int, default=19)
     commands.add_parser("report")
     return parser

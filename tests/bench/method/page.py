@@ -21,6 +21,7 @@ from tests.bench.method.comparisons import (
 )
 from tests.bench.method.ledger import at_flops
 from tests.bench.method.plan import Comparison
+from tests.bench.method.predictors import GAINS, Correlation, predictions
 from tests.bench.method.result import Result
 from tests.bench.method.stats import Effect, effect
 
@@ -61,7 +62,7 @@ def section(
         lines += [_made(held, one_code(held, proofs)), ""]
         checked = controls(held)
         lines += [*_control_lines(checked), "", *_arm_lines(held), "", *_verdict_lines(held, checked), ""]
-        lines += [*_cost_lines(held), ""]
+        lines += [*_prediction_lines(held), *_cost_lines(held), ""]
         lines += [
             part
             for file, (about, _) in drawn.items()
@@ -153,6 +154,30 @@ def _verdict_line(name: str, found: Outcome) -> str:
         f"| {name} | {found.best.n} | {_interval(found.best)} | **{word}** | {_size(found.best.detectable)} "
         f"| {_interval(found.last)} |"
     )
+
+
+def _prediction_lines(held: Sequence[Result]) -> list[str]:
+    """Empty where no correlation can be told."""
+    found = predictions(held)
+    if not found:
+        return []
+    lines = [
+        "### What goes along with the gain",
+        "",
+        f"Correlation over seeds of a diagnostic with an arm's gain over {plan.TRAINED_ON} (best, test split); 95 % "
+        "interval.",
+        "",
+        f"| diagnostic | {' | '.join(GAINS)} |",
+        f"|---|{'---:|' * len(GAINS)}",
+    ]
+    for name, by_gain in found.items():
+        cells = [_correlation(by_gain[arm]) if arm in by_gain else "-" for arm in GAINS]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def _correlation(found: Correlation) -> str:
+    return f"{found.r:+.2f} ({found.lo:+.2f} to {found.hi:+.2f}; {found.n})"
 
 
 def _cost_lines(held: Sequence[Result]) -> list[str]:

@@ -84,6 +84,10 @@ def test_all_problems_are_told_at_once() -> None:
         ({"adversarial": {"generatedShareOfNegatives": 0.9}}, "less than or equal to 0.8"),
         ({"adversarial": {"passingLabel": "drop"}, "evaluation": {"scorer": "none"}}, "passingLabel"),
         ({"evaluation": {"scorer": "none"}}, "guards.hacking needs evaluation.scorer: verifier"),
+        (
+            {"evaluation": {"scorer": "none"}, "guards": {"labels": {"action": "stop"}}},
+            "guards.labels reads the verifier's verdicts and can never act without them",
+        ),
         ({"generator": {"fromScratch": {"arch": "encoder"}}}, "must be decoder"),
         ({"generation": {"maxNewTokens": 64}}, "must be below generator.fromScratch.maxPositions (64)"),
         ({"generator": {"model": "a", "fromScratch": {}}}, "exactly one of model and fromScratch"),

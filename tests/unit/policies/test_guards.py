@@ -34,7 +34,9 @@ def healthy(**changes: float) -> dict[str, float]:
         "eval/entropy": 1.5,
         "eval/distinct_responses": 0.9,
         "eval/kl_sft": 0.1,
+        "fidelity/auc": 0.9,
         "rm/memorisation_gap": 0.02,
+        "rm/label_noise": 0.1,
     } | {name.replace("__", "/"): value for name, value in changes.items()}
 
 
@@ -43,7 +45,9 @@ def healthy(**changes: float) -> dict[str, float]:
 HACKED = healthy(guard__satisfaction_last=0.399)
 COLLAPSED = healthy(eval__entropy=0.59, eval__distinct_responses=0.49)
 FAR = healthy(eval__kl_sft=0.51)
+FOOLED = healthy(fidelity__auc=0.74)
 MEMORISED = healthy(rm__memorisation_gap=0.11)
+MISLABELLED = healthy(rm__label_noise=0.51)
 
 
 def history(*metrics: Mapping[str, float]) -> list[StageMetrics]:
@@ -55,7 +59,7 @@ def action(settings: GuardSettings, *metrics: Mapping[str, float]) -> GuardActio
 
 
 def every(action: GuardAction) -> GuardSettings:
-    return GuardSettings(hacking=action, collapse=action, kl=action, memorisation=action)
+    return GuardSettings(action, action, action, action, action, action)
 
 
 STOP = every(GuardAction.STOP)
@@ -67,7 +71,7 @@ def test_a_healthy_run_hears_nothing() -> None:
     verdict = judge_guards(history(healthy(), healthy()), STOP, start=START)
     assert verdict.action is None
     assert verdict.unmeasured == {}
-    assert [f.hits for f in verdict.findings] == [0, 0, 0, 0]
+    assert [f.hits for f in verdict.findings] == [0, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,11 @@ def test_hacking_speaks_only_at_the_second_stage_in_a_row() -> None:
     assert action(STOP, HACKED, healthy(), HACKED, HACKED) is GuardAction.STOP
 
 
-@pytest.mark.parametrize("bad", [COLLAPSED, FAR, MEMORISED], ids=["collapse", "kl", "memorisation"])
+@pytest.mark.parametrize(
+    "bad",
+    [COLLAPSED, FAR, FOOLED, MEMORISED, MISLABELLED],
+    ids=["collapse", "kl", "fidelity", "memorisation", "labels"],
+)
 def test_other_guards_warn_at_the_first_hit_and_act_at_the_second(bad: dict[str, float]) -> None:
     assert action(STOP, healthy(), bad) is GuardAction.WARN
     assert action(STOP, bad, bad) is GuardAction.STOP
@@ -130,7 +138,9 @@ def test_the_most_severe_action_of_all_guards_is_taken() -> None:
         "hacking": None,
         "collapse": GuardAction.ROLLBACK,
         "kl": GuardAction.STOP,
+        "fidelity": None,
         "memorisation": None,
+        "labels": None,
     }
 
 
@@ -152,7 +162,9 @@ def test_a_guard_without_its_figures_says_which_are_missing_and_does_nothing() -
     assert verdict.unmeasured == {
         "hacking": ("guard/score_first", "guard/score_first_se"),
         "collapse": ("eval/entropy", "eval/distinct_responses"),
+        "fidelity": ("fidelity/auc",),
         "memorisation": ("rm/memorisation_gap",),
+        "labels": ("rm/label_noise",),
     }
     assert judge_guards(history(healthy()), STOP).unmeasured == {"collapse": ("eval/entropy of stage 0",)}
 
@@ -165,20 +177,24 @@ def test_stages_without_figures_are_passed_over_and_not_judged() -> None:
     assert verdict.unmeasured["kl"] == ("eval/kl_sft",)
 
 
-def test_memorisation_is_judged_at_the_last_stage_whose_reward_model_has_trained() -> None:
-    def without_gap(metrics: dict[str, float]) -> dict[str, float]:
-        return {k: v for k, v in metrics.items() if k != "rm/memorisation_gap"}
-
-    stages = history(MEMORISED, MEMORISED, without_gap(healthy()))
+@pytest.mark.parametrize(
+    ("guard", "figure", "bad"),
+    [
+        ("memorisation", "rm/memorisation_gap", MEMORISED),
+        ("labels", "rm/label_noise", MISLABELLED),
+    ],
+)
+def test_a_guard_over_the_reward_model_judges_the_last_stage_whose_reward_model_has_trained(
+    guard: str, figure: str, bad: dict[str, float]
+) -> None:
+    untrained = {name: value for name, value in healthy().items() if name != figure}
+    stages = history(bad, bad, untrained)
     verdict = judge_guards(stages, STOP, start=START)
     assert verdict.action is GuardAction.STOP
-    assert verdict.reason.startswith("memorisation at stage 2: ")
-    assert flagged_stages(stages, STOP, start=START) == {
-        1: "the memorisation guard was hit",
-        2: "the memorisation guard was hit",
-    }
-    first = judge_guards(history(without_gap(healthy())), STOP, start=START)
-    assert first.unmeasured == {"memorisation": ("rm/memorisation_gap",)}
+    assert verdict.reason.startswith(f"{guard} at stage 2: ")
+    hit = f"the {guard} guard was hit"
+    assert flagged_stages(stages, STOP, start=START) == {1: hit, 2: hit}
+    assert judge_guards(history(untrained), STOP, start=START).unmeasured == {guard: (figure,)}
 
 
 def test_flagged_stages_are_those_that_a_rollback_must_not_go_to() -> None:
@@ -193,6 +209,8 @@ def test_flagged_stages_are_those_that_a_rollback_must_not_go_to() -> None:
 
 def test_limits_follow_the_settings() -> None:
     assert action(GuardSettings(kl_nats_per_token=1.0), FAR) is None
+    assert action(GuardSettings(fidelity_auc=0.74), FOOLED) is None
+    assert action(GuardSettings(label_noise=0.51), MISLABELLED) is None
     assert memorises(0.11)
     assert not memorises(0.10)
     assert not memorises(0.11, GuardSettings(memorisation_gap=0.2))

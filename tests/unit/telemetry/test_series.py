@@ -194,7 +194,7 @@ def test_a_run_never_has_more_than_400_series(
         conditions={f"Type{i}": "True" for i in range(conditions)},
         attempts_ended=dict.fromkeys(CAUSES, 1),
         gpu_seconds=dict.fromkeys(("data", "generator", "rewardModel", "evaluation"), 1.0),
-        guard_hits=dict.fromkeys(("hacking", "collapse", "kl", "memorisation"), 1),
+        guard_hits=dict.fromkeys(("hacking", "collapse", "kl", "fidelity", "memorisation", "labels"), 1),
     )
     samples = keyed(run_samples(full))
     assert len(samples) <= 400

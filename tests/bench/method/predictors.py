@@ -1,0 +1,103 @@
+"""Which figure of a run goes along with what retraining gains: correlation over seeds, with Fisher's interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import correlation, fmean
+
+from tests.bench.method import plan
+from tests.bench.method.comparisons import paired, reported
+from tests.bench.method.plan import Comparison
+from tests.bench.method.result import Result
+
+FEWEST_SEEDS = 5
+GAINS = ("gapo-zero", "gapo-one", plan.CONTROL)
+"""Arms whose gain over the RM trained on is to be predicted."""
+
+Arms = Mapping[str, Result]
+"""One seed's results, by arm."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's r over `n` seeds with its 95 % interval (Fisher 1921)."""
+
+    r: float
+    lo: float
+    hi: float
+    n: int
+
+
+def correlate(xs: Sequence[float], ys: Sequence[float]) -> Correlation | None:
+    """None below `FEWEST_SEEDS`, or where one of the two does not vary. Raises ValueError for unequal lengths."""
+    if len(xs) != len(ys):
+        raise ValueError(f"{len(xs)} and {len(ys)} values are no pairs")
+    n = len(xs)
+    if n < FEWEST_SEEDS or min(len(set(xs)), len(set(ys))) < 2:
+        return None
+    r = correlation(xs, ys)
+    if abs(r) > 1 - 1e-12:
+        return Correlation(r, r, r, n)
+    half = 1.959964 / math.sqrt(n - 3)
+    return Correlation(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), n)
+
+
+def predictions(results: Sequence[Result]) -> dict[str, dict[str, Correlation]]:
+    """Diagnostic → arm of `GAINS` → correlation with its gain over the RM trained on; without what cannot be said.
+
+    Raises ValueError for tuning seeds.
+    """
+    seeds: dict[int, dict[str, Result]] = {}
+    for r in reported(results):
+        seeds.setdefault(r.seed, {})[r.arm] = r
+    found: dict[str, dict[str, Correlation]] = {}
+    for arm in GAINS:
+        gains = paired(results, Comparison(arm, plan.TRAINED_ON))
+        for name, diagnostic in DIAGNOSTICS.items():
+            known = [
+                (value, gain)
+                for seed, gain in gains.items()
+                if (value := diagnostic(seeds[seed])) is not None
+            ]
+            told = correlate([value for value, _ in known], [gain for _, gain in known])
+            if told is not None:
+                found.setdefault(name, {})[arm] = told
+    return found
+
+
+def _start(figure: str) -> Callable[[Arms], float | None]:
+    return lambda arms: arms[plan.SFT].stages[0].get(figure) if plan.SFT in arms else None
+
+
+def _fooled(arm: str, stage: int) -> Callable[[Arms], float | None]:
+    """Share of the failing samples that score 1/2 or more."""
+
+    def read(arms: Arms) -> float | None:
+        judged = arms[arm].stages[stage].get("judged", {}) if arm in arms else {}
+        return judged["failed"]["high"] if "failed" in judged else None
+
+    return read
+
+
+def _frozen(figure: str) -> Callable[[Arms], float | None]:
+    return lambda arms: arms[plan.FROZEN].stages[-1].get(figure) if plan.FROZEN in arms else None
+
+
+def _noise(arms: Arms) -> float | None:
+    if "gapo-zero" not in arms:
+        return None
+    told = [rm["labelNoise"] for rm in arms["gapo-zero"].reward_model if "labelNoise" in rm]
+    return fmean(told) if told else None
+
+
+DIAGNOSTICS: dict[str, Callable[[Arms], float | None]] = {
+    "satisfaction of the start": _start("satisfaction"),
+    "AUC of the first RM on the start's samples": _start("auc"),
+    "failing samples of the start that score 1/2 or more": _fooled(plan.SFT, 0),
+    "AUC of the frozen RM, last stage": _frozen("auc"),
+    "failing samples that score 1/2 or more, frozen RM, last stage": _fooled(plan.FROZEN, -1),
+    "samples labelled 0 that pass, `gapo-zero`, mean of stages": _noise,
+}
+"""What can be seen before or without the retraining, but for the last."""
