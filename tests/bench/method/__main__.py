@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run")
-    run.add_argument("--arms", type=_arms, default=list(plan.METHOD), help="comma-separated, or all")
+    run.add_argument("--arms", type=_arms, default=list(plan.REPORTED_ARMS), help="comma-separated, or all")
     run.add_argument("--seeds", type=_seeds, required=True, help="such as 0-2 or 100-107,110")
     run.add_argument("--jobs", type=int, default=1, help="arms at once, one thread each")
     arm = commands.add_parser("arm")

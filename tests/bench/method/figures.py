@@ -23,13 +23,14 @@ INKS = {
     "gapo-drop": "purple",
     "gapo-half": "brown",
     "gapo-one": "red",
+    "gapo-one-hard": "teal",
     plan.CONTROL: "black",
 }
-DRAWN = (plan.FROZEN, plan.TRAINED_ON, "gapo-zero", "gapo-one")
+DRAWN = (plan.FROZEN, plan.TRAINED_ON, "gapo-zero", "gapo-one", "gapo-one-hard")
 """Arms with a matrix and histograms of their own."""
 _STYLE = """<style>
 svg { --blue: #1f5fc4; --green: #0c8558; --orange: #c9570a; --purple: #7447bd; --red: #c0312b; --grey: #6d7987;
-  --brown: #8a5a2b; --black: #1b2430; --line: #dfe3e9; --soft: #566273; background: #fff;
+  --brown: #8a5a2b; --teal: #0b8a99; --black: #1b2430; --line: #dfe3e9; --soft: #566273; background: #fff;
   font: 11px system-ui, "Segoe UI", Roboto, Arial, sans-serif; }
 text { fill: var(--soft); } .label, .heading { font-weight: 600; } .grid { stroke: var(--line); }
 .axis { stroke: var(--soft); } .rule { stroke: var(--red); stroke-dasharray: 5 3; } .rulelabel { fill: var(--red); }
