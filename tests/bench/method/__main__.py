@@ -17,12 +17,13 @@ from pathlib import Path
 
 from tests.bench.experiments import ROOT
 from tests.bench.method import comparisons, figures, keys, plan, result
-from tests.bench.method.page import page
+from tests.bench.method.page import page, with_verdicts
 from tests.bench.method.result import Result
 from tests.bench.method.trial import Trial, begin, carry_out
 
 OUT = ROOT / "out" / "bench-method"
 PAGES = result.FOLDER.parent
+FOR_USERS = ROOT / "docs" / "when-gapo-pays.md"
 
 
 def main() -> int:
@@ -90,7 +91,7 @@ def again(setting: str, arm: str, seed: int, *, adopt: bool) -> int:
 
 
 def report() -> int:
-    """Writes README.md, and a folder of figures a setting."""
+    """Writes README.md, a folder of figures a setting, and the verdicts of the page for users."""
     proofs = comparisons.read_proofs()
     sections = []
     for setting in plan.SETTINGS:
@@ -106,6 +107,8 @@ def report() -> int:
         sections.append((setting, results, drawn))
     text = page(sections, proofs)
     (PAGES / "README.md").write_text(text)
+    decides = next(results for name, results, _ in sections if name == plan.DECIDES)
+    FOR_USERS.write_text(with_verdicts(FOR_USERS.read_text(), decides))
     sys.stdout.write(text)
     return 0
 
@@ -191,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     arm.add_argument("--seed", type=int, required=True)
     arm.add_argument("--adopt", action="store_true", help="record that this code makes the file's numbers")
     for each in (run, arm):
-        each.add_argument("--setting", choices=list(plan.SETTINGS), default="micro-weak-rm")
+        each.add_argument("--setting", choices=list(plan.SETTINGS), default=plan.DECIDES)
         each.add_argument("--nice", type=int, default=19)
     commands.add_parser("report")
     return parser

@@ -32,6 +32,8 @@ Does retraining the reward model (RM) on the generator's own samples make a bett
 All arms of a seed start from its stage 0 (supervised training and the first RM). Satisfaction is that of sampled responses, all constraints met. *Best* is the exported stage, chosen on validation prompts and measured on the untouched test split; it decides. Seeds 0 to 2 were for tuning and are in no verdict. Differences are paired by seed, intervals are Student's at 95 %. *Reproduced*: the interval lies above 0 and the effect is at least a point; *contradicted*: the other direction; else *undecided*, with the effect that the spread between these seeds would show in four cases of five.
 """
 
+VERDICTS_BEGIN, VERDICTS_END = "<!-- verdicts -->", "<!-- end of verdicts -->"
+
 
 def page(
     settings: Iterable[tuple[str, Sequence[Result], dict[str, tuple[str, str]]]], proofs: Sequence[Proof]
@@ -44,6 +46,17 @@ def page(
     if len(parts) == 1:
         parts.append("No arm has been run yet.")
     return "\n".join(parts).rstrip() + "\n"
+
+
+def with_verdicts(text: str, results: Sequence[Result]) -> str:
+    """A page with its table of verdicts, between two marks, made anew. Raises ValueError without the marks."""
+    before, begin, rest = text.partition(VERDICTS_BEGIN)
+    _, end, after = rest.partition(VERDICTS_END)
+    if not begin or not end:
+        raise ValueError(f"the page for users lacks {VERDICTS_BEGIN} or {VERDICTS_END}")
+    held = [r for r in results if not plan.is_tuning(r.seed)]
+    lines = _verdict_lines(held, controls(held))[2:] if held else ["No seed is reported yet."]
+    return "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"])
 
 
 def section(

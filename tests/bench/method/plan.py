@@ -88,6 +88,9 @@ SETTINGS: dict[str, Setting] = {
     ),
 }
 
+DECIDES = "micro-weak-rm"
+"""The setting whose verdicts the users' page shows."""
+
 SFT, CONTINUED, BY_FLOPS, FROZEN, TRAINED_ON, CONTROL = (
     "sft", "sft-continued", "sft-continued-flops", "ppo-frozen", "rm-trained-on", "ppo-verifier",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from tests.bench.method import comparisons, figures, keys, plan, result
 from tests.bench.method.__main__ import _known, _unfrozen, current, main
 from tests.bench.method.collect import coarse, failures
 from tests.bench.method.ledger import Sizes, at_flops, ledger, unique_prompts
-from tests.bench.method.page import page
+from tests.bench.method.page import page, with_verdicts
 from tests.bench.method.trial import Trial
 from tests.unit.bench.method_results import result as made
 
@@ -242,3 +242,22 @@ def test_the_committed_page_is_what_the_committed_results_say():
     for setting, _, drawn in sections:
         for name, (_, svg) in drawn.items():
             assert (folder / setting / name).read_text() == svg, again
+    for_users = (ROOT / "docs" / "when-gapo-pays.md").read_text()
+    decides = next(results for setting, results, _ in sections if setting == plan.DECIDES)
+    assert for_users == with_verdicts(for_users, decides), again
+
+
+def test_the_users_page_gets_the_verdicts_between_its_marks_and_keeps_the_rest():
+    held = [
+        made(arm, 100 + i, best)
+        for i in range(8)
+        for arm, best in (("gapo-zero", 0.6), ("rm-trained-on", 0.7))
+    ]
+    text = with_verdicts("Before.\n\n<!-- verdicts -->\nold\n<!-- end of verdicts -->\n\nAfter.\n", held)
+    assert text.startswith("Before.\n\n<!-- verdicts -->\n\n")
+    assert text.endswith("\n\n<!-- end of verdicts -->\n\nAfter.\n")
+    assert "| gapo-zero − rm-trained-on | 8 | -10.0 pp (-10.0 to -10.0) | **contradicted** |" in text
+    assert "old" not in text
+    assert with_verdicts(text, held) == text
+    with pytest.raises(ValueError, match="lacks <!-- verdicts -->"):
+        with_verdicts("No marks.", held)
