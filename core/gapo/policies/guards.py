@@ -320,8 +320,8 @@ def _fidelity(metrics: Mapping[str, float], limit: float) -> _Check:
     (auc,) = _read(metrics, FIDELITY)
     return _Check(
         auc < limit,
-        f"on the generator's samples the reward model tells passing from failing with an AUC of {auc:.2f}; "
-        f"the limit is {limit:g}",
+        f"on the generator's samples the reward model tells passing from failing with an AUC of {auc:.2f}, "
+        f"and PPO climbs its errors; the limit is {limit:g}",
         {"fidelity_auc": auc},
     )
 
@@ -331,6 +331,6 @@ def _labels(metrics: Mapping[str, float], limit: float) -> _Check:
     return _Check(
         noise > limit,
         f"the verifier passes {100 * noise:.0f} % of the samples that the reward model learnt as 0; "
-        f"the limit is {100 * limit:g} %",
+        f"the limit is {100 * limit:g} %, and adversarial.passingLabel says what becomes of them",
         {"label_noise": noise},
     )
