@@ -92,8 +92,13 @@ def _noise(arms: Arms) -> float | None:
     return fmean(told) if told else None
 
 
+def _pairs(arms: Arms) -> float | None:
+    return arms[plan.SFT].reward_model[0].get("pairs") if plan.SFT in arms else None
+
+
 DIAGNOSTICS: dict[str, Callable[[Arms], float | None]] = {
     "satisfaction of the start": _start("satisfaction"),
+    "pair accuracy of the first RM, held-out original pairs": _pairs,
     "AUC of the first RM on the start's samples": _start("auc"),
     "failing samples of the start that score 1/2 or more": _fooled(plan.SFT, 0),
     "AUC of the frozen RM, last stage": _frozen("auc"),
