@@ -35,11 +35,12 @@ svg { --blue: #1f5fc4; --green: #0c8558; --orange: #c9570a; --purple: #7447bd; -
 text { fill: var(--soft); } .label, .heading { font-weight: 600; } .grid { stroke: var(--line); }
 .axis { stroke: var(--soft); } .rule { stroke: var(--red); stroke-dasharray: 5 3; } .rulelabel { fill: var(--red); }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round; } .whisker { stroke-width: 1.2; opacity: .55; }
-.band { opacity: .1; } .dot { stroke: #fff; } .hist { fill-opacity: .22; stroke-width: 1.4; }
+.band { display: none; } .dot { stroke: #fff; } .hist { fill-opacity: .22; stroke-width: 1.4; }
 .hist.open { fill: none; stroke-width: 2; } .zone { fill: #1f5fc40f; } .cell text { fill: #1b2430; }
 .cell rect { fill: var(--blue); } .s0 rect { fill-opacity: .08; } .s1 rect { fill-opacity: .2; }
 .s2 rect { fill-opacity: .34; } .s3 rect { fill-opacity: .48; } .s4 rect { fill-opacity: .62; }
 </style>"""
+_ASIDE = 0.16
 _AXES = Axes(width=620, height=330, left=44, right=150, top=26, bottom=36, x_label="stage")
 
 
@@ -80,24 +81,25 @@ def by_stage(
 ) -> Markup | None:
     """One line an arm: the mean over its seeds at each stage, with its interval where there are two seeds."""
     series = []
+    aside = _aside(arms)
     for arm, held in arms.items():
         columns: dict[int, list[float]] = {}
         for r in held:
             for stage in r.stages:
                 if figure in stage:
                     columns.setdefault(stage["stage"], []).append(stage[figure])
-        points = [_point(stage, values) for stage, values in sorted(columns.items())]
+        points = [_point(stage + aside[arm], values) for stage, values in sorted(columns.items())]
         if points:
             series.append(Series(points, INKS[arm], arm))
     if not series:
         return None
-    last = max(point.x for drawn in series for point in drawn.points)
+    last = round(max(point.x for drawn in series for point in drawn.points))
     axes = replace(
         _AXES,
         y_label=label,
         y_format=_percent if figure == "satisfaction" else None,
-        x_range=(0, last),
-        x_ticks=list(range(int(last) + 1)),
+        x_range=(-_ASIDE, last + _ASIDE),
+        x_ticks=list(range(last + 1)),
         y_ceiling=1,
     )
     return line_chart(series, axes, title=f"{label} by stage and arm", rules=rules)
@@ -106,23 +108,24 @@ def by_stage(
 def differences(arms: Mapping[str, Sequence[Result]]) -> Markup | None:
     """What an online arm is ahead of the RM trained on, by stage, over the seeds that both have."""
     control = {r.seed: r for r in arms.get(plan.TRAINED_ON, ())}
+    aside = _aside(arms)
     series = []
     for arm, held in arms.items():
         pairs = [(r.satisfaction, control[r.seed].satisfaction) for r in held if r.seed in control]
         if not pairs or arm in (plan.TRAINED_ON, plan.CONTROL, plan.CONTINUED):
             continue
         stages = range(min(len(values) for pair in pairs for values in pair))
-        points = [_point(k, [mine[k] - other[k] for mine, other in pairs]) for k in stages]
+        points = [_point(k + aside[arm], [mine[k] - other[k] for mine, other in pairs]) for k in stages]
         series.append(Series(points, INKS[arm], arm))
     if not series:
         return None
-    last = max(point.x for drawn in series for point in drawn.points)
+    last = round(max(point.x for drawn in series for point in drawn.points))
     axes = replace(
         _AXES,
         y_label="percentage points ahead",
         y_format=_signed_points,
-        x_range=(0, last),
-        x_ticks=list(range(int(last) + 1)),
+        x_range=(-_ASIDE, last + _ASIDE),
+        x_ticks=list(range(last + 1)),
         y_include=(0.0,),
     )
     rules = [Rule(0.0, plan.TRAINED_ON)]
@@ -180,7 +183,13 @@ def standalone(drawn: Markup) -> str:
     return f"{opened}>{_STYLE}{rest}\n"
 
 
-def _point(stage: int, values: Sequence[float]) -> Point:
+def _aside(arms: Mapping[str, Sequence[Result]]) -> dict[str, float]:
+    """How far beside its stage each arm is drawn, so that intervals do not hide one another."""
+    middle = (len(arms) - 1) / 2
+    return {arm: _ASIDE * (i - middle) / max(middle, 1) for i, arm in enumerate(arms)}
+
+
+def _point(stage: float, values: Sequence[float]) -> Point:
     found = effect(values)
     if found.n < 2:
         return Point(stage, found.mean)
