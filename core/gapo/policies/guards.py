@@ -7,9 +7,11 @@ and `rollback` act at the second hit in a row, counted along the lineage, so tha
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from itertools import chain
 from statistics import fmean, linear_regression
 
@@ -39,8 +41,6 @@ MEMORISATION_GAP = "rm/memorisation_gap"
 """Mean score of accepted training rows − of accepted held-out rows."""
 LABEL_NOISE = "rm/label_noise"
 """Share of the generated rows labelled 0 that the verifier passes."""
-
-_BY_RM = {"memorisation": MEMORISATION_GAP, "labels": LABEL_NOISE}
 
 
 class GuardAction(StrEnum):
@@ -111,6 +111,53 @@ class _Check:
     evidence: dict[str, float]
 
 
+@dataclass(frozen=True)
+class _Limited:
+    """A guard that holds one figure of a stage against a limit."""
+
+    figure: str
+    evidence: str
+    beyond: Callable[[float, float], bool]
+    """Whether the figure, first, has passed the limit."""
+    words: str
+    """With `value` and `limit`."""
+    by_rm: bool = False
+    """Committed by rm, which trains after the stage is decided: until then the stage before is judged."""
+
+
+_LIMITED = {
+    "kl": _Limited(
+        KL_TO_START,
+        "kl_sft",
+        operator.gt,
+        "{value:.2f} nats a token from the supervised start; the limit is {limit:g}",
+    ),
+    # An AUC does not depend on the level of the scores, which each reward model has its own of.
+    "fidelity": _Limited(
+        FIDELITY,
+        "fidelity_auc",
+        operator.lt,
+        "on the generator's samples the reward model tells passing from failing with an AUC of {value:.2f}, "
+        "and PPO climbs its errors; the limit is {limit:g}",
+    ),
+    "memorisation": _Limited(
+        MEMORISATION_GAP,
+        "memorisation_gap",
+        operator.gt,
+        "the reward model scores its own training rows {value:.2f} higher than held-out ones; the limit is {limit:g}",
+        by_rm=True,
+    ),
+    "labels": _Limited(
+        LABEL_NOISE,
+        "label_noise",
+        operator.gt,
+        "of the samples that the reward model learnt as 0 the verifier passes a share of {value:.2f}; the limit is "
+        "{limit:g}, and adversarial.passingLabel says what becomes of them",
+        by_rm=True,
+    ),
+}
+
+
 class _Unmeasured(Exception):  # noqa: N818  (a missing figure is an answer here, not an error)
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(", ".join(names))
@@ -160,7 +207,7 @@ def _scatter(means: Sequence[float]) -> float:
 
 def memorises(gap: float, settings: GuardSettings | None = None) -> bool:
     """True where the reward model's training must end early: it knows its rows rather than the constraints."""
-    return gap > (settings or GuardSettings()).memorisation_gap
+    return _LIMITED["memorisation"].beyond(gap, (settings or GuardSettings()).memorisation_gap)
 
 
 def judge_guards(
@@ -176,25 +223,26 @@ def judge_guards(
     """
     settings = settings or GuardSettings()
     start = start or {}
-    conditions: list[tuple[str, GuardAction, Callable[[Mapping[str, float]], _Check], int]] = [
-        ("hacking", settings.hacking, _hacking, HITS_TO_ACT),
-        ("collapse", settings.collapse, lambda m: _collapse(m, start), 1),
-        ("kl", settings.kl, lambda m: _kl(m, settings.kl_nats_per_token), 1),
-        ("fidelity", settings.fidelity, lambda m: _fidelity(m, settings.fidelity_auc), 1),
-        ("memorisation", settings.memorisation, lambda m: _memorisation(m, settings), 1),
-        ("labels", settings.labels, lambda m: _labels(m, settings.label_noise), 1),
-    ]
+    limits = {
+        "kl": settings.kl_nats_per_token,
+        "fidelity": settings.fidelity_auc,
+        "memorisation": settings.memorisation_gap,
+        "labels": settings.label_noise,
+    }
+    conditions: dict[str, Callable[[Mapping[str, float]], _Check]] = {
+        "hacking": _hacking,
+        "collapse": lambda metrics: _collapse(metrics, start),
+        **{guard: partial(_limited, _LIMITED[guard], limit) for guard, limit in limits.items()},
+    }
     findings, unmeasured = [], {}
-    for guard, action, condition, hits_to_warn in conditions:
+    for guard, condition in conditions.items():
+        action = GuardAction(getattr(settings, guard))
         if action is GuardAction.OFF or not stages:
             continue
-        # The reward model trains after its stage is decided: until then the one before is the one in use.
-        trained = _BY_RM.get(guard)
-        untrained = trained is not None and trained not in stages[-1].metrics
+        limited = _LIMITED.get(guard)
+        untrained = limited is not None and limited.by_rm and limited.figure not in stages[-1].metrics
         try:
-            findings.append(
-                _find(guard, action, condition, hits_to_warn, stages[:-1] if untrained else stages)
-            )
+            findings.append(_find(guard, action, condition, stages[:-1] if untrained else stages))
         except _Unmeasured as missing:
             unmeasured[guard] = missing.names
     worst = max(findings, key=lambda f: _SEVERITY.index(f.action), default=None)
@@ -227,17 +275,16 @@ def _find(
     guard: str,
     action: GuardAction,
     condition: Callable[[Mapping[str, float]], _Check],
-    hits_to_warn: int,
     stages: Sequence[StageMetrics],
 ) -> Finding:
     if not stages:
-        raise _Unmeasured([_BY_RM[guard]])
+        raise _Unmeasured([_LIMITED[guard].figure])
     now = condition(stages[-1].metrics)
     hits = _hits_in_a_row(condition, stages)
     taken: GuardAction | None = None
     if hits >= HITS_TO_ACT:
         taken = action
-    elif hits >= hits_to_warn:
+    elif hits and guard != "hacking":
         taken = GuardAction.WARN
     at = stages[-1].stage
     count = f" ({hits} stages in a row)" if hits > 1 else ""
@@ -298,39 +345,8 @@ def _collapse(metrics: Mapping[str, float], start: Mapping[str, float]) -> _Chec
     )
 
 
-def _kl(metrics: Mapping[str, float], limit: float) -> _Check:
-    (kl,) = _read(metrics, KL_TO_START)
+def _limited(guard: _Limited, limit: float, metrics: Mapping[str, float]) -> _Check:
+    (value,) = _read(metrics, guard.figure)
     return _Check(
-        kl > limit, f"{kl:.2f} nats a token from the supervised start; the limit is {limit:g}", {"kl_sft": kl}
-    )
-
-
-def _memorisation(metrics: Mapping[str, float], settings: GuardSettings) -> _Check:
-    (gap,) = _read(metrics, MEMORISATION_GAP)
-    return _Check(
-        memorises(gap, settings),
-        f"the reward model scores its own training rows {gap:.2f} higher than held-out ones; "
-        f"the limit is {settings.memorisation_gap:g}",
-        {"memorisation_gap": gap},
-    )
-
-
-def _fidelity(metrics: Mapping[str, float], limit: float) -> _Check:
-    """Of one reward model, that of the stage: an AUC does not depend on the level of its scores."""
-    (auc,) = _read(metrics, FIDELITY)
-    return _Check(
-        auc < limit,
-        f"on the generator's samples the reward model tells passing from failing with an AUC of {auc:.2f}, "
-        f"and PPO climbs its errors; the limit is {limit:g}",
-        {"fidelity_auc": auc},
-    )
-
-
-def _labels(metrics: Mapping[str, float], limit: float) -> _Check:
-    (noise,) = _read(metrics, LABEL_NOISE)
-    return _Check(
-        noise > limit,
-        f"the verifier passes {100 * noise:.0f} % of the samples that the reward model learnt as 0; "
-        f"the limit is {100 * limit:g} %, and adversarial.passingLabel says what becomes of them",
-        {"label_noise": noise},
+        guard.beyond(value, limit), guard.words.format(value=value, limit=limit), {guard.evidence: value}
     )

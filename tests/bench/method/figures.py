@@ -23,10 +23,10 @@ INKS = {
     "gapo-drop": "purple",
     "gapo-half": "brown",
     "gapo-one": "red",
-    "gapo-one-hard": "teal",
+    plan.BEST_VARIANT: "teal",
     plan.CONTROL: "black",
 }
-DRAWN = (plan.FROZEN, plan.TRAINED_ON, "gapo-zero", "gapo-one", "gapo-one-hard")
+DRAWN = (plan.FROZEN, plan.TRAINED_ON, "gapo-zero", "gapo-one", plan.BEST_VARIANT)
 """Arms with a matrix and histograms of their own."""
 _STYLE = """<style>
 svg { --blue: #1f5fc4; --green: #0c8558; --orange: #c9570a; --purple: #7447bd; --red: #c0312b; --grey: #6d7987;

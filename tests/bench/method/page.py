@@ -55,7 +55,7 @@ def with_verdicts(text: str, results: Sequence[Result]) -> str:
     if not begin or not end:
         raise ValueError(f"the page for users lacks {VERDICTS_BEGIN} or {VERDICTS_END}")
     held = [r for r in results if not plan.is_tuning(r.seed)]
-    lines = _verdict_lines(held, controls(held))[2:] if held else ["No seed is reported yet."]
+    lines = _verdict_lines(held, controls(held)) if held else ["No seed is reported yet."]
     return "\n".join([f"{before}{begin}", "", *lines, "", f"{end}{after}"])
 
 
@@ -74,7 +74,8 @@ def section(
     if held:
         lines += [_made(held, one_code(held, proofs)), ""]
         checked = controls(held)
-        lines += [*_control_lines(checked), "", *_arm_lines(held), "", *_verdict_lines(held, checked), ""]
+        lines += [*_control_lines(checked), "", *_arm_lines(held), ""]
+        lines += ["### Verdicts", "", *_verdict_lines(held, checked), ""]
         lines += [*_prediction_lines(held), *_cost_lines(held), ""]
         lines += [
             part
@@ -143,7 +144,7 @@ def _arm_lines(held: Sequence[Result]) -> list[str]:
 
 
 def _verdict_lines(held: Sequence[Result], checked: Sequence[Control]) -> list[str]:
-    lines = ["### Verdicts", ""]
+    lines = []
     failed = [str(c.seed) for c in checked if not c.passed]
     if failed:
         lines += [

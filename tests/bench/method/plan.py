@@ -55,13 +55,13 @@ _MICRO: dict[str, Any] = {
     "evaluation": {"samples": 2},
     "roles": _ONE_CORE,
 }
+_WARNED = overlay(_MICRO, {"rewardModel": {"warmup": {"gate": {"onFail": "warn"}}}})
 _QUICKSTART = "examples/quickstart.yaml"
 
 
 def _micro(about: str, **reward_model: Any) -> Setting:
     """The micro task from another first reward model, which need not pass the gate."""
-    warned = overlay({"warmup": {"gate": {"onFail": "warn"}}}, reward_model)
-    return Setting(_QUICKSTART, about, overlay(_MICRO, {"rewardModel": warned}))
+    return Setting(_QUICKSTART, about, overlay(_WARNED, {"rewardModel": reward_model}))
 
 
 SETTINGS: dict[str, Setting] = {
@@ -70,10 +70,7 @@ SETTINGS: dict[str, Setting] = {
     "micro-few-pairs": Setting(
         _QUICKSTART,
         "2,000 pairs instead of 20,000, for the supervised start and for the first reward model",
-        overlay(
-            _MICRO,
-            {"data": {"generate": {"size": 2000}}, "rewardModel": {"warmup": {"gate": {"onFail": "warn"}}}},
-        ),
+        overlay(_WARNED, {"data": {"generate": {"size": 2000}}}),
     ),
     "micro-strong-rm": _micro("a first reward model of up to 3,000 steps", warmup={"steps": 3000}),
     "micro-small-rm": _micro("a reward model of a quarter of the size", fromScratch={"hidden": 48}),

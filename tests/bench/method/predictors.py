@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import correlation, fmean
+from statistics import NormalDist, correlation, fmean
+from typing import Any
 
 from tests.bench.method import plan
 from tests.bench.method.comparisons import paired, reported
@@ -40,7 +41,7 @@ def correlate(xs: Sequence[float], ys: Sequence[float]) -> Correlation | None:
     r = correlation(xs, ys)
     if abs(r) > 1 - 1e-12:
         return Correlation(r, r, r, n)
-    half = 1.959964 / math.sqrt(n - 3)
+    half = NormalDist().inv_cdf(0.975) / math.sqrt(n - 3)
     return Correlation(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), n)
 
 
@@ -67,28 +68,26 @@ def predictions(results: Sequence[Result]) -> dict[str, dict[str, Correlation]]:
     return found
 
 
-def _start(figure: str) -> Callable[[Arms], float | None]:
-    return lambda arms: arms[plan.SFT].stages[0].get(figure) if plan.SFT in arms else None
+def _at(
+    arm: str, stage: int, read: Callable[[Mapping[str, Any]], float | None]
+) -> Callable[[Arms], float | None]:
+    """A figure of an arm's evaluation at a stage, counted from the last where negative."""
+    return lambda arms: read(arms[arm].stages[stage]) if arm in arms else None
 
 
-def _fooled(arm: str, stage: int) -> Callable[[Arms], float | None]:
+def _auc(stage: Mapping[str, Any]) -> float | None:
+    return stage.get("auc")  # lacks where all samples pass, or none
+
+
+def _fooled(stage: Mapping[str, Any]) -> float | None:
     """Share of the failing samples that score 1/2 or more."""
-
-    def read(arms: Arms) -> float | None:
-        judged = arms[arm].stages[stage].get("judged", {}) if arm in arms else {}
-        return judged["failed"]["high"] if "failed" in judged else None
-
-    return read
-
-
-def _frozen(figure: str) -> Callable[[Arms], float | None]:
-    return lambda arms: arms[plan.FROZEN].stages[-1].get(figure) if plan.FROZEN in arms else None
+    failed = stage.get("judged", {}).get("failed")
+    return failed["high"] if failed else None
 
 
 def _noise(arms: Arms) -> float | None:
-    if "gapo-zero" not in arms:
-        return None
-    told = [rm["labelNoise"] for rm in arms["gapo-zero"].reward_model if "labelNoise" in rm]
+    trained = arms["gapo-zero"].reward_model if "gapo-zero" in arms else []
+    told = [rm["labelNoise"] for rm in trained if "labelNoise" in rm]
     return fmean(told) if told else None
 
 
@@ -97,12 +96,12 @@ def _pairs(arms: Arms) -> float | None:
 
 
 DIAGNOSTICS: dict[str, Callable[[Arms], float | None]] = {
-    "satisfaction of the start": _start("satisfaction"),
+    "satisfaction of the start": _at(plan.SFT, 0, lambda stage: stage["satisfaction"]),
     "pair accuracy of the first RM, held-out original pairs": _pairs,
-    "AUC of the first RM on the start's samples": _start("auc"),
-    "failing samples of the start that score 1/2 or more": _fooled(plan.SFT, 0),
-    "AUC of the frozen RM, last stage": _frozen("auc"),
-    "failing samples that score 1/2 or more, frozen RM, last stage": _fooled(plan.FROZEN, -1),
+    "AUC of the first RM on the start's samples": _at(plan.SFT, 0, _auc),
+    "failing samples of the start that score 1/2 or more": _at(plan.SFT, 0, _fooled),
+    "AUC of the frozen RM, last stage": _at(plan.FROZEN, -1, _auc),
+    "failing samples that score 1/2 or more, frozen RM, last stage": _at(plan.FROZEN, -1, _fooled),
     "samples labelled 0 that pass, `gapo-zero`, mean of stages": _noise,
 }
 """What can be seen before or without the retraining, but for the last."""

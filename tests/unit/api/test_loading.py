@@ -88,6 +88,10 @@ def test_all_problems_are_told_at_once() -> None:
             {"evaluation": {"scorer": "none"}, "guards": {"labels": {"action": "stop"}}},
             "guards.labels reads the verifier's verdicts and can never act without them",
         ),
+        (
+            {"evaluation": {"scorer": "none"}, "guards": {"fidelity": {"action": "rollback"}}},
+            "guards.fidelity reads the verifier's verdicts and can never act without them",
+        ),
         ({"generator": {"fromScratch": {"arch": "encoder"}}}, "must be decoder"),
         ({"generation": {"maxNewTokens": 64}}, "must be below generator.fromScratch.maxPositions (64)"),
         ({"generator": {"model": "a", "fromScratch": {}}}, "exactly one of model and fromScratch"),

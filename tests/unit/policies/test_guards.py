@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping
 
 import pytest
+from tests.bench.experiments import ROOT
 from tests.bench.guard_table import alarm_stages
 
+from gapo.api.judging import Guards
+from gapo.api.load import load_run
+from gapo.judgement import guard_settings
 from gapo.policies.guards import (
     GuardAction,
     GuardSettings,
@@ -17,6 +21,7 @@ from gapo.policies.guards import (
     judge_guards,
     memorises,
 )
+from gapo.telemetry.catalogue import GUARDS
 
 START = {"eval/entropy": 2.0}
 
@@ -214,6 +219,32 @@ def test_limits_follow_the_settings() -> None:
     assert memorises(0.11)
     assert not memorises(0.10)
     assert not memorises(0.11, GuardSettings(memorisation_gap=0.2))
+
+
+def test_every_guard_of_a_manifest_reaches_its_setting() -> None:
+    written = {
+        "hacking": {"action": "stop"},
+        "collapse": {"action": "rollback"},
+        "kl": {"action": "off", "natsPerToken": 0.6},
+        "fidelity": {"action": "stop", "minAuc": 0.8},
+        "memorisation": {"action": "rollback", "gap": 0.2},
+        "labels": {"action": "off", "maxNoise": 0.3},
+    }
+    spec = load_run(ROOT / "examples" / "smoke.yaml").spec
+    spec = spec.model_copy(update={"guards": Guards.model_validate(written)})
+    assert guard_settings(spec) == GuardSettings(
+        hacking=GuardAction.STOP,
+        collapse=GuardAction.ROLLBACK,
+        kl=GuardAction.OFF,
+        fidelity=GuardAction.STOP,
+        memorisation=GuardAction.ROLLBACK,
+        labels=GuardAction.OFF,
+        kl_nats_per_token=0.6,
+        fidelity_auc=0.8,
+        memorisation_gap=0.2,
+        label_noise=0.3,
+    )
+    assert set(written) == set(GUARDS)  # what Prometheus is told of
 
 
 def test_hacking_metrics_by_hand() -> None:
