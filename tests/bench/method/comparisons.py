@@ -44,16 +44,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Control:
-    """A seed's positive control; None what was not measured."""
+    """A seed's first RM and its positive control; None what was not measured."""
 
     seed: int
     pairs: float | None
     gate: bool | None
+    """Of the first RM. Where it fails, a run with `onFail: stop` would not have begun."""
     gain: float | None
+    """Of PPO with the verifier as reward over the start, last stage."""
 
     @property
     def passed(self) -> bool:
-        return self.gate is True and self.gain is not None and self.gain >= plan.CONTROL_GAIN
+        return self.gain is not None and self.gain >= plan.CONTROL_GAIN
 
 
 def reported(results: Iterable[Result]) -> list[Result]:

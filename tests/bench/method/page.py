@@ -101,10 +101,11 @@ def _control_lines(checked: Sequence[Control]) -> list[str]:
     lines = [
         "### Positive control",
         "",
-        "The gate of the first RM, and the gain of PPO with the verifier as reward, which must be at least "
-        f"{100 * plan.CONTROL_GAIN:.0f} points.",
+        "The gain of PPO with the verifier as reward over the start, which must be at least "
+        f"{100 * plan.CONTROL_GAIN:.0f} points before anything is said about reward models; and the gate of the "
+        "first RM, which warns here.",
         "",
-        "| seed | RM pairs | gate | control's gain | |",
+        "| seed | RM pairs | gate | control's gain | control |",
         "|---:|---:|---|---:|---|",
     ]
     for c in checked:
@@ -157,9 +158,32 @@ def _verdict_lines(held: Sequence[Result], checked: Sequence[Control]) -> list[s
     ]
     for comparison in plan.COMPARISONS:
         found = outcome(held, comparison)
-        name = f"{comparison.arm} − {comparison.against}"
+        name = _claim(comparison)
         lines.append(_verdict_line(name, found) if found else f"| {name} | 0 | - | not run | - | - |")
-    return lines
+    return [*lines, *_gate_lines(held, checked)]
+
+
+def _gate_lines(held: Sequence[Result], checked: Sequence[Control]) -> list[str]:
+    """What the claims would be without the seeds that a user's run would have stopped at."""
+    failed = {c.seed for c in checked if c.gate is False}
+    kept = [r for r in held if r.seed not in failed]
+    told = []
+    for comparison in plan.COMPARISONS:
+        whole, without = outcome(held, comparison), outcome(kept, comparison)
+        if whole and without and without.seeds != whole.seeds:
+            told.append(f"{_claim(comparison)}: {_interval(without.best)}, {without.word}")
+    if not told:
+        return []
+    seeds = f"seed{'s' if len(failed) > 1 else ''} {', '.join(str(seed) for seed in sorted(failed))}"
+    return [
+        "",
+        f"The gate of the first reward model failed at {seeds}. It warns here; by default a run stops there. "
+        f"Without {seeds} the claims read: {'; '.join(told)}.",
+    ]
+
+
+def _claim(comparison: Comparison) -> str:
+    return f"{comparison.arm} − {comparison.against}"
 
 
 def _verdict_line(name: str, found: Outcome) -> str:

@@ -59,7 +59,7 @@ def test_a_claim_without_a_seed_in_both_arms_has_no_outcome():
     assert outcome([result("gapo-zero", 100, 0.7)], CLAIM) is None
 
 
-def test_the_control_of_a_seed_needs_its_gate_and_ten_points():
+def test_the_control_of_a_seed_needs_ten_points_and_its_gate_is_told_beside():
     held = [
         result("sft", 100, 0.5),
         result("ppo-verifier", 100, 0.7),
@@ -69,11 +69,11 @@ def test_the_control_of_a_seed_needs_its_gate_and_ten_points():
         result("ppo-verifier", 102, 0.7),
         result("sft", 103, 0.5),
     ]
-    assert [(c.seed, c.passed) for c in controls(held)] == [
-        (100, True),
-        (101, False),
-        (102, False),
-        (103, False),
+    assert [(c.seed, c.passed, c.gate) for c in controls(held)] == [
+        (100, True, True),
+        (101, False, True),
+        (102, True, False),
+        (103, False, True),
     ]
 
 

@@ -144,6 +144,20 @@ def test_the_page_withholds_claims_while_a_control_fails_and_marks_informed_arms
     assert "| gapo-one | GAPO, passing samples labelled 1 *i* | 8 |" in text
 
 
+def test_a_seed_whose_gate_failed_counts_and_the_claims_without_it_stand_beside():
+    replaced = [made(plan.SFT, 103, 0.5, gate=0.0), made("gapo-zero", 103, 0.426)]
+    others = [r for r in comparison_of("gapo-zero", 0.05) if r.seed != 103 or r.arm == plan.TRAINED_ON]
+    lines = page([("micro", [*others, *replaced], {})], []).splitlines()
+    # By hand: 5.0 points less 0.1 a seed, 32.5 in all of seven, and -20.0 at seed 103.
+    (line,) = [line for line in lines if line.startswith("| gapo-zero − rm-trained-on")]
+    assert line.startswith("| gapo-zero − rm-trained-on | 8 | +1.6 pp")
+    (beside,) = [
+        line for line in lines if line.startswith("The gate of the first reward model failed at seed 103.")
+    ]
+    assert "gapo-zero − rm-trained-on: +4.6 pp" in beside
+    assert "gapo-one" not in beside
+
+
 def test_costs_count_the_processor_of_runs_in_one_piece():
     held = [
         made("gapo-zero", 100, 0.7),

@@ -183,6 +183,18 @@ def test_whoever_asks_every_15_seconds_is_waited_for_30_seconds_after_the_last_t
     assert not scrapes.await_next()
 
 
+def test_whoever_asks_every_second_may_miss_four_times() -> None:
+    clock = Hands()
+    scrapes = Scrapes(clock)
+    scrapes.note()
+    clock.now += 1
+    scrapes.note()
+    clock.now += 4.9
+    assert scrapes.regular
+    clock.now += 0.2
+    assert not scrapes.regular
+
+
 def test_the_wait_ends_with_the_next_question() -> None:
     scrapes = Scrapes(Hands())
     scrapes.note()
