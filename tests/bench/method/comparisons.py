@@ -155,6 +155,19 @@ def write_proofs(proofs: Iterable[Proof], path: Path = PROOFS) -> None:
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
 
+def alike(results: Iterable[Result]) -> list[list[Result]]:
+    """Groups within which means may stand side by side: for each set of seeds that an arm has, on these seeds alone,
+    the arms that have all of them. Most arms first; a group of one arm is none."""
+    arms = by_arm(results)
+    seeds = {arm: frozenset(r.seed for r in held) for arm, held in arms.items()}
+    groups = [
+        [r for arm, held in arms.items() if chosen <= seeds[arm] for r in held if r.seed in chosen]
+        for chosen in set(seeds.values())
+    ]
+    several = [group for group in groups if len({r.arm for r in group}) > 1]
+    return sorted(several, key=lambda group: (-len({r.arm for r in group}), len(group)))
+
+
 def by_arm(results: Iterable[Result]) -> Mapping[str, list[Result]]:
     """Arm → its results, in the order given."""
     found: dict[str, list[Result]] = {}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from tests.bench.method import plan
-from tests.bench.method.comparisons import by_arm
+from tests.bench.method.comparisons import alike, by_arm
 from tests.bench.method.result import Result
 from tests.bench.method.stats import effect
 
@@ -47,10 +47,12 @@ _AXES = Axes(width=620, height=330, left=44, right=150, top=26, bottom=36, x_lab
 def all_figures(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
     """File name → (what it shows, SVG), for the figures that these results of one setting allow."""
     arms = {arm: held for arm, held in by_arm(results).items() if arm in INKS}
+    common = by_arm(r for r in (alike(results) or [results])[0] if r.arm in INKS)
     found: dict[str, tuple[str, Markup | None]] = {
         "satisfaction.svg": (
-            "Verified satisfaction of sampled responses on validation prompts, by stage: mean over seeds, 95 % t-interval",
-            by_stage(arms, "satisfaction", "responses that satisfy every constraint"),
+            "Verified satisfaction of sampled responses on validation prompts, by stage: mean over the seeds that all arms "
+            "have, 95 % t-interval",
+            by_stage(common, "satisfaction", "responses that satisfy every constraint"),
         ),
         "differences.svg": (
             f"Satisfaction on validation prompts less that of {plan.TRAINED_ON}, paired by seed, by stage: mean, "
@@ -58,8 +60,9 @@ def all_figures(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
             differences(arms),
         ),
         "fidelity.svg": (
-            "AUC of the stage's reward model against the verifier on the generator's samples, by stage",
-            by_stage(arms, "auc", "AUC", [Rule(0.5, "chance")]),
+            "AUC of the stage's reward model against the verifier on the generator's samples, by stage: mean over the seeds "
+            "that all arms have",
+            by_stage(common, "auc", "AUC", [Rule(0.5, "chance")]),
         ),
     }
     for arm in DRAWN:
@@ -79,18 +82,8 @@ def all_figures(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
 def by_stage(
     arms: Mapping[str, Sequence[Result]], figure: str, label: str, rules: Sequence[Rule] = ()
 ) -> Markup | None:
-    """One line an arm: the mean over its seeds at each stage, with its interval where there are two seeds."""
-    series = []
-    aside = _aside(arms)
-    for arm, held in arms.items():
-        columns: dict[int, list[float]] = {}
-        for r in held:
-            for stage in r.stages:
-                if figure in stage:
-                    columns.setdefault(stage["stage"], []).append(stage[figure])
-        points = [_point(stage + aside[arm], values) for stage, values in sorted(columns.items())]
-        if points:
-            series.append(Series(points, INKS[arm], arm))
+    """One line an arm; None without any."""
+    series = stage_series(arms, figure)
     if not series:
         return None
     last = round(max(point.x for drawn in series for point in drawn.points))
@@ -105,18 +98,25 @@ def by_stage(
     return line_chart(series, axes, title=f"{label} by stage and arm", rules=rules)
 
 
-def differences(arms: Mapping[str, Sequence[Result]]) -> Markup | None:
-    """What an online arm is ahead of the RM trained on, by stage, over the seeds that both have."""
-    control = {r.seed: r for r in arms.get(plan.TRAINED_ON, ())}
-    aside = _aside(arms)
+def stage_series(arms: Mapping[str, Sequence[Result]], figure: str) -> list[Series]:
+    """Of each arm that has the figure, its mean over seeds at each stage, with its interval where there are two seeds."""
     series = []
+    aside = _aside(arms)
     for arm, held in arms.items():
-        pairs = [(r.satisfaction, control[r.seed].satisfaction) for r in held if r.seed in control]
-        if not pairs or arm in (plan.TRAINED_ON, plan.CONTROL, plan.CONTINUED):
-            continue
-        stages = range(min(len(values) for pair in pairs for values in pair))
-        points = [_point(k + aside[arm], [mine[k] - other[k] for mine, other in pairs]) for k in stages]
-        series.append(Series(points, INKS[arm], arm))
+        columns: dict[int, list[float]] = {}
+        for r in held:
+            for stage in r.stages:
+                if figure in stage:
+                    columns.setdefault(stage["stage"], []).append(stage[figure])
+        points = [_point(stage + aside[arm], values) for stage, values in sorted(columns.items())]
+        if points:
+            series.append(Series(points, INKS[arm], arm))
+    return series
+
+
+def differences(arms: Mapping[str, Sequence[Result]]) -> Markup | None:
+    """One line an online arm; None where none has a seed in common with the RM trained on."""
+    series = difference_series(arms)
     if not series:
         return None
     last = round(max(point.x for drawn in series for point in drawn.points))
@@ -130,6 +130,21 @@ def differences(arms: Mapping[str, Sequence[Result]]) -> Markup | None:
     )
     rules = [Rule(0.0, plan.TRAINED_ON)]
     return line_chart(series, axes, title="Difference to the RM trained on, by stage and arm", rules=rules)
+
+
+def difference_series(arms: Mapping[str, Sequence[Result]]) -> list[Series]:
+    """What each online arm is ahead of the RM trained on, by stage, over the seeds that both have."""
+    control = {r.seed: r for r in arms.get(plan.TRAINED_ON, ())}
+    aside = _aside(arms)
+    series = []
+    for arm, held in arms.items():
+        pairs = [(r.satisfaction, control[r.seed].satisfaction) for r in held if r.seed in control]
+        if not pairs or arm in (plan.TRAINED_ON, plan.CONTROL, plan.CONTINUED):
+            continue
+        stages = range(min(len(values) for pair in pairs for values in pair))
+        points = [_point(k + aside[arm], [mine[k] - other[k] for mine, other in pairs]) for k in stages]
+        series.append(Series(points, INKS[arm], arm))
+    return series
 
 
 def matrix(held: Sequence[Result]) -> Markup | None:

@@ -12,6 +12,7 @@ from tests.bench.method.comparisons import (
     Control,
     Outcome,
     Proof,
+    alike,
     by_arm,
     controls,
     one_code,
@@ -23,13 +24,13 @@ from tests.bench.method.ledger import at_flops
 from tests.bench.method.plan import Comparison
 from tests.bench.method.predictors import GAINS, Correlation, predictions
 from tests.bench.method.result import Result
-from tests.bench.method.stats import Effect, effect
+from tests.bench.method.stats import Effect, effect, holm
 
 HEAD = """# Comparison of methods
 
-Does retraining the reward model (RM) on the generator's own samples make a better generator? The arms and rules are those of [method](../../method.md) 18 and 19; [the log](log.md) tells what was asked on the way. This page is written by `make bench-method-report` from the files in `results/`, one a finished arm and seed. `make bench-method` makes what is missing of them, in pieces where it must, and `make bench-method-arm ARM=gapo-zero SEED=100` makes one again and says whether it is reproduced.
+Does retraining the reward model (RM) on the generator's own samples make a better generator? The arms and rules are those of [method](../../method.md) 18 and 19; [the log](log.md) tells what was asked on the way. This page is written by `make bench-method-report` from the files in `results/`, one a finished arm and seed. The commands that a section names make what is missing of them, in pieces where they must, and `make bench-method-arm ARM=gapo-zero SEED=100` makes one again and says whether it is reproduced.
 
-All arms of a seed start from its stage 0 (supervised training and the first RM). Satisfaction is that of sampled responses, all constraints met. *Best* is the exported stage, chosen on validation prompts and measured on the untouched test split; it decides. Seeds 0 to 2 were for tuning and are in no verdict. Differences are paired by seed, intervals are Student's at 95 %. *Reproduced*: the interval lies above 0 and the effect is at least a point; *contradicted*: the other direction; else *undecided*, with the effect that the spread between these seeds would show in four cases of five.
+All arms of a seed start from its stage 0 (supervised training and the first RM). Satisfaction is that of sampled responses, all constraints met. *Best* is the exported stage, chosen on validation prompts and measured on the untouched test split; it decides. Seeds 0 to 2 were for tuning and are in no verdict. Differences are paired by seed, intervals are Student's at 95 %. *Reproduced*: the interval lies above 0 and the effect is at least a point; *contradicted*: the other direction; else *undecided*, with the effect that the spread between these seeds would show in four cases of five. The words follow the interval; beside it stand the p-value of the paired t-test, and Holm's over the claims of the table.
 """
 
 VERDICTS_BEGIN, VERDICTS_END = "<!-- verdicts -->", "<!-- end of verdicts -->"
@@ -74,9 +75,9 @@ def section(
     if held:
         lines += [_made(held, one_code(held, proofs)), ""]
         checked = controls(held)
-        lines += [*_control_lines(checked), "", *_arm_lines(held), ""]
+        lines += [*_control_lines(checked), "", *_arm_lines(held)]
         lines += ["### Verdicts", "", *_verdict_lines(held, checked), ""]
-        lines += [*_prediction_lines(held), *_cost_lines(held), ""]
+        lines += [*_seed_lines(held), *_prediction_lines(held), *_cost_lines(held)]
         lines += [
             part
             for file, (about, _) in drawn.items()
@@ -90,11 +91,32 @@ def section(
 
 
 def _made(held: Sequence[Result], code: str | None) -> str:
-    machines = sorted({r.made["machine"] for r in held})
     commits = sorted({str(r.made["commit"]) for r in held})
     return (
-        f"Machine: {' and '.join(machines)}; one thread an arm. Code `{code}`, commit {', '.join(commits)}."
+        f"Commands: {_commands(held)}. Machine: {_machines(held)}; one thread an arm. Code `{code}`, "
+        f"commit {', '.join(commits)}."
     )
+
+
+def _commands(results: Sequence[Result]) -> str:
+    """What makes these results of one setting, one command for all seeds that have the same arms."""
+    arms: dict[int, list[str]] = {}
+    for r in results:
+        arms.setdefault(r.seed, []).append(r.arm)
+    same: dict[tuple[str, ...], list[int]] = {}
+    for seed, names in sorted(arms.items()):
+        same.setdefault(tuple(names), []).append(seed)
+    setting = results[0].setting
+    where = "" if setting == plan.DECIDES else f" SETTING={setting}"
+    lines = []
+    for names, seeds in same.items():
+        which = "" if set(names) == set(plan.REPORTED_ARMS) else f" ARMS={','.join(names)}"
+        lines.append(f"`make bench-method{where} SEEDS={_spans(seeds, '-').replace(' ', '')}{which}`")
+    return "; ".join(lines)
+
+
+def _machines(results: Sequence[Result]) -> str:
+    return " and ".join(sorted({r.made["machine"] for r in results}))
 
 
 def _control_lines(checked: Sequence[Control]) -> list[str]:
@@ -118,19 +140,28 @@ def _control_lines(checked: Sequence[Control]) -> list[str]:
 
 
 def _arm_lines(held: Sequence[Result]) -> list[str]:
-    arms = by_arm(held)
-    budget = _budget(held)
     lines = [
         "### Arms",
         "",
         "Means over seeds with 95 % intervals; *i* marks verifier-informed arms, which are not in one row with the "
-        "paper's. Equal arithmetic: validation satisfaction when the arm had spent what PPO with a frozen RM "
-        "spends in all.",
+        "paper's. Equal FLOPs: validation satisfaction when the arm had spent what PPO with a frozen RM spends in "
+        "all. A table holds the arms that have all of its seeds.",
         "",
-        "| arm | | seeds | best, test split | last stage | gain over start | at equal arithmetic | AUC, last stage |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for arm, rs in arms.items():
+    for group in alike(held):
+        lines += [*_arm_table(group), ""]
+    return lines
+
+
+def _arm_table(group: Sequence[Result]) -> list[str]:
+    budget = _budget(group)
+    lines = [
+        f"Seeds {_spans(sorted({r.seed for r in group}), ' to ')}:",
+        "",
+        "| arm | | best, test split | last stage | gain over start | at equal FLOPs | AUC, last stage |",
+        "|---|---|---:|---:|---:|---:|---:|",
+    ]
+    for arm, rs in by_arm(group).items():
         best, last, gain = (
             effect([r.test[a] - (r.test[b] if b else 0.0) for r in rs])
             for a, b in ((PRIMARY, ""), ("last_satisfaction", ""), (PRIMARY, "start_satisfaction"))
@@ -138,7 +169,7 @@ def _arm_lines(held: Sequence[Result]) -> list[str]:
         fidelity = [r.stages[-1]["auc"] for r in rs if "auc" in r.stages[-1]]
         mark = " *i*" if rs[0].informed else ""
         lines.append(
-            f"| {arm} | {plan.ARMS[arm].about}{mark} | {len(rs)} | {_level(best)} | {_level(last)} | {_interval(gain)} "
+            f"| {arm} | {plan.ARMS[arm].about}{mark} | {_level(best)} | {_level(last)} | {_interval(gain)} "
             f"| {_number(_equal(rs, budget))} | {_number(fmean(fidelity)) if fidelity else '-'} |"
         )
     return lines
@@ -153,13 +184,19 @@ def _verdict_lines(held: Sequence[Result], checked: Sequence[Control]) -> list[s
             "",
         ]
     lines += [
-        "| claim | seeds | difference, best | verdict | detectable | difference, last stage |",
-        "|---|---:|---:|---|---:|---:|",
+        "| claim | seeds | difference, best | verdict | detectable | p | Holm's p | difference, last stage |",
+        "|---|---:|---:|---|---:|---:|---:|---:|",
     ]
-    for comparison in plan.COMPARISONS:
-        found = outcome(held, comparison)
+    outcomes = {comparison: outcome(held, comparison) for comparison in plan.COMPARISONS}
+    made = [found for found in outcomes.values() if found]
+    adjusted = dict(zip((found.comparison for found in made), holm([f.best.p for f in made]), strict=True))
+    for comparison, found in outcomes.items():
         name = _claim(comparison)
-        lines.append(_verdict_line(name, found) if found else f"| {name} | 0 | - | not run | - | - |")
+        lines.append(
+            _verdict_line(name, found, adjusted[comparison])
+            if found
+            else f"| {name} | 0 | - | not run | - | - | - | - |"
+        )
     return [*lines, *_gate_lines(held, checked)]
 
 
@@ -186,12 +223,38 @@ def _claim(comparison: Comparison) -> str:
     return f"{comparison.arm} − {comparison.against}"
 
 
-def _verdict_line(name: str, found: Outcome) -> str:
+def _verdict_line(name: str, found: Outcome, adjusted: float) -> str:
     word = found.word if found.word != "undecided" else "undecided at this size"
+    ps = [f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in (found.best.p, adjusted)]
     return (
         f"| {name} | {found.best.n} | {_interval(found.best)} | **{word}** | {_size(found.best.detectable)} "
-        f"| {_interval(found.last)} |"
+        f"| {' | '.join(ps)} | {_interval(found.last)} |"
     )
+
+
+def _seed_lines(held: Sequence[Result]) -> list[str]:
+    """What the verdicts are made of: each arm's difference to the RM trained on, seed by seed."""
+    claims = [
+        Comparison(arm, plan.TRAINED_ON)
+        for arm in by_arm(held)
+        if arm in plan.PAID_BY_RM and arm != plan.TRAINED_ON
+    ]
+    columns = {claim.arm: found for claim in claims if (found := paired(held, claim))}
+    if not columns:
+        return []
+    seeds = sorted({seed for column in columns.values() for seed in column})
+    lines = [
+        "### Seed by seed",
+        "",
+        f"Difference to {plan.TRAINED_ON}, best, test split, in points.",
+        "",
+        f"| seed | {' | '.join(columns)} |",
+        f"|---:|{'---:|' * len(columns)}",
+    ]
+    for seed in seeds:
+        cells = [f"{100 * c[seed]:+.1f}" if seed in c else "-" for c in columns.values()]
+        lines.append(f"| {seed} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _prediction_lines(held: Sequence[Result]) -> list[str]:
@@ -202,8 +265,9 @@ def _prediction_lines(held: Sequence[Result]) -> list[str]:
     lines = [
         "### What goes along with the gain",
         "",
-        f"Correlation over seeds of a diagnostic with an arm's gain over {plan.TRAINED_ON} (best, test split); 95 % "
-        "interval.",
+        f"Correlation over seeds of a diagnostic with an arm's gain over {plan.TRAINED_ON} (best, test split): Pearson's "
+        "with its 95 % interval and the number of seeds, then Spearman's. Nothing is adjusted for their number, and the "
+        "gain holds the control's own level.",
         "",
         f"| diagnostic | {' | '.join(GAINS)} |",
         f"|---|{'---:|' * len(GAINS)}",
@@ -215,20 +279,22 @@ def _prediction_lines(held: Sequence[Result]) -> list[str]:
 
 
 def _correlation(found: Correlation) -> str:
-    return f"{found.r:+.2f} ({found.lo:+.2f} to {found.hi:+.2f}; {found.n})"
+    return f"{found.r:+.2f} ({found.lo:+.2f} to {found.hi:+.2f}; {found.n}), {found.rank:+.2f}"
 
 
 def _cost_lines(held: Sequence[Result]) -> list[str]:
     lines = [
         "### Costs",
         "",
-        "After stage 0, mean of the seeds. Arithmetic is counted from tokens and parameters, without evaluation; "
-        "CPU seconds are of one thread, evaluation and start-up included, over the runs that were made in one piece.",
+        "Of the stages, mean over the seeds of the first table of arms; stage 0, which all need, is the row of "
+        f"`{plan.SFT}`, and its tokens are not counted. Completions are rollouts and each stage's samples, unique "
+        "prompts those of the rollouts. FLOPs are counted from tokens and parameters, without evaluation; seconds "
+        "hold evaluation and start-up, and those of the CPU are of one thread and of the runs made in one piece.",
         "",
-        "| arm | completions | unique prompts | tokens: generator | critic | RM | TFLOP | CPU seconds |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| arm | completions | unique prompts | tokens: generator | critic | RM | TFLOP | CPU s | wall s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for arm, rs in by_arm(held).items():
+    for arm, rs in by_arm((alike(held) or [held])[0]).items():
         trained = [r.ledger["trainedTokens"] for r in rs]
         cells = [
             fmean(r.ledger["completions"] for r in rs),
@@ -238,8 +304,11 @@ def _cost_lines(held: Sequence[Result]) -> list[str]:
         flops = fmean(r.ledger["flopsByStage"][-1] for r in rs) / 1e12
         whole = [r.clocks["cpu"] for r in rs if r.clocks["pieces"] == 1]
         cpu = f"{fmean(whole):.0f}" if whole else "-"
-        lines.append(f"| {arm} | {' | '.join(f'{c:,.0f}' for c in cells)} | {flops:.2f} | {cpu} |")
-    return lines
+        wall = fmean(r.clocks["wall"] for r in rs)
+        lines.append(
+            f"| {arm} | {' | '.join(f'{c:,.0f}' for c in cells)} | {flops:.2f} | {cpu} | {wall:.0f} |"
+        )
+    return [*lines, ""]
 
 
 def _tuning_lines(tuning: Sequence[Result]) -> list[str]:
@@ -248,10 +317,11 @@ def _tuning_lines(tuning: Sequence[Result]) -> list[str]:
         "### Tuning trials",
         "",
         "Every one that was run with these settings, on seeds 0 to 2: for choosing, not for claims. The difference is "
-        f"paired, to the RM trained on. Code: {codes}.",
+        f"paired, to the RM trained on, and its mean comes last. Commands: {_commands(tuning)}. Machine: "
+        f"{_machines(tuning)}. Code: {codes}.",
         "",
-        "| arm | | seeds | best, test split | last stage | difference, best | last stage | AUC, last stage |",
-        "|---|---|---|---:|---:|---:|---:|---:|",
+        "| arm | | seeds | best, test split | last stage | difference, best, by seed | last stage | AUC, last stage |",
+        "|---|---|---|---:|---:|---|---:|---:|",
     ]
     for arm, rs in by_arm(tuning).items():
         against = Comparison(arm, plan.TRAINED_ON)
@@ -263,7 +333,7 @@ def _tuning_lines(tuning: Sequence[Result]) -> list[str]:
         lines.append(
             f"| {arm} | {plan.ARMS[arm].about} | {', '.join(str(r.seed) for r in rs)} "
             f"| {_number(fmean(r.test[PRIMARY] for r in rs))} | {_number(fmean(r.test['last_satisfaction'] for r in rs))} "
-            f"| {_points(fmean(best)) if best else '-'} | {_points(fmean(last)) if last else '-'} "
+            f"| {_each(best) if best else '-'} | {_points(fmean(last)) if last else '-'} "
             f"| {_number(fmean(fidelity)) if fidelity else '-'} |"
         )
     return lines
@@ -296,6 +366,18 @@ def _interval(found: Effect) -> str:
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f} pp"
+
+
+def _each(values: Sequence[float]) -> str:
+    """In points, and their mean."""
+    return f"{', '.join(f'{100 * value:+.1f}' for value in values)}: {_points(fmean(values))}"
+
+
+def _spans(seeds: Sequence[int], to: str) -> str:
+    """Such as 100 to 107, 110."""
+    starts = [seed for seed in seeds if seed - 1 not in seeds]
+    ends = [seed for seed in seeds if seed + 1 not in seeds]
+    return ", ".join(f"{a}{to}{b}" if a != b else str(a) for a, b in zip(starts, ends, strict=True))
 
 
 def _size(value: float) -> str:

@@ -155,6 +155,9 @@ BEST_VARIANT = "gapo-one-hard"
 """Chosen on the tuning seeds, before any reported seed is run."""
 REPORTED_ARMS = (*METHOD, BEST_VARIANT)
 
+PAID_BY_RM = tuple(arm for arm in ARMS if not arm.startswith(SFT) and arm != CONTROL)
+"""Arms whose generator climbs a reward model's scores."""
+
 COMPARISONS: tuple[Comparison, ...] = (
     Comparison("gapo-zero", FROZEN),
     Comparison("gapo-zero", TRAINED_ON),

@@ -23,12 +23,13 @@ Arms = Mapping[str, Result]
 
 @dataclass(frozen=True)
 class Correlation:
-    """Pearson's r over `n` seeds with its 95 % interval (Fisher 1921)."""
+    """Pearson's r over `n` seeds with its 95 % interval (Fisher 1921), and Spearman's, which a few far seeds sway less."""
 
     r: float
     lo: float
     hi: float
     n: int
+    rank: float
 
 
 def correlate(xs: Sequence[float], ys: Sequence[float]) -> Correlation | None:
@@ -38,11 +39,17 @@ def correlate(xs: Sequence[float], ys: Sequence[float]) -> Correlation | None:
     n = len(xs)
     if n < FEWEST_SEEDS or min(len(set(xs)), len(set(ys))) < 2:
         return None
-    r = correlation(xs, ys)
+    r, rank = correlation(xs, ys), correlation(_ranks(xs), _ranks(ys))
     if abs(r) > 1 - 1e-12:
-        return Correlation(r, r, r, n)
+        return Correlation(r, r, r, n, rank)
     half = NormalDist().inv_cdf(0.975) / math.sqrt(n - 3)
-    return Correlation(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), n)
+    return Correlation(r, math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half), n, rank)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    """From the least up; equal values share the mean of their ranks."""
+    ordered = sorted(values)
+    return [ordered.index(value) + (ordered.count(value) - 1) / 2 for value in values]
 
 
 def predictions(results: Sequence[Result]) -> dict[str, dict[str, Correlation]]:

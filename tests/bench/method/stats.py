@@ -37,6 +37,15 @@ class Effect:
         quantiles = t_quantile(0.975, self.n - 1) + t_quantile(POWER, self.n - 1)
         return quantiles * self.sd / math.sqrt(self.n)
 
+    @property
+    def p(self) -> float:
+        """Two-sided, of Student's test against 0; 1 for one seed."""
+        if self.n < 2:
+            return 1.0
+        if self.sd == 0:
+            return 0.0 if self.mean else 1.0
+        return 2 * (1 - t_below(abs(self.mean) * math.sqrt(self.n) / self.sd, self.n - 1))
+
 
 def effect(values: Sequence[float]) -> Effect:
     """Mean and interval of one value a seed. Raises ValueError without any."""
@@ -61,23 +70,35 @@ def verdict(found: Effect, enough: int = ENOUGH_SEEDS) -> Word:
     return "undecided"
 
 
+def holm(ps: Sequence[float]) -> list[float]:
+    """P-values adjusted for their number, in the order given (Holm 1979)."""
+    found = [0.0] * len(ps)
+    worst = 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        worst = max(worst, min(1.0, (len(ps) - rank) * ps[i]))
+        found[i] = worst
+    return found
+
+
+def t_below(x: float, df: int, parts: int = 400) -> float:
+    """P(T <= x) of Student's t, for x >= 0, to about 1e-6 up to x = 50. By Simpson's rule."""
+    constant = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+    step = x / parts
+
+    def density(at: float) -> float:
+        return float(constant * (1 + at * at / df) ** (-(df + 1) / 2))
+
+    inner = sum((4 if i % 2 else 2) * density(i * step) for i in range(1, parts))
+    return 0.5 + step / 3 * (density(0.0) + inner + density(x))
+
+
 @cache
 def t_quantile(p: float, df: int) -> float:
-    """Student's t: the x with P(T <= x) = p, for 0.5 <= p < 1, to about 1e-6. By bisection on Simpson's rule."""
-    constant = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
-
-    def density(x: float) -> float:
-        return float(constant * (1 + x * x / df) ** (-(df + 1) / 2))
-
-    def below(x: float, parts: int = 400) -> float:
-        step = x / parts
-        inner = sum((4 if i % 2 else 2) * density(i * step) for i in range(1, parts))
-        return 0.5 + step / 3 * (density(0.0) + inner + density(x))
-
+    """Student's t: the x with P(T <= x) = p, for 0.5 <= p < 1, to about 1e-6. By bisection."""
     low, high = 0.0, 1.0
-    while below(high) < p:
+    while t_below(high, df) < p:
         low, high = high, 2 * high
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < p else (low, middle)
+        low, high = (middle, high) if t_below(middle, df) < p else (low, middle)
     return (low + high) / 2

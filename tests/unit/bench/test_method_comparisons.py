@@ -6,6 +6,7 @@ import pytest
 from tests.bench.method import plan
 from tests.bench.method.comparisons import (
     Proof,
+    alike,
     controls,
     one_code,
     outcome,
@@ -75,6 +76,21 @@ def test_the_control_of_a_seed_needs_ten_points_and_its_gate_is_told_beside():
         (102, True, False),
         (103, False, True),
     ]
+
+
+def test_means_are_set_side_by_side_over_the_same_seeds_alone():
+    """One arm ran on three seeds, two on two of them, one on another alone."""
+    held = [result("gapo-zero", seed, 0.7) for seed in (100, 101, 102)]
+    held += [result(arm, seed, 0.6) for arm in ("rm-trained-on", "ppo-frozen") for seed in (100, 101)]
+    held += [result("gapo-one", 103, 0.6)]
+    groups = [[(r.arm, r.seed) for r in group] for group in alike(held)]
+    assert groups == [
+        [(arm, seed) for arm in ("gapo-zero", "rm-trained-on", "ppo-frozen") for seed in (100, 101)]
+    ]
+    held.append(result("rm-trained-on", 102, 0.6))
+    groups = [{(r.arm, r.seed) for r in group} for group in alike(held)]
+    assert [len(group) for group in groups] == [6, 6]
+    assert groups[1] == {(arm, seed) for arm in ("gapo-zero", "rm-trained-on") for seed in (100, 101, 102)}
 
 
 def test_results_of_different_code_are_not_put_side_by_side():

@@ -18,6 +18,18 @@ def test_a_correlation_by_hand_with_fishers_interval():
     assert found.n == 5
 
 
+def test_a_far_seed_sways_pearsons_and_not_spearmans():
+    found = correlate([1, 2, 3, 4, 100], [4, 3, 2, 1, 100])
+    assert found.r > 0.99
+    # By hand: ranks 1 to 5 and 4, 3, 2, 1, 5; squared differences 9, 1, 1, 9, 0: 1 - 6 * 20 / (5 * 24) = 0.
+    assert found.rank == pytest.approx(0.0, abs=1e-12)
+
+
+def test_equal_values_share_their_rank():
+    # Ranks 1.5, 1.5, 3, 4, 5 against 1 to 5: Sxy = 9.5, Sxx = 9.5, Syy = 10.
+    assert correlate([1, 1, 2, 3, 4], [1, 2, 3, 4, 5]).rank == pytest.approx(9.5 / (9.5 * 10) ** 0.5)
+
+
 def test_too_few_seeds_or_no_spread_have_no_correlation_and_unequal_lengths_are_refused():
     assert correlate([1, 2, 3, 4], [1, 2, 3, 4]) is None
     assert correlate([1, 1, 1, 1, 1], [1, 2, 3, 4, 5]) is None

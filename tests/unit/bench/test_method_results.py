@@ -141,7 +141,7 @@ def test_the_page_withholds_claims_while_a_control_fails_and_marks_informed_arms
     held = [r for r in comparison_of("gapo-one", 0.05) if (r.arm, r.seed) != (plan.CONTROL, 103)]
     text = page([("micro", held, {})], [])
     assert "**No claim about reward models holds yet**: the control is missing or failed at seed 103." in text
-    assert "| gapo-one | GAPO, passing samples labelled 1 *i* | 8 |" in text
+    assert "| gapo-one | GAPO, passing samples labelled 1 *i* | 0.67" in text
 
 
 def test_a_seed_whose_gate_failed_counts_and_the_claims_without_it_stand_beside():
@@ -156,6 +156,29 @@ def test_a_seed_whose_gate_failed_counts_and_the_claims_without_it_stand_beside(
     ]
     assert "gapo-zero − rm-trained-on: +4.6 pp" in beside
     assert "gapo-one" not in beside
+
+
+def test_the_page_names_the_commands_that_make_its_results():
+    held = [made(arm, seed, 0.6) for seed in (100, 101, 103) for arm in plan.REPORTED_ARMS]
+    held += [made(arm, 110, 0.6) for arm in ("rm-trained-on", "gapo-zero")]
+    text = page([("micro", held, {})], [])
+    assert (
+        "Commands: `make bench-method SETTING=micro SEEDS=100-101,103`; "
+        "`make bench-method SETTING=micro SEEDS=110 ARMS=rm-trained-on,gapo-zero`." in text
+    )
+
+
+def test_arms_of_unlike_seeds_stand_in_tables_of_their_own():
+    held = [
+        made(arm, seed, best) for seed in (100, 101) for arm, best in (("gapo-zero", 0.6), ("gapo-one", 0.7))
+    ]
+    held += [made(arm, 102, 0.9) for arm in ("gapo-zero", plan.TRAINED_ON)]
+    held += [made(plan.TRAINED_ON, seed, 0.5) for seed in (100, 101)]
+    arms = page([("micro", held, {})], []).partition("### Arms")[2].partition("### Verdicts")[0]
+    both, three = arms.partition("Seeds 100 to 101:")[2].split("Seeds 100 to 102:")
+    assert "| gapo-zero | GAPO, the paper's | 0.600 ± 0.000 |" in both
+    assert "| gapo-zero | GAPO, the paper's | 0.700 ± " in three
+    assert "gapo-one" not in three
 
 
 def test_costs_count_the_processor_of_runs_in_one_piece():
@@ -174,7 +197,7 @@ def test_tuning_seeds_stand_in_a_table_of_their_own():
     text = page([("micro", held, {})], [])
     assert "No seed is reported yet." in text
     assert "### Verdicts" not in text
-    assert "| gapo-zero | GAPO, the paper's | 1 | 0.600 | 0.600 | +0.0 pp | +0.0 pp | 0.900 |" in text
+    assert "| gapo-zero | GAPO, the paper's | 1 | 0.600 | 0.600 | +0.0: +0.0 pp | +0.0 pp | 0.900 |" in text
 
 
 def test_figures_are_files_that_stand_by_themselves():
@@ -189,6 +212,24 @@ def test_figures_are_files_that_stand_by_themselves():
     for _, svg in drawn.values():
         assert svg.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
         assert svg.endswith("</svg>\n")
+
+
+def test_curves_are_means_over_seeds_with_students_interval_and_differences_are_paired():
+    arms = {
+        "gapo-zero": [
+            made("gapo-zero", 100, 0.7, stages=(0.5, 0.60)),
+            made("gapo-zero", 101, 0.7, stages=(0.4, 0.70)),
+        ],
+        plan.TRAINED_ON: [made(plan.TRAINED_ON, 101, 0.7, stages=(0.4, 0.55))],
+    }
+    gapo, control = figures.stage_series(arms, "satisfaction")
+    assert [round(p.x) for p in gapo.points] == [0, 1]
+    assert [p.y for p in gapo.points] == pytest.approx([0.45, 0.65])
+    # Two seeds 0.1 apart: t(0.975, 1) = 12.7062 times sd / sqrt 2 = 0.05.
+    assert (gapo.points[0].lo, gapo.points[0].hi) == pytest.approx((0.45 - 0.63531, 0.45 + 0.63531), abs=1e-5)
+    assert (control.points[1].y, control.points[1].lo) == (0.55, None)
+    (ahead,) = figures.difference_series(arms)
+    assert [p.y for p in ahead.points] == pytest.approx([0.0, 0.15])  # of seed 101, which both have
 
 
 def test_a_reported_result_of_other_code_is_made_again_and_a_tuning_one_is_kept(monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from tests.bench.method.stats import effect, t_quantile, verdict
+from tests.bench.method.stats import Effect, effect, holm, t_quantile, verdict
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,25 @@ def test_an_interval_equals_hand_values():
     assert found.sd == pytest.approx(0.02)
     assert (found.lo, found.hi) == pytest.approx((0.04 - half, 0.04 + half), abs=1e-6)
     assert found.detectable == pytest.approx((4.3027 + 1.0607) * 0.02 / math.sqrt(3), abs=3e-6)
+
+
+@pytest.mark.parametrize(
+    ("t", "p"), [(2.3646, 0.05), (-2.3646, 0.05), (5.4079, 0.001), (0.8960, 0.4), (0.0, 1.0)]
+)
+def test_p_values_are_those_of_the_published_tables_for_7_degrees_of_freedom(t, p):
+    assert Effect(t, math.nan, math.nan, 8, math.sqrt(8)).p == pytest.approx(p, abs=2e-5)
+
+
+def test_the_p_value_and_the_interval_agree():
+    assert effect([0.02, 0.04, 0.06]).p > 0.05 > effect([0.03, 0.04, 0.05]).p
+    assert effect([0.02, 0.04, 0.06]).lo < 0 < effect([0.03, 0.04, 0.05]).lo
+
+
+def test_p_values_are_adjusted_by_holm():
+    # From the least: 4 * 0.005, 3 * 0.01, 2 * 0.03, and 0.04, which must not be below the one before.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
 def test_one_seed_has_a_mean_and_no_bound():
