@@ -166,6 +166,8 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("gapo-one", TRAINED_ON),
     Comparison(BEST_VARIANT, TRAINED_ON),
     Comparison(BEST_VARIANT, "gapo-one"),
+    Comparison("gapo-one", "gapo-zero"),
+    Comparison(BEST_VARIANT, "gapo-zero"),
     Comparison(FROZEN, CONTINUED),
     Comparison(TRAINED_ON, FROZEN),
     Comparison(CONTROL, TRAINED_ON),

@@ -14,7 +14,7 @@ from tests.bench.method.plan import Comparison
 from tests.bench.method.result import Result
 
 FEWEST_SEEDS = 5
-GAINS = ("gapo-zero", "gapo-one", plan.CONTROL)
+GAINS = ("gapo-zero", "gapo-one", plan.BEST_VARIANT, plan.CONTROL)
 """Arms whose gain over the RM trained on is to be predicted."""
 
 Arms = Mapping[str, Result]
