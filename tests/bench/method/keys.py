@@ -39,9 +39,20 @@ WITHOUT_NUMBERS = frozenset(
 """Sources that carry numbers about, or make none of a comparison."""
 
 
-def settings_digest(*specs: Mapping[str, Any]) -> str:
-    """Of the specs as written, of the start and of the arm."""
-    return digest([dict(spec) for spec in specs])[:16]
+PRODUCTS = "trainer/gapo_trainer/data/product.yaml"
+"""The words of the product grammars: data that no spec writes out."""
+
+
+def settings_digest(*specs: Mapping[str, Any], root: Path = ROOT) -> str:
+    """Of the specs as written, of the start and of the arm, and of the words that their grammar takes from a file."""
+    settings: list[Any] = [dict(spec) for spec in specs]
+    if any(_grammar(spec).startswith("product") for spec in specs):
+        settings.append(sha256_hex((root / PRODUCTS).read_bytes()))
+    return digest(settings)[:16]
+
+
+def _grammar(spec: Mapping[str, Any]) -> str:
+    return str(spec.get("data", {}).get("generate", {}).get("grammar", ""))
 
 
 def code_digest(root: Path = ROOT) -> str:
@@ -84,7 +95,13 @@ def commit() -> str | None:
 
 
 def uncommitted(
-    paths: Iterable[str] = (*SOURCES, "tests/bench/method", "tests/bench/experiments.py", "examples"),
+    paths: Iterable[str] = (
+        *SOURCES,
+        PRODUCTS,
+        "tests/bench/method",
+        "tests/bench/experiments.py",
+        "examples",
+    ),
 ) -> list[str]:
     """Files of these that differ from the commit, or that it lacks; empty where the checkout is none."""
     changed = _git("status", "--porcelain", "--", *paths)

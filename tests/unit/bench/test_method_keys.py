@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.bench.method.keys import code_digest, meaning, settings_digest, uncommitted
+from tests.bench.method.keys import PRODUCTS, code_digest, meaning, settings_digest, uncommitted
 
 SOURCE = '''"""A module."""
 LR = 1e-3  # why
@@ -64,3 +64,15 @@ def test_settings_are_told_apart_by_every_spec_in_them():
 
 def test_a_path_outside_the_sources_is_never_uncommitted():
     assert uncommitted(["no/such/path"]) == []
+
+
+def test_the_words_of_a_product_grammar_are_settings_and_other_grammars_have_none(tmp_path):
+    words = tmp_path / PRODUCTS
+    words.parent.mkdir(parents=True)
+    product, micro = ({"data": {"generate": {"grammar": name}}} for name in ("product-1", "micro"))
+    words.write_text("colours: [red]")
+    before = [settings_digest(spec, root=tmp_path) for spec in (product, micro)]
+    words.write_text("colours: [blue]")
+    after = [settings_digest(spec, root=tmp_path) for spec in (product, micro)]
+    assert before[0] != after[0]
+    assert before[1] == after[1]
