@@ -16,7 +16,7 @@ from gapo.report.svg import Axes, Point, Rule, Series, line_chart
 from gapo.report.svg_areas import Histogram, heatmap, histogram_chart
 
 INKS = {
-    plan.CONTINUED: "grey",
+    plan.GENTLE: "grey",
     plan.FROZEN: "orange",
     plan.TRAINED_ON: "green",
     "gapo-zero": "blue",
@@ -139,7 +139,7 @@ def difference_series(arms: Mapping[str, Sequence[Result]]) -> list[Series]:
     series = []
     for arm, held in arms.items():
         pairs = [(r.satisfaction, control[r.seed].satisfaction) for r in held if r.seed in control]
-        if not pairs or arm in (plan.TRAINED_ON, plan.CONTROL, plan.CONTINUED):
+        if not pairs or arm in (plan.TRAINED_ON, plan.CONTROL, plan.GENTLE):
             continue
         stages = range(min(len(values) for pair in pairs for values in pair))
         points = [_point(k + aside[arm], [mine[k] - other[k] for mine, other in pairs]) for k in stages]
