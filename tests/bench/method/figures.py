@@ -99,7 +99,7 @@ def by_stage(
 
 
 def stage_series(arms: Mapping[str, Sequence[Result]], figure: str) -> list[Series]:
-    """Of each arm that has the figure, its mean over seeds at each stage, with its interval where there are two seeds."""
+    """Of each arm that has the figure, its mean over seeds at each stage, with its interval from three seeds on."""
     series = []
     aside = _aside(arms)
     for arm, held in arms.items():
@@ -206,7 +206,7 @@ def _aside(arms: Mapping[str, Sequence[Result]]) -> dict[str, float]:
 
 def _point(stage: float, values: Sequence[float]) -> Point:
     found = effect(values)
-    if found.n < 2:
+    if found.n < 3:  # of two seeds the interval reaches six times their distance to either side
         return Point(stage, found.mean)
     return Point(stage, found.mean, found.lo, found.hi)
 

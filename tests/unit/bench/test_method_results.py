@@ -219,14 +219,15 @@ def test_curves_are_means_over_seeds_with_students_interval_and_differences_are_
         "gapo-zero": [
             made("gapo-zero", 100, 0.7, stages=(0.5, 0.60)),
             made("gapo-zero", 101, 0.7, stages=(0.4, 0.70)),
+            made("gapo-zero", 102, 0.7, stages=(0.3, 0.50)),
         ],
         plan.TRAINED_ON: [made(plan.TRAINED_ON, 101, 0.7, stages=(0.4, 0.55))],
     }
     gapo, control = figures.stage_series(arms, "satisfaction")
     assert [round(p.x) for p in gapo.points] == [0, 1]
-    assert [p.y for p in gapo.points] == pytest.approx([0.45, 0.65])
-    # Two seeds 0.1 apart: t(0.975, 1) = 12.7062 times sd / sqrt 2 = 0.05.
-    assert (gapo.points[0].lo, gapo.points[0].hi) == pytest.approx((0.45 - 0.63531, 0.45 + 0.63531), abs=1e-5)
+    assert [p.y for p in gapo.points] == pytest.approx([0.4, 0.6])
+    # Three seeds 0.1 apart: t(0.975, 2) = 4.3027 times sd / sqrt 3 = 0.1 / 1.7321.
+    assert (gapo.points[0].lo, gapo.points[0].hi) == pytest.approx((0.4 - 0.24842, 0.4 + 0.24842), abs=1e-5)
     assert (control.points[1].y, control.points[1].lo) == (0.55, None)
     (ahead,) = figures.difference_series(arms)
     assert [p.y for p in ahead.points] == pytest.approx([0.0, 0.15])  # of seed 101, which both have
