@@ -51,12 +51,12 @@ def all_figures(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, Markup | None]] = {
         "satisfaction.svg": (
             "Verified satisfaction of sampled responses on validation prompts, by stage: mean over the seeds that all arms "
-            "have, 95 % t-interval",
+            "have, 95 % t-interval from three seeds on",
             by_stage(common, "satisfaction", "responses that satisfy every constraint"),
         ),
         "differences.svg": (
             f"Satisfaction on validation prompts less that of {plan.TRAINED_ON}, paired by seed, by stage: mean, "
-            "95 % t-interval",
+            "95 % t-interval from three seeds on",
             differences(arms),
         ),
         "fidelity.svg": (

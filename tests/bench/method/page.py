@@ -133,7 +133,7 @@ def _control_lines(checked: Sequence[Control]) -> list[str]:
     for c in checked:
         gate = "-" if c.gate is None else "passed" if c.gate else "**failed**"
         lines.append(
-            f"| {c.seed} | {_number(c.pairs)} | {gate} | {'-' if c.gain is None else _points(c.gain)} "
+            f"| {c.seed} | {_number(c.pairs)} | {gate} | {'-' if c.gain is None else f'{100 * c.gain:+.2f} pp'} "
             f"| {'passed' if c.passed else '**not passed**'} |"
         )
     return lines
