@@ -112,6 +112,18 @@ class _Check:
 
 
 @dataclass(frozen=True)
+class _Watch:
+    """What a guard looks for, and when it may say so."""
+
+    condition: Callable[[Mapping[str, float]], _Check]
+    warns_at: int = 1
+    """Hits in a row."""
+    by_rm: str | None = None
+    """Its figure, where rm commits it, which trains after the stage is decided: until then the stage before is
+    judged."""
+
+
+@dataclass(frozen=True)
 class _Limited:
     """A guard that holds one figure of a stage against a limit."""
 
@@ -122,7 +134,15 @@ class _Limited:
     words: str
     """With `value` and `limit`."""
     by_rm: bool = False
-    """Committed by rm, which trains after the stage is decided: until then the stage before is judged."""
+
+    def watch(self, limit: float) -> _Watch:
+        return _Watch(partial(self._check, limit), by_rm=self.figure if self.by_rm else None)
+
+    def _check(self, limit: float, metrics: Mapping[str, float]) -> _Check:
+        (value,) = _read(metrics, self.figure)
+        return _Check(
+            self.beyond(value, limit), self.words.format(value=value, limit=limit), {self.evidence: value}
+        )
 
 
 _LIMITED = {
@@ -229,20 +249,25 @@ def judge_guards(
         "memorisation": settings.memorisation_gap,
         "labels": settings.label_noise,
     }
-    conditions: dict[str, Callable[[Mapping[str, float]], _Check]] = {
-        "hacking": _hacking,
-        "collapse": lambda metrics: _collapse(metrics, start),
-        **{guard: partial(_limited, _LIMITED[guard], limit) for guard, limit in limits.items()},
+    watches = {
+        "hacking": _Watch(_hacking, warns_at=HITS_TO_ACT),
+        "collapse": _Watch(lambda metrics: _collapse(metrics, start)),
+        **{guard: _LIMITED[guard].watch(limit) for guard, limit in limits.items()},
     }
-    findings, unmeasured = [], {}
-    for guard, condition in conditions.items():
+    findings: list[Finding] = []
+    unmeasured: dict[str, tuple[str, ...]] = {}
+    for guard, watch in watches.items():
         action = GuardAction(getattr(settings, guard))
         if action is GuardAction.OFF or not stages:
             continue
-        limited = _LIMITED.get(guard)
-        untrained = limited is not None and limited.by_rm and limited.figure not in stages[-1].metrics
+        judged = stages
+        if watch.by_rm is not None and watch.by_rm not in stages[-1].metrics:
+            judged = stages[:-1]
+            if not judged:
+                unmeasured[guard] = (watch.by_rm,)
+                continue
         try:
-            findings.append(_find(guard, action, condition, stages[:-1] if untrained else stages))
+            findings.append(_find(guard, action, watch, judged))
         except _Unmeasured as missing:
             unmeasured[guard] = missing.names
     worst = max(findings, key=lambda f: _SEVERITY.index(f.action), default=None)
@@ -271,20 +296,13 @@ def flagged_stages(
     return flagged
 
 
-def _find(
-    guard: str,
-    action: GuardAction,
-    condition: Callable[[Mapping[str, float]], _Check],
-    stages: Sequence[StageMetrics],
-) -> Finding:
-    if not stages:
-        raise _Unmeasured([_LIMITED[guard].figure])
-    now = condition(stages[-1].metrics)
-    hits = _hits_in_a_row(condition, stages)
+def _find(guard: str, action: GuardAction, watch: _Watch, stages: Sequence[StageMetrics]) -> Finding:
+    now = watch.condition(stages[-1].metrics)
+    hits = _hits_in_a_row(watch.condition, stages)
     taken: GuardAction | None = None
     if hits >= HITS_TO_ACT:
         taken = action
-    elif hits and guard != "hacking":
+    elif hits >= watch.warns_at:
         taken = GuardAction.WARN
     at = stages[-1].stage
     count = f" ({hits} stages in a row)" if hits > 1 else ""
@@ -342,11 +360,4 @@ def _collapse(metrics: Mapping[str, float], start: Mapping[str, float]) -> _Chec
         share < ENTROPY_SHARE and distinct < DISTINCT_SHARE,
         f"entropy is {100 * share:.0f} % of the start's and {100 * distinct:.0f} % of the responses are distinct",
         {"entropy_share": share, "distinct_share": distinct},
-    )
-
-
-def _limited(guard: _Limited, limit: float, metrics: Mapping[str, float]) -> _Check:
-    (value,) = _read(metrics, guard.figure)
-    return _Check(
-        guard.beyond(value, limit), guard.words.format(value=value, limit=limit), {guard.evidence: value}
     )

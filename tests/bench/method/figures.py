@@ -83,19 +83,8 @@ def by_stage(
     arms: Mapping[str, Sequence[Result]], figure: str, label: str, rules: Sequence[Rule] = ()
 ) -> Markup | None:
     """One line an arm; None without any."""
-    series = stage_series(arms, figure)
-    if not series:
-        return None
-    last = round(max(point.x for drawn in series for point in drawn.points))
-    axes = replace(
-        _AXES,
-        y_label=label,
-        y_format=_percent if figure == "satisfaction" else None,
-        x_range=(-_ASIDE, last + _ASIDE),
-        x_ticks=list(range(last + 1)),
-        y_ceiling=1,
-    )
-    return line_chart(series, axes, title=f"{label} by stage and arm", rules=rules)
+    axes = replace(_AXES, y_label=label, y_format=_percent if figure == "satisfaction" else None, y_ceiling=1)
+    return _over_stages(stage_series(arms, figure), axes, f"{label} by stage and arm", rules)
 
 
 def stage_series(arms: Mapping[str, Sequence[Result]], figure: str) -> list[Series]:
@@ -116,20 +105,9 @@ def stage_series(arms: Mapping[str, Sequence[Result]], figure: str) -> list[Seri
 
 def differences(arms: Mapping[str, Sequence[Result]]) -> Markup | None:
     """One line an online arm; None where none has a seed in common with the RM trained on."""
-    series = difference_series(arms)
-    if not series:
-        return None
-    last = round(max(point.x for drawn in series for point in drawn.points))
-    axes = replace(
-        _AXES,
-        y_label="percentage points ahead",
-        y_format=_signed_points,
-        x_range=(-_ASIDE, last + _ASIDE),
-        x_ticks=list(range(last + 1)),
-        y_include=(0.0,),
-    )
-    rules = [Rule(0.0, plan.TRAINED_ON)]
-    return line_chart(series, axes, title="Difference to the RM trained on, by stage and arm", rules=rules)
+    axes = replace(_AXES, y_label="percentage points ahead", y_format=_signed_points, y_include=(0.0,))
+    title = "Difference to the RM trained on, by stage and arm"
+    return _over_stages(difference_series(arms), axes, title, [Rule(0.0, plan.TRAINED_ON)])
 
 
 def difference_series(arms: Mapping[str, Sequence[Result]]) -> list[Series]:
@@ -145,6 +123,14 @@ def difference_series(arms: Mapping[str, Sequence[Result]]) -> list[Series]:
         points = [_point(k + aside[arm], [mine[k] - other[k] for mine, other in pairs]) for k in stages]
         series.append(Series(points, INKS[arm], arm))
     return series
+
+
+def _over_stages(series: Sequence[Series], axes: Axes, title: str, rules: Sequence[Rule]) -> Markup | None:
+    if not series:
+        return None
+    last = round(max(point.x for drawn in series for point in drawn.points))
+    stages = replace(axes, x_range=(-_ASIDE, last + _ASIDE), x_ticks=list(range(last + 1)))
+    return line_chart(series, stages, title=title, rules=rules)
 
 
 def matrix(held: Sequence[Result]) -> Markup | None:

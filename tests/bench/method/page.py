@@ -24,6 +24,7 @@ from tests.bench.method.ledger import at_flops
 from tests.bench.method.plan import Comparison
 from tests.bench.method.predictors import GAINS, Correlation, predictions
 from tests.bench.method.result import Result
+from tests.bench.method.seeds import seed_lines
 from tests.bench.method.stats import Effect, effect, holm
 
 HEAD = """# Comparison of methods
@@ -40,12 +41,14 @@ def page(
     settings: Iterable[tuple[str, Sequence[Result], dict[str, tuple[str, str]]]], proofs: Sequence[Proof]
 ) -> str:
     """The page, of settings with their results and figures (name → what it shows, SVG)."""
-    parts = [HEAD]
-    for name, results, drawn in settings:
-        if results:
-            parts.append(section(name, results, drawn, proofs))
-    if len(parts) == 1:
-        parts.append("No arm has been run yet.")
+    settings = [setting for setting in settings if setting[1]]
+    hours = sum(r.clocks["cpu"] for _, results, _ in settings for r in results) / 3600
+    parts = [
+        HEAD,
+        f"All results together took {hours:.1f} core-hours." if settings else "No arm has been run yet.",
+        "",
+    ]
+    parts += [section(name, results, drawn, proofs) for name, results, drawn in settings]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -77,7 +80,7 @@ def section(
         checked = controls(held)
         lines += [*_control_lines(checked), "", *_arm_lines(held)]
         lines += ["### Verdicts", "", *_verdict_lines(held, checked), ""]
-        lines += [*_seed_lines(held), *_prediction_lines(held), *_cost_lines(held)]
+        lines += [*seed_lines(held), *_prediction_lines(held), *_cost_lines(held)]
         lines += [
             part
             for file, (about, _) in drawn.items()
@@ -111,7 +114,7 @@ def _commands(results: Sequence[Result]) -> str:
     lines = []
     for names, seeds in same.items():
         which = "" if set(names) == set(plan.REPORTED_ARMS) else f" ARMS={','.join(names)}"
-        lines.append(f"`make bench-method{where} SEEDS={_spans(seeds, '-').replace(' ', '')}{which}`")
+        lines.append(f"`make bench-method{where} SEEDS={_spans(seeds, '-', ',')}{which}`")
     return "; ".join(lines)
 
 
@@ -156,7 +159,7 @@ def _arm_lines(held: Sequence[Result]) -> list[str]:
 def _arm_table(group: Sequence[Result]) -> list[str]:
     budget = _budget(group)
     lines = [
-        f"Seeds {_spans(sorted({r.seed for r in group}), ' to ')}:",
+        f"Seeds {_spans(sorted({r.seed for r in group}), ' to ', ', ')}:",
         "",
         "| arm | | best, test split | last stage | gain over start | at equal FLOPs | AUC, last stage |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -230,31 +233,6 @@ def _verdict_line(name: str, found: Outcome, adjusted: float) -> str:
         f"| {name} | {found.best.n} | {_interval(found.best)} | **{word}** | {_size(found.best.detectable)} "
         f"| {' | '.join(ps)} | {_interval(found.last)} |"
     )
-
-
-def _seed_lines(held: Sequence[Result]) -> list[str]:
-    """What the verdicts are made of: each arm's difference to the RM trained on, seed by seed."""
-    claims = [
-        Comparison(arm, plan.TRAINED_ON)
-        for arm in by_arm(held)
-        if arm in plan.PAID_BY_RM and arm != plan.TRAINED_ON
-    ]
-    columns = {claim.arm: found for claim in claims if (found := paired(held, claim))}
-    if not columns:
-        return []
-    seeds = sorted({seed for column in columns.values() for seed in column})
-    lines = [
-        "### Seed by seed",
-        "",
-        f"Difference to {plan.TRAINED_ON}, best, test split, in points.",
-        "",
-        f"| seed | {' | '.join(columns)} |",
-        f"|---:|{'---:|' * len(columns)}",
-    ]
-    for seed in seeds:
-        cells = [f"{100 * c[seed]:+.1f}" if seed in c else "-" for c in columns.values()]
-        lines.append(f"| {seed} | {' | '.join(cells)} |")
-    return [*lines, ""]
 
 
 def _prediction_lines(held: Sequence[Result]) -> list[str]:
@@ -373,11 +351,11 @@ def _each(values: Sequence[float]) -> str:
     return f"{', '.join(f'{100 * value:+.1f}' for value in values)}: {_points(fmean(values))}"
 
 
-def _spans(seeds: Sequence[int], to: str) -> str:
-    """Such as 100 to 107, 110."""
+def _spans(seeds: Sequence[int], to: str, between: str) -> str:
+    """Such as 100-107,110."""
     starts = [seed for seed in seeds if seed - 1 not in seeds]
     ends = [seed for seed in seeds if seed + 1 not in seeds]
-    return ", ".join(f"{a}{to}{b}" if a != b else str(a) for a, b in zip(starts, ends, strict=True))
+    return between.join(f"{a}{to}{b}" if a != b else str(a) for a, b in zip(starts, ends, strict=True))
 
 
 def _size(value: float) -> str:

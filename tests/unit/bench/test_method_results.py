@@ -12,6 +12,7 @@ from tests.bench.method.__main__ import _known, _unfrozen, current, main
 from tests.bench.method.collect import coarse, failures
 from tests.bench.method.ledger import Sizes, at_flops, ledger, unique_prompts
 from tests.bench.method.page import page, with_verdicts
+from tests.bench.method.seeds import seed_lines
 from tests.bench.method.trial import Trial
 from tests.unit.bench.method_results import result as made
 
@@ -179,6 +180,40 @@ def test_arms_of_unlike_seeds_stand_in_tables_of_their_own():
     assert "| gapo-zero | GAPO, the paper's | 0.600 ± 0.000 |" in both
     assert "| gapo-zero | GAPO, the paper's | 0.700 ± " in three
     assert "gapo-one" not in three
+
+
+def test_every_seed_shows_its_differences_and_what_was_seen_of_its_reward_models():
+    start = dataclasses.replace(
+        made(plan.SFT, 100, 0.5), stages=[{"stage": 0, "satisfaction": 0.5, "auc": 0.88}]
+    )
+    judged = {
+        "failed": {"n": 40, "high": 0.5},
+        "alone/length.words": {"n": 24, "high": 0.5},
+        "alone/attr.value_match": {"n": 10, "high": 0.4},
+        "passed": {"n": 60, "high": 0.9},
+    }
+    control = dataclasses.replace(
+        made(plan.TRAINED_ON, 100, 0.6),
+        stages=[
+            {"stage": 0, "satisfaction": 0.5, "auc": 0.5},  # the start's, which is not the control's
+            {"stage": 1, "satisfaction": 0.5, "auc": 0.7},
+            {"stage": 2, "satisfaction": 0.6, "auc": 0.8, "judged": judged},
+        ],
+        reward_model=[{"stage": 1, "pairs": 0.9}, {"stage": 2, "pairs": 0.99}],
+    )
+    labels = [{"stage": stage, "labelNoise": noise} for stage, noise in enumerate((0.4, 0.5, 0.6))]
+    zero = dataclasses.replace(made("gapo-zero", 100, 0.57), reward_model=labels)
+    lines = seed_lines([start, control, zero, made(plan.CONTROL, 100, 0.75), made(plan.CONTROL, 101, 0.75)])
+    assert [line for line in lines if line.startswith("| 10")] == [
+        "| 100 | -3.0 | +15.0 |",
+        "| 100 | 0.88 | 0.70 | 0.99 | 0.50 | length.words 60 % | 1 of 3 |",
+    ]
+    assert seed_lines([start, zero]) == []
+
+
+def test_the_page_says_what_its_results_took():
+    held = [made(arm, seed, 0.6) for seed in range(100, 300) for arm in ("gapo-zero", plan.TRAINED_ON)]
+    assert "All results together took 1.0 core-hours." in page([("micro", held, {})], [])  # 400 of 9 s each
 
 
 def test_costs_count_the_processor_of_runs_in_one_piece():
