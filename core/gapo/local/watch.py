@@ -33,10 +33,8 @@ class Moment:
     """By the attempt's name."""
 
 
-SHORTEST_WAIT, LONGEST_WAIT = 5.0, 60.0
-"""Seconds since the last scrape that a run's end waits for the next; between them, twice the scraper's interval.
-
-Five, since on a busy machine a scraper that asks every second may miss some."""
+SHORTEST_WAIT, LONGEST_WAIT = 2.0, 60.0
+"""Seconds since the last scrape that a run's end waits for the next; between them, twice the scraper's interval."""
 
 
 class Scrapes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
@@ -45,9 +45,15 @@ _DESCRIBED: dict[str, tuple[Type, str]] = {
 }
 
 
+SILENCE = 5.0
+"""Seconds that whoever connects may say nothing, and so hold up the end of the server."""
+
+
 @contextmanager
 def serve(collectors: Iterable[Collector], address: str, port: int) -> Iterator[int]:
     """Answers scrapes in threads until the block ends; yields the port, which `port=0` leaves to the system.
+
+    An answer that is begun is sent whole before the block is left: a scraper would drop a torn one.
 
     Raises OSError where the port is taken or the address is not this machine's.
     """
@@ -55,6 +61,16 @@ def serve(collectors: Iterable[Collector], address: str, port: int) -> Iterator[
     for collector in collectors:
         registry.register(collector)
     server, thread = start_http_server(port, addr=address, registry=registry)
+
+    class Handler(server.RequestHandlerClass):  # type: ignore[name-defined,misc]  # it has no public name
+        timeout = SILENCE
+
+        def handle(self) -> None:
+            with suppress(TimeoutError):
+                super().handle()
+
+    server.RequestHandlerClass = Handler
+    server.daemon_threads = False  # type: ignore[attr-defined]  # server_close waits for them
     try:
         yield server.server_port
     finally:

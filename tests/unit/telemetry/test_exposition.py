@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import re
 import socket
+import threading
+import time
 import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gapo.telemetry import exposition
 from gapo.telemetry.catalogue import FIGURES, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES
 from gapo.telemetry.exposition import SampleCollector, described, serve
 from gapo.telemetry.figures import RunFigures, TaskFigures
@@ -43,6 +46,45 @@ def test_a_scrape_holds_name_type_help_and_escaped_labels() -> None:
     families = {f.name: f for f in text_string_to_metric_families(text)}
     (sample,) = families["gapo_stage_satisfaction_ratio"].samples
     assert sample.labels == {"namespace": "red", "run": 'la"mp\\\n', "stage": "2"}
+
+
+def test_an_answer_that_is_begun_is_sent_whole_before_the_server_ends() -> None:
+    """It is held back until nobody else is let in any more, and the block must not be left before it is sent."""
+    begun, sent = threading.Event(), threading.Event()
+    ports: list[int] = []
+
+    def read() -> list[object]:
+        begun.set()
+        while socket.socket().connect_ex(("127.0.0.1", ports[0])) == 0:
+            time.sleep(0.01)
+        return [*run_samples(RunFigures("red", "lamp", "Succeeded"))]
+
+    def ask() -> None:
+        assert 'gapo_run_state{namespace="red",run="lamp",status="Succeeded"} 1.0' in get(ports[0])
+        sent.set()
+
+    asking = threading.Thread(target=ask)
+    with serve([SampleCollector(read)], "127.0.0.1", 0) as port:  # type: ignore[arg-type]
+        ports.append(port)
+        asking.start()
+        assert begun.wait(10)
+        serving = [thread for thread in threading.enumerate() if "process_request" in thread.name]
+    assert serving
+    assert not any(thread.is_alive() for thread in serving)
+    asking.join(10)
+    assert sent.is_set()
+
+
+def test_whoever_connects_and_says_nothing_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(exposition, "SILENCE", 0.1)
+    with socket.socket() as silent:
+        with serve([], "127.0.0.1", 0) as port:
+            silent.connect(("127.0.0.1", port))
+            get(port)  # so that the silent one has been let in
+        assert silent.recv(1) == b""  # the server has hung up
+    assert capsys.readouterr().err == ""
 
 
 def test_every_scrape_asks_anew() -> None:

@@ -170,8 +170,10 @@ def test_nobody_is_waited_for_who_asked_once_or_not_at_all() -> None:
     assert not scrapes.await_next()
 
 
-@pytest.mark.parametrize(("interval", "wait"), [(1, 5), (15, 30), (45, 60)])
-def test_whoever_asks_regularly_is_waited_for_twice_as_long_within_bounds(interval: int, wait: int) -> None:
+@pytest.mark.parametrize(("interval", "wait"), [(0.5, 2), (15, 30), (45, 60)])
+def test_whoever_asks_regularly_is_waited_for_twice_as_long_within_bounds(
+    interval: float, wait: float
+) -> None:
     clock = Hands()
     scrapes = Scrapes(clock)
     scrapes.note()
