@@ -14,6 +14,7 @@ from gapo.api.platform import Role, Scheduling
 from gapo.api.profiles import profile_of
 from gapo.cli.options import Format, Manifest, Output
 from gapo.estimate import Estimate, estimate
+from gapo.preflight import check_manifest, refuse
 from gapo.preview import Preview, preview
 
 REMOTE = ("s3://", "gs://", "az://")
@@ -74,8 +75,13 @@ def _models_of_this_machine(loaded: LoadedRun) -> list[str]:
 
 
 def validate(file: Manifest, output: Format = Output.TEXT) -> None:
-    """Check a manifest: every field, every combination, and the data files that it names."""
+    """Check a manifest: every field, every combination, and the data and models that it names.
+
+    Every fault is listed at once, and what could not be seen from this machine is said.
+    """
     loaded = load_run(file)
+    findings = check_manifest(loaded)
+    refuse(findings)
     ignored = ignored_here(loaded)
     if output is Output.JSON:
         body = {
@@ -84,6 +90,7 @@ def validate(file: Manifest, output: Format = Output.TEXT) -> None:
             "profile": profile_of(loaded.written),
             "ignoredOnOneMachine": ignored,
             "refusedByACluster": refused_by_a_cluster(loaded),
+            "findings": [finding.as_json() for finding in findings],
             "spec": loaded.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         typer.echo(json.dumps(body, indent=1))
@@ -91,6 +98,8 @@ def validate(file: Manifest, output: Format = Output.TEXT) -> None:
     typer.echo(
         f"{file}: valid. Run {loaded.run.metadata.name}, ID {loaded.run_id}, profile {profile_of(loaded.written)}."
     )
+    for finding in findings:
+        typer.echo(f"{finding.level.value}: {finding}")
     for field in ignored:
         typer.echo(f"note: {field} is for a cluster; gapo run ignores it")
     for sentence in refused_by_a_cluster(loaded):
