@@ -93,7 +93,7 @@ crds: env ## Write the CRD from the models, and what the chart takes from it and
 	$(BIN)/python -m gapo.crd > crds/.written
 	mv crds/.written crds/gapo.dev_gaporuns.yaml
 	cp crds/gapo.dev_gaporuns.yaml charts/gapo-operator/files/
-	$(BIN)/python charts/schema.py
+	$(BIN)/python -m charts.schema
 	$(BIN)/python charts/readme.py > charts/.written
 	mv charts/.written charts/gapo-operator/README.md
 

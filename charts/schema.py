@@ -1,5 +1,5 @@
 """Writes charts/gapo-operator/values.schema.json anew: what the operator's configuration allows is taken from its models,
-all else stays as it stands there.
+what a pod allows from Kubernetes' own; all else stays as it stands there.
 """
 
 from __future__ import annotations
@@ -8,14 +8,17 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+from charts import kubernetes_types
+
 from gapo.api.quantity import Quantity
 from gapo_operator.config import OperatorConfig
 
 FILE = Path(__file__).parent / "gapo-operator" / "values.schema.json"
 DROPPED = ("title", "default")
+OBJECT_NAME = {"type": "string", "maxLength": 253, "pattern": "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"}
 FOR_THE_OPERATORS_POD = {
-    "operatorSecret": {"type": "string", "minLength": 1, "maxLength": 253},
-    "operatorCaConfigMap": {"type": "string", "minLength": 1, "maxLength": 253},
+    "operatorSecret": OBJECT_NAME,
+    "operatorCaConfigMap": OBJECT_NAME,
 }
 """Of a storage location, for the chart alone."""
 QUANTITY = {"type": ["string", "integer"], "maxLength": 64, "pattern": get_args(Quantity)[-1].pattern}
@@ -44,10 +47,12 @@ def schema(now: Schema) -> Schema:
     account["pattern"] = f"^$|{account['pattern']}"
     properties["trainer"] = of_models.pop("Trainer")
     own = {name: one for name, one in now["definitions"].items() if name[0].islower()}
-    return now | {
+    made = now | {
         "properties": now["properties"] | properties,
-        "definitions": own | dict(sorted(of_models.items())),
+        "definitions": own | dict(sorted((of_models | kubernetes_types.definitions()).items())),
     }
+    kubernetes_types.place(made["properties"])
+    return made
 
 
 def _plain(node: Any) -> Any:

@@ -15,8 +15,8 @@
 {{- end }}
 
 {{- define "gapo-operator.selector" -}}
-app.kubernetes.io/name: {{ include "gapo-operator.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "gapo-operator.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end }}
 

@@ -6,12 +6,12 @@
 {{- $credentials = or $credentials .operatorSecret }}
 {{- $authorities = or $authorities .operatorCaConfigMap }}
 {{- end }}
-serviceAccountName: {{ include "gapo-operator.serviceAccountName" . }}
+serviceAccountName: {{ include "gapo-operator.serviceAccountName" . | quote }}
 automountServiceAccountToken: true
 enableServiceLinks: false
 terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .Values.hostAliases }}
 hostAliases:
@@ -123,7 +123,7 @@ containers:
 volumes:
   - name: config
     configMap:
-      name: {{ include "gapo-operator.fullname" . }}
+      name: {{ include "gapo-operator.fullname" . | quote }}
   - name: tmp
     emptyDir:
       sizeLimit: 64Mi
@@ -131,13 +131,13 @@ volumes:
   {{- with $location.operatorSecret }}
   - name: credentials-{{ $index }}
     secret:
-      secretName: {{ . }}
+      secretName: {{ . | quote }}
       defaultMode: 0440
   {{- end }}
   {{- with $location.operatorCaConfigMap }}
   - name: ca-{{ $index }}
     configMap:
-      name: {{ . }}
+      name: {{ . | quote }}
       items:
         - key: ca.crt
           path: ca.crt

@@ -10,6 +10,12 @@
 {{- if not .Values.storageLocations }}
 {{- $wrong = append $wrong "storageLocations is empty: runs are stored in a bucket that you list here, at least one, such as\n      storageLocations:\n        - name: team\n          uri: s3://BUCKET/PREFIX\n          region: eu-central-1" }}
 {{- end }}
+{{- if and .Chart.IsRoot (eq (toString .Values.enabled) "false") }}
+{{- $wrong = append $wrong "enabled: false has no effect here: it is read by a chart that has this one as a dependency (condition: gapo-operator.enabled); take it out" }}
+{{- end }}
+{{- if and (eq .Values.strategy.type "Recreate") .Values.strategy.rollingUpdate }}
+{{- $wrong = append $wrong "strategy.rollingUpdate needs strategy.type: RollingUpdate; for Recreate take it out, such as --set strategy.rollingUpdate=null" }}
+{{- end }}
 {{- $names := dict }}
 {{- range .Values.storageLocations }}
 {{- if hasKey $names .name }}
