@@ -56,10 +56,14 @@ class Driver:
         self.facts, self.objects, self.clock, self.slots = facts, objects, clock, slots
         self.observer = Observer(objects, facts.run_id)
 
-    def begin(self, claim: Claim) -> None:
-        """Reads the run and finishes a retirement that was cut short."""
+    def begin(self, claim: Claim, *, fresh: bool = False) -> None:
+        """Reads the run and finishes a retirement that was cut short. `fresh`: this executor has created run.json, so
+        that nothing of the run is older."""
         self.claim = claim.number
         self.fence = Fence(self.objects, claim)
+        if fresh:
+            self.observer.begin_empty()
+            return
         self.observer.scan()
         self.retire()
 

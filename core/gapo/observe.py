@@ -46,6 +46,10 @@ class Observer:
             stage += 1
         self._live = True
 
+    def begin_empty(self) -> None:
+        """In place of `scan`, where this executor has made the run a moment ago: there is nothing to read."""
+        self._live = True
+
     def refresh(self, key: TaskKey) -> None:
         """Reads one task: attempts first, then the manifest, so that no recorded commit lacks its manifest."""
         self._refresh_attempts(key)

@@ -22,7 +22,7 @@ from gapo_operator.reconciler import RETRY_SECONDS, Reconciler
 from gapo_operator.series import RunSeries
 from gapo_operator.stores import Stores
 from gapo_operator.telemetry import Telemetry
-from gapo_operator.view import ClusterView, RunKey
+from gapo_operator.view import ClusterView, RunKey, run_of
 from gapo_operator.watching import watch, watches
 from gapo_operator.workqueue import WorkQueue
 
@@ -217,9 +217,10 @@ class Operator:
             since = time.monotonic()
             for namespace in self.options.namespaces or (None,):
                 for body in (listed := await kube.list_objects(kind, namespace)):
-                    run = self.view.observe(kind, body, deleted=False)
+                    self.view.observe(kind, body, deleted=False)
+                    run = run_of(kind, body)
                     if run is not None:
-                        self.queue.add(run)
+                        self.queue.add(run)  # whether or not it tells anything new: this is the look at runs that rest
                 for run in self.view.forget_unlisted(kind, listed, since, namespace):
                     self.queue.add(run)
         self.metrics.resynced.set_to_current_time()

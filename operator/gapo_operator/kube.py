@@ -88,8 +88,8 @@ class Kube:
         self.api = api
         self._limit = asyncio.Semaphore(CONCURRENCY)
 
-    async def create_job(self, job: Manifest) -> bool:
-        """False where one of that name is there already."""
+    async def create_job(self, job: Manifest) -> Body | None:
+        """The Job as the server has it; None where one of that name is there already."""
         path = f"/apis/batch/v1/namespaces/{job['metadata']['namespace']}/jobs"
         return await self._create(path, job)
 
@@ -195,14 +195,13 @@ class Kube:
                 return found
             query["continue"] = token
 
-    async def _create(self, path: str, body: Mapping[str, Any]) -> bool:
+    async def _create(self, path: str, body: Mapping[str, Any]) -> Body | None:
         try:
-            await self._send("POST", path, body)
+            return await self._send("POST", path, body)
         except KubeError as error:
             if error.status == 409:
-                return False
+                return None
             raise
-        return True
 
     async def _send(
         self,

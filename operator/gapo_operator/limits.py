@@ -12,6 +12,8 @@ from gapo_operator.children import Child, ChildState
 
 REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 1800.0
 """How long a run whose pods found no room holds back: doubled from time to time."""
+MARGIN_SECONDS = 0.1
+"""So that whoever looks again when a time is over does not look a moment early."""
 
 
 def without_room(
@@ -23,6 +25,14 @@ def without_room(
         for child in children.values()
         if child.state is ChildState.PENDING and waited.get(child.job, 0.0) > timeout
     )
+
+
+def time_for_room(
+    children: Mapping[AttemptKey, Child], waited: Mapping[str, float], timeout: float
+) -> list[float]:
+    """Seconds until each Job whose pod has not started counts as without room."""
+    pending = [child.job for child in children.values() if child.state is ChildState.PENDING]
+    return [max(0.0, timeout - waited.get(job, 0.0)) + MARGIN_SECONDS for job in pending]
 
 
 def rest(times: int) -> float:

@@ -14,18 +14,19 @@ from datetime import datetime
 
 import gapo
 from gapo.api.load import LoadedRun
+from gapo.api.run import GapoRunSpec
 from gapo.driver import Driver, End
 from gapo.planner import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
 from gapo.run_record import RunRecord, effective_spec, freeze, read_run_record
 from gapo.seen import AttemptKey, Seen
-from gapo.store.claims import adopt_claim
+from gapo.store.claims import adopt_claim, take_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
 from gapo.telemetry.figures import RunFigures, TaskFigures
 from gapo_operator.children import PREEMPTED_CODE, Child, ChildState
-from gapo_operator.limits import active_seconds, rest, without_room
+from gapo_operator.limits import active_seconds, rest, time_for_room, without_room
 from gapo_operator.outlook import Outlook
 from gapo_operator.render.threads import with_threads
 
@@ -65,6 +66,8 @@ class Outcome:
     """The first pass over a run that was there before this GapoRun."""
     again_after: float | None = None
     """Seconds after which something is to be looked at that no event tells of."""
+    polls: bool = False
+    """Something may be committed any moment; otherwise the cluster tells of all that can happen."""
 
     def look_again(self, after: float) -> None:
         self.again_after = after if self.again_after is None else min(after, self.again_after)
@@ -90,6 +93,8 @@ class RunStorage:
         self.uid, self._clock, self._monotonic = uid, clock, monotonic
         self._driver: Driver | None = None
         self._record: RunRecord | None = None
+        self._effective: tuple[LoadedRun, GapoRunSpec] | None = None
+        self._handed_over: dict[AttemptKey, Task] = {}
         self._memories: defaultdict[AttemptKey, _Memory] = defaultdict(_Memory)
         self._adopted = False
         self._without_room, self._resting_until = 0, 0.0
@@ -109,8 +114,8 @@ class RunStorage:
         identity, InputArtifactError for a record that nobody may believe, StoreError where storage fails.
         """
         driver, record = self._begun(objects, loaded, image)
-        driver.facts = RunFacts(loaded.run_id, effective_spec(record, loaded.spec))
-        self._poll(driver)
+        driver.facts = RunFacts(loaded.run_id, self._spec(record, loaded))
+        self._poll(driver, children)
         self._notice(driver, children)
         ended: list[tuple[AttemptKey, Ended]] = []
         decisions: list[Decision] = []
@@ -132,8 +137,12 @@ class RunStorage:
         outcome.figures = self._outlook.figures(
             driver, loaded, made.status, outcome.seen, children, outcome.told
         )
+        outcome.polls = any(self._may_commit(attempt, children) for attempt in self._unended(driver))
         if made.status.reason == CAPACITY_TIMEOUT:
             outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
+        else:
+            for left in time_for_room(children, waited, driver.facts.spec.scheduling.pending_timeout):
+                outcome.look_again(left)
         return outcome
 
     def _notice(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
@@ -141,6 +150,7 @@ class RunStorage:
         for attempt in list(self._memories):
             if attempt not in unended:
                 del self._memories[attempt]
+                self._handed_over.pop(attempt, None)
         for attempt in unended:
             child, memory = children.get(attempt), self._memories[attempt]
             if child is not None:
@@ -195,15 +205,28 @@ class RunStorage:
     def _begun(self, objects: Objects, loaded: LoadedRun, image: str) -> tuple[Driver, RunRecord]:
         if self._driver is not None and self._record is not None:
             return self._driver, self._record
-        found = read_run_record(objects)
-        record = freeze(objects, loaded, version=gapo.__version__, now=self._clock(), default_image=image)
-        facts = RunFacts(loaded.run_id, effective_spec(record, loaded.spec))
-        claim = adopt_claim(objects, f"gaporun-{self.uid}", "cluster", self._clock())
+        found, now, owner = read_run_record(objects), self._clock(), f"gaporun-{self.uid}"
+        record = freeze(objects, loaded, version=gapo.__version__, now=now, default_image=image)
+        fresh = found is None and record.created_at == now
+        facts = RunFacts(loaded.run_id, self._spec(record, loaded))
+        claim = (take_claim if fresh else adopt_claim)(objects, owner, "cluster", now)
         driver = Driver(facts, objects, clock=self._clock, slots=SLOTS)
-        driver.begin(claim)
+        driver.begin(claim, fresh=fresh)
         self._adopted = found is not None and claim.number > 0
         self._driver, self._record = driver, record
         return driver, record
+
+    def _spec(self, record: RunRecord, loaded: LoadedRun) -> GapoRunSpec:
+        """`loaded` is the same object for as long as the manifest is the same."""
+        if self._effective is None or self._effective[0] is not loaded:
+            self._effective = (loaded, effective_spec(record, loaded.spec))
+        return self._effective[1]
+
+    def _task(self, driver: Driver, attempt: AttemptKey) -> Task:
+        """What was handed over for an attempt; it never changes, and is read once."""
+        if attempt not in self._handed_over:
+            self._handed_over[attempt] = driver.handed_over(attempt)
+        return self._handed_over[attempt]
 
     def _unended(self, driver: Driver) -> list[AttemptKey]:
         """Attempts that were handed over and whose end is not recorded: running, or to be run."""
@@ -214,10 +237,19 @@ class RunStorage:
             if attempt.ended is None
         ]
 
-    def _poll(self, driver: Driver) -> None:
+    def _poll(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
         """Looks for the manifests that are waited for: a commit counts before its Job has ended."""
         for attempt in self._unended(driver):
-            driver.observer.poll(attempt.task)
+            if self._may_commit(attempt, children):
+                driver.observer.poll(attempt.task)
+
+    def _may_commit(self, attempt: AttemptKey, children: Mapping[AttemptKey, Child]) -> bool:
+        """Whether its pod runs or has run. While it waits for room there is nothing to look for, however long that
+        takes; what earlier processes left was read at the start."""
+        child, memory = children.get(attempt), self._memories[attempt]
+        if child is None:
+            return memory.has_job
+        return child.state not in (ChildState.QUEUED, ChildState.PENDING) or memory.started_at is not None
 
     def _record_ends(
         self, driver: Driver, children: Mapping[AttemptKey, Child]
@@ -240,7 +272,7 @@ class RunStorage:
 
     def _record_end(self, driver: Driver, attempt: AttemptKey, child: Child) -> Ended | None:
         """None while a manifest, or the pod that says what happened, may still show."""
-        task, memory = driver.handed_over(attempt), self._memories[attempt]
+        task, memory = self._task(driver, attempt), self._memories[attempt]
         committed = driver.committed(task)
         if not committed and child.exit is None:
             patience = NO_COMMIT_SECONDS if child.state is ChildState.SUCCEEDED else UNCLEAR_SECONDS
@@ -267,7 +299,7 @@ class RunStorage:
         self, driver: Driver, attempt: AttemptKey, exit_: Exit, message: str | None = None
     ) -> Ended:
         """An attempt of which the cluster shows nothing any more: it ran from when that was seen until now."""
-        task, now, started = driver.handed_over(attempt), self._clock(), self._memories[attempt].started_at
+        task, now, started = self._task(driver, attempt), self._clock(), self._memories[attempt].started_at
         end = End(
             exit_,
             started_at=started or now,
@@ -298,7 +330,7 @@ class RunStorage:
                 outcome.look_again(LINGER_SECONDS / 2)
             elif child is None and not committed:
                 memory.told_to_go = False
-                outcome.create.append(driver.handed_over(attempt))
+                outcome.create.append(self._task(driver, attempt))
             elif child is not None and child.over:
                 outcome.look_again(UNCLEAR_SECONDS / 2)
         for attempt, child in children.items():
@@ -309,6 +341,7 @@ class RunStorage:
         for task in made.start:
             threaded = with_threads(task, driver.facts.spec)
             if driver.hand_over(threaded):
+                self._handed_over[AttemptKey(threaded.key, threaded.attempt)] = threaded
                 outcome.create.append(threaded)
 
     def _lingers(self, memory: _Memory, status: Status) -> bool:

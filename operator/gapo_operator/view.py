@@ -40,11 +40,15 @@ class _Table:
     queued: Callable[[Body], bool] = lambda _: False
     """Whether a queue holds an object of this kind."""
 
-    def put(self, run: RunKey, name: str, body: Body, now: float) -> None:
+    def put(self, run: RunKey, name: str, body: Body, now: float) -> bool:
+        """False where that was known already, or something newer."""
         group = self.bodies.setdefault(run, {})
         before = group.get(name)
         if before is not None and _newer(before, body):
-            return  # a list that was begun before the watch told of this
+            return False  # a list that was begun before the watch told of this
+        if before is not None and _version(before) == _version(body) != ("", ""):
+            self.heard[run, name] = now
+            return False
         if before is None or _uid(before) != _uid(body) or self.queued(before):
             # Another object of that name; or one that a queue has held: its wait begins when it is let go.
             self.first[run, name] = now
@@ -53,6 +57,7 @@ class _Table:
         self.heard[run, name] = now
         if body["metadata"].get("deletionTimestamp"):
             self.leaving.setdefault((run, name), now)
+        return True
 
     def drop(self, run: RunKey, name: str, uid: str | None = None) -> None:
         group = self.bodies.get(run, {})
@@ -80,7 +85,8 @@ class ClusterView:
         """Pods that ended and were deleted, by uid, while their Job is there: their last words still count."""
 
     def observe(self, kind: str, body: Body, *, deleted: bool) -> RunKey | None:
-        """Takes one event; returns the run that it is about, None where it is about none."""
+        """Takes one event; returns the run that it is about, None where it is about none or tells nothing new: the
+        object as we have written it ourselves, or as a list had it."""
         run = run_of(kind, body)
         if run is None:
             return None
@@ -92,8 +98,8 @@ class ClusterView:
                 self._forget_pods_of(run, _uid(body))
             elif kind == "pods" and (body.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
                 self._ended_pods.setdefault(run, {})[_uid(body)] = trimmed(kind, body)
-        else:
-            table.put(run, name, trimmed(kind, body), self._clock())
+        elif not table.put(run, name, trimmed(kind, body), self._clock()):
+            return None
         return run
 
     def _forget_pods_of(self, run: RunKey, job: str) -> None:
@@ -173,6 +179,12 @@ def _uid(body: Body) -> str:
 
 def _owners(body: Body) -> set[str]:
     return {str(one.get("uid")) for one in (body.get("metadata") or {}).get("ownerReferences") or []}
+
+
+def _version(body: Body) -> tuple[str, str]:
+    """Of which object, and of which of its states; empty where that is not known."""
+    version = str((body.get("metadata") or {}).get("resourceVersion", ""))
+    return (_uid(body), version) if version else ("", "")
 
 
 def _newer(before: Body, body: Body) -> bool:

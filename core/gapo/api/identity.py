@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args
 
@@ -101,18 +102,25 @@ def _as_read(written: Mapping[str, Any], model: type[ApiModel]) -> dict[str, Any
         elif nested is not None and isinstance(value, list):
             found[key] = [_as_read(v, nested) if isinstance(v, Mapping) else v for v in value]
         else:
-            found[key] = _whole(_read(field, value))
+            found[key] = _whole(_read(model, name, value))
     return found
 
 
-def _read(field: FieldInfo, value: Any) -> Any:
+def _read(model: type[ApiModel], name: str, value: Any) -> Any:
     """The value as its field takes it; as it is, where the field refuses it (which is told elsewhere)."""
-    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    reader = _reader(model, name)
     try:
-        reader: TypeAdapter[Any] = TypeAdapter(kind)
         return reader.dump_python(reader.validate_python(value), mode="json")
     except ValidationError:
         return value
+
+
+@functools.cache
+def _reader(model: type[ApiModel], name: str) -> TypeAdapter[Any]:
+    """Dear to make, and the models are a closed set."""
+    field = model.model_fields[name]
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(kind)
 
 
 def _whole(value: Any) -> Any:
