@@ -220,7 +220,9 @@ class Operator:
                     self.view.observe(kind, body, deleted=False)
                     run = run_of(kind, body)
                     if run is not None:
-                        self.queue.add(run)  # whether or not it tells anything new: this is the look at runs that rest
+                        self.queue.add(
+                            run
+                        )  # whether or not it tells anything new: this is the look at runs that rest
                 for run in self.view.forget_unlisted(kind, listed, since, namespace):
                     self.queue.add(run)
         self.metrics.resynced.set_to_current_time()

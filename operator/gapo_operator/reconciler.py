@@ -42,9 +42,13 @@ POLL_SECONDS = 10.0
 RETRY_SECONDS = 5.0
 """After a request that the cluster refused or did not answer."""
 LONGEST_RETRY_SECONDS = 60.0
+LONGEST_REFUSAL_SECONDS = 150.0
+"""Between two tries to create what the cluster refuses, such as a Job beyond a quota: doubled from RETRY_SECONDS up. No
+event tells when there is room again."""
 GIVE_WAY_SECONDS = 2.0
 """Until a Job of an earlier GapoRun of the same name is looked for again."""
 MANAGED_BY = "gapo.dev/operator"
+UNAVAILABLE = "ApiUnavailable"
 
 
 @dataclass
@@ -56,6 +60,8 @@ class _Known:
     generation: int = -1
     failures: int = 0
     """Passes in a row that storage failed."""
+    refusals: int = 0
+    """Passes in a row in which the cluster refused something of it, with the manifest as it is."""
     loaded: LoadedRun | GapoError | None = None
     state: State | None = None
     figures: RunFigures | None = None
@@ -132,7 +138,7 @@ class Reconciler:
         if known is None or known.uid != metadata["uid"]:
             known = self._known[key] = _Known(metadata["uid"], RunStorage(metadata["uid"], self.clock))
         if known.generation != metadata.get("generation"):
-            known.generation = int(metadata.get("generation") or 0)
+            known.generation, known.refusals = int(metadata.get("generation") or 0), 0
             try:
                 known.loaded = load_document(_document(run), where=str(key), base=Path("/"))
             except GapoError as error:
@@ -142,14 +148,7 @@ class Reconciler:
     async def _go_on(
         self, key: RunKey, run: Body, known: _Known, loaded: LoadedRun, found: Findings
     ) -> float | None:
-        children = children_of(
-            known.uid,
-            loaded.run_id,
-            self.view.jobs(key),
-            self.view.pods(key),
-            self.view.warnings(key),
-            self.view.lost(key),
-        )
+        children = self._children(key, known, loaded)
         found = replace(found, spec=loaded.spec, children=children)
         known.rests = known.state is None and _at_rest(run, loaded, children)
         if (
@@ -208,6 +207,8 @@ class Reconciler:
             # What the manifest asks of its pods is not allowed here; every other Job is as it should be.
             await self._say(key, run, replace(found, refused=_problem(error)))
             return None
+        if outcome.create:  # what the answers told of them is told at once
+            found = replace(found, children=self._children(key, known, loaded))
         written = await self._say(key, run, replace(found, cluster=trouble))
         if written is not None:
             for event in story_of(outcome, loaded, before=(run.get("status") or {}).get("state")):
@@ -215,6 +216,11 @@ class Reconciler:
             left = await self._expire(key, known, loaded, written)
             again = min((wait for wait in (again, left) if wait is not None), default=None)
         return self._next(outcome, again)
+
+    def _children(self, key: RunKey, known: _Known, loaded: LoadedRun) -> dict[AttemptKey, Child]:
+        view = self.view
+        seen = (view.jobs(key), view.pods(key), view.warnings(key), view.lost(key))
+        return children_of(known.uid, loaded.run_id, *seen)
 
     async def _expire(self, key: RunKey, known: _Known, loaded: LoadedRun, run: Body) -> float | None:
         """Deletes a finished run whose time to live is over; else the seconds that are left, None for ever."""
@@ -280,13 +286,20 @@ class Reconciler:
                 group = pod_group(made, loaded.spec)
                 if group is not None:
                     await self.kube.apply_pod_group(group)  # first: Volcano may refuse a pod that lacks it
-                if await self.kube.create_job(made):
+                created = await self.kube.create_job(made)
+                if created is not None:
+                    self.view.observe("jobs", created, deleted=False)
                     log.info("%s: job %s created", key, made["metadata"]["name"])
                 elif job_name(owner, task) not in {child.job for child in children.values()}:
                     again = GIVE_WAY_SECONDS  # it is ours and not heard of yet, or an earlier run's on its way out
             except KubeError as error:
                 trouble, again = _refused(error), RETRY_SECONDS
-        return trouble, again
+        if trouble is None or trouble.reason == UNAVAILABLE:
+            known.refusals = 0
+            return trouble, again
+        known.refusals += 1
+        wait = RETRY_SECONDS * 2.0 ** min(known.refusals - 1, 10)
+        return trouble, min(LONGEST_REFUSAL_SECONDS, wait) * random.uniform(0.8, 1.2)
 
     async def _own_groups(self, key: RunKey, known: _Known) -> None:
         """Makes each PodGroup its Job's own, once that is there: it then goes with it, whoever deletes that."""
@@ -346,7 +359,7 @@ class Reconciler:
         waits = [wait for wait in (again, outcome.again_after) if wait is not None]
         if outcome.plan.wake_at is not None:
             waits.append(max(0.1, (outcome.plan.wake_at - self.clock()).total_seconds()))
-        if outcome.plan.status.state in (State.RUNNING, State.WAITING):
+        if outcome.polls and outcome.plan.status.state in (State.RUNNING, State.WAITING):
             waits.append(POLL_SECONDS * random.uniform(0.8, 1.2))
         return min(waits, default=None)
 
@@ -412,6 +425,5 @@ def _refused(error: KubeError) -> Problem:
         return Problem("VolcanoUnavailable", str(error))
     if "exceeded quota" in str(error):
         return Problem("QuotaExceeded", str(error))
-    return Problem(
-        "ApiUnavailable" if error.status in (0, 429) or error.status >= 500 else "JobRefused", str(error)
-    )
+    unavailable = error.status in (0, 429) or error.status >= 500
+    return Problem(UNAVAILABLE if unavailable else "JobRefused", str(error))

@@ -21,6 +21,7 @@ from gapo.seen import AttemptKey, Seen
 from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.figures import RunFigures, TaskFigures
 from gapo_operator.children import Child, ChildState, Problem
+from gapo_operator.steady import is_news
 from gapo_operator.summary import summary_of, trainer_status
 
 MAX_STAGES = 50
@@ -289,6 +290,10 @@ def _crd_outdated(found: Findings, before: Mapping[str, Any] | None) -> Iterator
 def _condition(made: _Made, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Condition:
     kind, status, reason, message = made
     since = str(before["lastTransitionTime"]) if before and before.get("status") == status else stamp(now)
+    told = (status, reason, generation)
+    if before and told == tuple(before.get(key) for key in ("status", "reason", "observedGeneration")):
+        known = str(before.get("message") or "")
+        message = message if is_news(known, message) else known
     return Condition(
         type=kind,
         status=status,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gapo_operator.children import waits_in_group
 from gapo_operator.render.names import PREFIX
+from gapo_operator.steady import is_news
 
 Body = Mapping[str, Any]
 
@@ -110,10 +111,14 @@ class ClusterView:
             self._ended_pods.pop(run, None)
 
     def warn(self, namespace: str, job: str, message: str) -> RunKey | None:
-        """Keeps why a Job's pod could not be created; None where the Job is not of a known run."""
+        """Keeps why a Job's pod could not be created; None where the Job is not of a known run, or where that is no
+        news: the Job controller tries again and again."""
         for run, jobs in self._tables["jobs"].bodies.items():
             if run.namespace == namespace and job in jobs:
-                self._warnings.setdefault(run, {})[job] = message
+                told = self._warnings.setdefault(run, {})
+                if job in told and not is_news(told[job], message):
+                    return None
+                told[job] = message
                 return run
         return None
 
