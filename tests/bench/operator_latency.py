@@ -10,66 +10,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
-import yaml
 from kubernetes import client, config, watch
 from tests.bench.experiments import machine, write_page
+from tests.bench.operator_room import NAMESPACE, manifest, running_operator
 from tests.cluster import images
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.instant_pods import SELECTOR, InstantPods, instant_pods
 from tests.cluster.node import node
-from tests.cluster.operator_process import OperatorProcess, operator
+from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.processes import wait_until
-from tests.cluster.s3 import REGION, S3Server, s3_server
+from tests.cluster.s3 import s3_server
 
-ROOT = Path(__file__).parents[2]
-NAMESPACE = "bench"
 NEXT = {"0/data/0": "0/sft/0", "0/sft/0": "0/evaluate/0", "1/ppo/0": "1/evaluate/0", "1/rm/0": "2/ppo/0"}
 """Tasks and one that only waits for them: which of stage 0's evaluation's inputs comes last is looked up."""
-
-
-def manifest(name: str) -> dict[str, Any]:
-    return {
-        "apiVersion": "gapo.dev/v1alpha1",
-        "kind": "GapoRun",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {
-            "data": {"generate": {"grammar": "micro", "size": 100}},
-            "generator": {"fromScratch": {}},
-            "rewardModel": {"fromScratch": {"arch": "encoder"}},
-            "stages": {"max": 2},
-            "storage": {"location": "local"},
-        },
-    }
-
-
-@contextmanager
-def running_operator(
-    cluster: ControlPlane, s3: S3Server, folder: Path, image: str
-) -> Iterator[tuple[OperatorProcess, float]]:
-    """The operator, and after how many seconds it was ready."""
-    cluster.said("apply", "--server-side", "-f", str(ROOT / "crds" / "gapo.dev_gaporuns.yaml"))
-    cluster.established()
-    cluster.said("create", "namespace", NAMESPACE)
-    os.environ.update(s3.operator.environment())
-    location = {"name": "local", "uri": s3.uri, "endpoint": s3.endpoint, "region": REGION}
-    path = folder / "operator.yaml"
-    path.write_text(yaml.safe_dump({"storageLocations": [location], "trainer": {"image": image}}))
-    began = time.monotonic()
-    with operator(folder, cluster.kubeconfig, path) as process:
-        process.wait_until_ready()
-        yield process, time.monotonic() - began
 
 
 def finished(cluster: ControlPlane) -> int:
