@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import platform
-import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -47,6 +47,8 @@ from gapo_trainer.telemetry import Account, Progress, served
 log = logging.getLogger(__name__)
 
 STOPPED_CODE = 143
+TERMINATION = "termination.json"
+"""In the scratch folder: what a reader of the exit code should know."""
 
 READS: dict[tuple[Kind, str], tuple[str, ...]] = {
     (Kind.PPO, "data"): ("prompts-train.jsonl",),
@@ -169,11 +171,12 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
     task = read_task(objects, request)
     environment = pin_environment(task)
     fence = None if request.claim is None else Fence(objects, _claim(request.claim))
-    out, working, spool = (scratch / name for name in ("out", "work", "spool"))
+    # A folder of its own: whatever else lies in the scratch folder stays.
+    own = Path(tempfile.mkdtemp(prefix="task-", dir=scratch))
+    out, working, spool = (own / name for name in ("out", "work", "spool"))
     for folder in (out, working, spool):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-    inputs = fetch_inputs(objects, task, scratch / "inputs")
+        folder.mkdir()
+    inputs = fetch_inputs(objects, task, own / "inputs")
     prefix = layout.writer_prefix(task.stage, task.kind.value, task.attempt, request.writer)
     progress = Progress(objects, task, request.writer, account)
     resume = ResumePoints(objects, task, request.writer, spool, fence, stop, account.checkpointed)
@@ -299,10 +302,24 @@ def _claim(number: int) -> Claim:
 
 def _terminate(scratch: Path, said: Mapping[str, Any]) -> None:
     """Leaves the reason where the executor looks for it, in the room that it has kept there for a full disk."""
-    path = scratch / "termination.json"
+    path = scratch / TERMINATION
+    if not _may_be_replaced(path):
+        log.warning("%s is not a task's, and stays; the reason: %s", path, said)
+        return
     data = json.dumps({**said, "message": str(said["message"])[:3000]}).encode()
     try:
         with path.open("r+b" if path.exists() else "wb") as file:
             file.write(data.ljust(path.stat().st_size))
     except OSError:
         log.warning("the reason could not be written: %s", said)
+
+
+def _may_be_replaced(path: Path) -> bool:
+    """Whether it is absent, the room that was kept for it, or what an earlier attempt left there."""
+    try:
+        there = path.read_bytes().strip()
+        return not there or {"code", "reason", "message"} <= set(json.loads(there))
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, TypeError):
+        return False

@@ -27,8 +27,9 @@ from gapo.cli.options import (
     Region,
     Where,
 )
+from gapo.cli.out import check_empty, copy_export, out_folder
 from gapo.cli.rooms import status_in_a_cluster
-from gapo.errors import DataError, InputArtifactError, SpecError
+from gapo.errors import DataError, SpecError
 from gapo.judgement import stage_metrics
 from gapo.local.executor import Place
 from gapo.local.place import parse_locations, place_of
@@ -37,8 +38,7 @@ from gapo.planner import Plan, RunFacts, plan
 from gapo.preview import planned_keys
 from gapo.run_record import effective_spec, read_run_record
 from gapo.seen import Seen
-from gapo.store.commit import fetch, find_manifest
-from gapo.tasks import Kind, TaskKey
+from gapo.tasks import Kind
 from gapo.telemetry.forecast import forecast
 
 SHOWN = (
@@ -220,29 +220,10 @@ def export(
 ) -> None:
     """Copy a finished run's exported generator to a plain folder, verified, in Hugging Face format."""
     loaded, place = open_run(file, location, endpoint, region)
-    if folder.exists() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty; give a new folder")
+    check_empty(folder)
     seen, made = look(loaded, place)
     exports = sorted(key for key in seen.committed if key.kind is Kind.EXPORT)
     if not exports:
         raise DataError(f"run {loaded.run.metadata.name} has exported nothing yet: {made.status.message}")
     copy_export(place, loaded.run_id, exports[-1], folder)
     typer.echo(f"model: {folder}")
-
-
-def copy_export(place: Place, run_id: str, key: TaskKey, folder: Path) -> None:
-    """Fetches the export task's model into `folder`."""
-    found = find_manifest(place.objects, key.stage, key.kind.value, run_id=run_id)
-    if found.committed is None:
-        raise InputArtifactError(f"{key} is not committed", manifest=str(key))
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in fetch(place.objects, found.committed, ["model/"], folder / ".partial").values():
-        target = folder / path.relative_to(folder / ".partial" / "model")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
-    (folder / ".partial" / "model").rmdir()
-    (folder / ".partial").rmdir()
-
-
-def out_folder(loaded: LoadedRun) -> Path:
-    return Path("out") / loaded.run.metadata.name

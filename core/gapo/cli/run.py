@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,8 +15,9 @@ from rich.console import Console
 
 import gapo
 from gapo.api.load import LoadedRun, check_models, load_run
-from gapo.cli.inspect import copy_export, look, out_folder
+from gapo.cli.inspect import look
 from gapo.cli.options import Endpoint, Locations, Manifest, Region
+from gapo.cli.out import check_out, out_folder, replace_model
 from gapo.cli.validate import ignored_here
 from gapo.cli.view import RunView
 from gapo.errors import (
@@ -76,6 +76,8 @@ def run(
     loaded = load_run(file)
     check_models(loaded.spec)
     place = place_of(loaded, parse_locations(location or [], endpoint=endpoint, region=region))
+    if not no_report:
+        check_out(file, loaded, place, out or out_folder(loaded))
     console = Console()
     work = work_folder(loaded)
     server = TrainerServer(work / "logs" / "server.log")
@@ -189,10 +191,7 @@ def _write_out(loaded: LoadedRun, place: Place, console: Console, out: Path, sta
     from gapo.report import write_report
 
     if status is not None:
-        model = out / "model"
-        if model.exists():
-            shutil.rmtree(model)
-        copy_export(place, loaded.run_id, TaskKey(status.stage, Kind.EXPORT), model)
+        model = replace_model(place, loaded, TaskKey(status.stage, Kind.EXPORT), out)
         console.print(f"model:   {model}", highlight=False, soft_wrap=True)
     paths = write_report(place.objects, out)
     console.print(f"report:  {paths.html}\npicture: {paths.png}", highlight=False, soft_wrap=True)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gapo.driver import Driver, End, sha256_of
 from gapo.errors import DiskFullError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.observe import Observer
+from gapo.own_files import own_folder
 from gapo.planner import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
 from gapo.seen import AttemptKey
@@ -236,37 +235,6 @@ class Executor:
         """Leaves no process behind, whatever ended the loop; their ends are recorded by the next executor."""
         self.server.close()
         self.launched.clear()
-
-
-@contextmanager
-def own_folder(work: Path) -> Iterator[Path]:
-    """A folder below `work` for this process alone, removed at the end; removes those of processes that are gone.
-
-    Two executors may meet on one run: the later one must leave the earlier one's files alone until that has ended.
-    """
-    work.mkdir(parents=True, exist_ok=True)
-    for left in work.glob("tasks-*.lock"):
-        with left.open("w") as lock:
-            if _locked(lock):
-                shutil.rmtree(left.with_suffix(""), ignore_errors=True)
-                left.unlink(missing_ok=True)
-    folder = work / f"tasks-{os.urandom(8).hex()}"
-    with folder.with_suffix(".lock").open("w") as lock:
-        _locked(lock)
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            Path(lock.name).unlink(missing_ok=True)
-
-
-def _locked(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _termination(scratch: Path) -> dict[str, Any]:

@@ -17,10 +17,11 @@ import pytest
 
 from gapo.api.load import LoadedRun, load_document
 from gapo.errors import DiskFullError, FencedError
-from gapo.local.executor import Executor, Place, View, own_folder
+from gapo.local.executor import Executor, Place, View
 from gapo.local.place import parse_locations, place_of
 from gapo.local.processes import TrainerServer
 from gapo.observe import Observer
+from gapo.own_files import own_folder
 from gapo.planner import RunFacts, State, Status
 from gapo.seen import Seen
 from gapo.store import layout

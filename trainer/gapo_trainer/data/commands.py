@@ -14,6 +14,7 @@ import typer
 
 from gapo.cli.options import Format, Output
 from gapo.errors import DataError, SpecError
+from gapo.own_files import check_files, create_file, new_files
 from gapo_trainer.constraints.text import words_of
 from gapo_trainer.data.check import check_path, files_of
 from gapo_trainer.data.export import FORMATS
@@ -36,6 +37,10 @@ class Shape(StrEnum):
     KTO = "kto"
     SFT = "sft"
 
+
+ADVICE = "move it away, or give another folder"
+MADE = ("rows-*.jsonl", "prompts-*.jsonl", "*-tokenizer/*")
+"""What `make` writes."""
 
 Columns = Annotated[
     list[str] | None,
@@ -80,9 +85,11 @@ def make(
     and rm-tokenizer/.
     """
     modes = {name: _number(name, share) for name, share in _options("--mode", mode).items()} or DEFAULT_MODES
-    counts = make_dataset(
-        grammar=grammar, size=size, seed=seed, out=out, modes=modes, conflict_share=conflict_share
-    )
+    check_files(out, _made_before(out), ADVICE)
+    with new_files(out, what="data", advice=ADVICE) as folder:
+        counts = make_dataset(
+            grammar=grammar, size=size, seed=seed, out=folder, modes=modes, conflict_share=conflict_share
+        )
     if output is Output.JSON:
         typer.echo(json.dumps(counts, indent=1))
         return
@@ -168,8 +175,13 @@ def export_(
 ) -> None:
     """Write a rows file in the columns of another trainer."""
     rows = FORMATS[shape.value](read_rows(path))
-    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    create_file(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     typer.echo(f"{len(rows)} rows written to {out}")
+
+
+def _made_before(out: Path) -> list[str]:
+    """Names of the files there that `make` may have to replace."""
+    return [path.relative_to(out).as_posix() for pattern in MADE for path in out.glob(pattern)]
 
 
 def _describe(rows: Iterator[Row]) -> dict[str, Any]:

@@ -37,9 +37,10 @@ def make_from_sources(
     names = ColumnNames(c.prompt, c.response, c.label, c.constraints)
     rows: list[Row] = []
     for number, source in enumerate(data.sources):
-        path = _fetch(source, out / f".source-{number}.jsonl", open)
+        fetched = out / f".source-{number}.jsonl"
+        path = _fetch(source, fetched, open)
         rows += [{**row, "_source": number} for row in read_rows(path, names)]
-        if path.parent == out:
+        if path is fetched:  # else it is the user's own
             path.unlink()
     rows = _checked(rows, dedup=data.dedup)
     groups = _groups(rows)

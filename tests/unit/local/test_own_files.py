@@ -1,0 +1,284 @@
+"""What gapo replaces outside a run's storage, and what it leaves alone (docs/artifacts.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gapo.errors import SpecError
+from gapo.own_files import (
+    RECORD,
+    check_files,
+    check_folder,
+    create_file,
+    new_files,
+    new_folder,
+    own_folder,
+)
+
+ADVICE = "move it away"
+
+
+def put_model(folder: Path, text: str = "weights") -> None:
+    with new_folder(folder, what="model", advice=ADVICE) as staging:
+        (staging / "model.safetensors").write_text(text)
+        (staging / "sub").mkdir(exist_ok=True)
+        (staging / "sub" / "config.json").write_text(f"{text} config")
+
+
+def put_files(folder: Path, what: str = "report", **files: str) -> None:
+    with new_files(folder, what=what, advice=ADVICE) as staging:
+        for name, text in files.items():
+            (staging / f"{name}.txt").write_text(text)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file but the record."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != RECORD
+    }
+
+
+def test_a_folder_that_gapo_wrote_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    put_model(tmp_path / "model", "old")
+    with new_folder(tmp_path / "model", what="model", advice=ADVICE) as staging:
+        (staging / "other").write_text("new")
+        assert contents(tmp_path / "model") == {"model.safetensors": "old", "sub/config.json": "old config"}
+    assert contents(tmp_path / "model") == {"other": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_record_holds_the_sha256_of_every_file(tmp_path: Path) -> None:
+    put_model(tmp_path / "model")
+    record = json.loads((tmp_path / "model" / RECORD).read_text())
+    assert {name: file["sha256"] for name, file in record["files"].items()} == {
+        "model.safetensors": [hashlib.sha256(b"weights").hexdigest()],
+        "sub/config.json": [hashlib.sha256(b"weights config").hexdigest()],
+    }
+
+
+def added(folder: Path) -> None:
+    (folder / "notes.txt").write_text("mine")
+
+
+def added_deeper(folder: Path) -> None:
+    (folder / "sub" / "adapter.bin").write_text("mine")
+
+
+def changed(folder: Path) -> None:
+    (folder / "model.safetensors").write_text("mine!!!")
+
+
+def changed_with_an_old_time(folder: Path) -> None:
+    changed(folder)
+    os.utime(folder / "model.safetensors", (1, 1))
+
+
+def linked(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(folder / "sub" / "config.json")
+
+
+def folder_linked(folder: Path) -> None:
+    (folder / "sub").rename(folder.parent / "elsewhere")
+    (folder / "sub").symlink_to(folder.parent / "elsewhere")
+
+
+def piped(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+
+
+def without_record(folder: Path) -> None:
+    (folder / RECORD).unlink()
+
+
+def with_a_torn_record(folder: Path) -> None:
+    (folder / RECORD).write_text('{"files": {"model.safetensors"')
+
+
+def with_a_record_of_another_program(folder: Path) -> None:
+    (folder / RECORD).write_text('{"files": {"model.safetensors": 1}}')
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        added,
+        added_deeper,
+        changed,
+        changed_with_an_old_time,
+        linked,
+        folder_linked,
+        piped,
+        without_record,
+        with_a_torn_record,
+        with_a_record_of_another_program,
+    ],
+)
+def test_a_folder_with_anything_of_a_users_is_refused_and_stays(
+    tmp_path: Path, touch: Callable[[Path], None]
+) -> None:
+    put_model(tmp_path / "model")
+    touch(tmp_path / "model")
+    before = {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_dir()}
+    with pytest.raises(SpecError, match="move it away") as caught:
+        put_model(tmp_path / "model", "new")
+    assert str(tmp_path / "model") in str(caught.value)
+    assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_dir()} == before
+
+
+@pytest.mark.parametrize("touch", [added, changed, linked, without_record])
+def test_a_quick_look_finds_what_was_added_or_changed_after_gapo_wrote(
+    tmp_path: Path, touch: Callable[[Path], None]
+) -> None:
+    put_model(tmp_path / "model")
+    check_folder(tmp_path / "model", ADVICE, thorough=False)
+    touch(tmp_path / "model")
+    with pytest.raises(SpecError):
+        check_folder(tmp_path / "model", ADVICE, thorough=False)
+
+
+def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    put_model(tmp_path / "real")
+    (tmp_path / "model").symlink_to(tmp_path / "real")
+    with pytest.raises(SpecError, match="is a link"):
+        put_model(tmp_path / "model", "new")
+    assert contents(tmp_path / "real")["model.safetensors"] == "weights"
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(SpecError, match="not a folder"):
+        put_model(tmp_path / "model")
+    with pytest.raises(SpecError, match="not a folder"):
+        put_files(tmp_path / "model" / "below", one="1")
+    assert (tmp_path / "model").read_text() == "mine"
+
+
+def test_a_copy_of_what_gapo_wrote_is_still_known_as_such(tmp_path: Path) -> None:
+    put_model(tmp_path / "model")
+    os.utime(tmp_path / "model" / "model.safetensors")  # a copy has other times
+    check_folder(tmp_path / "model", ADVICE, thorough=False)
+    put_model(tmp_path / "model", "new")
+    assert contents(tmp_path / "model")["model.safetensors"] == "new"
+
+
+def test_when_writing_fails_the_old_folder_stays_and_nothing_is_left_beside(tmp_path: Path) -> None:
+    put_model(tmp_path / "model", "old")
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "model", what="model", advice=ADVICE) as staging:
+        (staging / "half").write_text("half")
+        raise RuntimeError
+    assert contents(tmp_path / "model")["model.safetensors"] == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_file_that_comes_while_a_folder_is_written_is_not_deleted(tmp_path: Path) -> None:
+    put_model(tmp_path / "model", "old")
+    with (
+        pytest.raises(SpecError, match=r"notes\.txt"),
+        new_folder(tmp_path / "model", what="model", advice=ADVICE) as staging,
+    ):
+        (staging / "new").write_text("new")
+        added(tmp_path / "model")
+    assert contents(tmp_path / "model")["notes.txt"] == "mine"
+
+
+def test_files_take_their_places_among_a_users_own(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("mine")
+    put_files(tmp_path, one="1", two="2")
+    put_files(tmp_path, one="11")
+    assert contents(tmp_path) == {"notes.md": "mine", "one.txt": "11"}
+
+
+def test_what_belongs_to_something_else_in_the_same_folder_stays(tmp_path: Path) -> None:
+    put_files(tmp_path, "report", one="1")
+    put_files(tmp_path, "data", two="2")
+    put_files(tmp_path, "report", one="11")
+    assert contents(tmp_path) == {"one.txt": "11", "two.txt": "2"}
+
+
+def test_a_users_file_in_the_way_is_refused_before_anything_is_replaced(tmp_path: Path) -> None:
+    put_files(tmp_path, one="1")
+    (tmp_path / "two.txt").write_text("mine")
+    with pytest.raises(SpecError, match=r"two\.txt") as caught:
+        put_files(tmp_path, one="11", two="22")
+    assert caught.value.code == 64
+    assert contents(tmp_path) == {"one.txt": "1", "two.txt": "mine"}
+
+
+def test_an_old_file_that_its_user_has_changed_is_not_deleted_with_the_others(tmp_path: Path) -> None:
+    put_files(tmp_path, one="1", two="2")
+    (tmp_path / "two.txt").write_text("mine")
+    put_files(tmp_path, one="11")
+    assert contents(tmp_path) == {"one.txt": "11", "two.txt": "mine"}
+
+
+def test_a_replacement_that_was_cut_short_is_finished_by_the_next(tmp_path: Path) -> None:
+    put_files(tmp_path, one="1", two="2")
+    cut = tmp_path / "cut"
+    put_files(cut, one="1", two="2")
+    with pytest.raises(RuntimeError), new_files(cut, what="report", advice=ADVICE) as staging:
+        (staging / "one.txt").write_text("11")
+        (staging / "two.txt").write_text("22")
+        # As if killed after the first file had taken its place: its record names both.
+        both = json.loads((cut / RECORD).read_text())
+        both["files"]["one.txt"]["sha256"].append(hashlib.sha256(b"11").hexdigest())
+        (cut / RECORD).write_text(json.dumps(both))
+        (cut / "one.txt").write_text("11")
+        raise RuntimeError
+    put_files(cut, one="111", two="222")
+    assert contents(cut) == {"one.txt": "111", "two.txt": "222"}
+
+
+def test_a_record_that_another_program_wrote_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text("mine")
+    with pytest.raises(SpecError, match=r"\.gapo\.json"):
+        put_files(tmp_path, one="1")
+    assert (tmp_path / RECORD).read_text() == "mine"
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_holds_stays(tmp_path: Path) -> None:
+    (tmp_path / "tasks-00" / "inputs").mkdir(parents=True)
+    (tmp_path / "tasks-00.lock").touch()
+    with own_folder(tmp_path) as first, own_folder(tmp_path) as second:
+        assert first.exists()
+        assert second.exists()
+        assert not (tmp_path / "tasks-00").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_users_file_with_the_name_of_a_lock_is_neither_emptied_nor_deleted(tmp_path: Path) -> None:
+    (tmp_path / "tasks-mine").mkdir()
+    (tmp_path / "tasks-mine" / "plan.txt").write_text("mine")
+    (tmp_path / "tasks-mine.lock").write_text("mine")
+    with own_folder(tmp_path):
+        pass
+    assert contents(tmp_path) == {"tasks-mine/plan.txt": "mine", "tasks-mine.lock": "mine"}
+
+
+def test_a_single_file_is_made_and_never_replaced(tmp_path: Path) -> None:
+    create_file(tmp_path / "rows.jsonl", "one\n")
+    with pytest.raises(SpecError, match=r"rows\.jsonl is there already"):
+        create_file(tmp_path / "rows.jsonl", "two\n")
+    assert contents(tmp_path) == {"rows.jsonl": "one\n"}
+    with pytest.raises(SpecError, match="cannot be written"):
+        create_file(tmp_path / "absent" / "rows.jsonl", "two\n")
+
+
+def test_a_device_may_be_written_to(tmp_path: Path) -> None:
+    create_file(Path("/dev/null"), "text")
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_the_right_to_write_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(SpecError, match="permission denied"):
+        check_files(tmp_path / "out", ["one"], ADVICE)
