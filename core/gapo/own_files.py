@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -158,24 +158,38 @@ def new_files(
     the way.
     """
     check_place(folder, advice)
-    with own_folder(folder, STAGING) as staging:
-        yield staging
-        names = [name for name in _names(staging) if name != RECORD]
-        check_files(folder, names, advice)
-        before = Owned.read(folder)
-        new = _describe(staging, names, what, sha256)
-        both = {
-            name: _File(what=file.what, sha256=[*file.sha256, *(before.files[name].sha256 if name in before.files else [])])
-            for name, file in new.items()
-        }  # fmt: skip
-        _write_record(folder, staging, {**before.files, **both})
-        for name in names:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (staging / name).replace(folder / name)
-        gone = [name for name, file in before.files.items() if file.what == what and name not in new]
-        for name in gone:
-            _delete(before, name)
-        _write_record(folder, staging, {k: v for k, v in before.files.items() if k not in gone} | new)
+    existed = folder.exists()
+    try:
+        with own_folder(folder, STAGING) as staging:
+            yield staging
+            _place_files(staging, folder, what, advice, sha256)
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()  # only where it is empty
+        raise
+
+
+def _place_files(
+    staging: Path, folder: Path, what: str, advice: str, sha256: Mapping[str, str] | None
+) -> None:
+    """Moves new files to where the old ones are. The record names both meanwhile: killed at any point, all are gapo's."""
+    names = [name for name in _names(staging) if name != RECORD]
+    check_files(folder, names, advice)
+    before = Owned.read(folder).files
+    new = _describe(staging, names, what, sha256)
+    both = {
+        name: _File(what=what, sha256=file.sha256 + (before[name].sha256 if name in before else []))
+        for name, file in new.items()
+    }
+    _write_record(folder, staging, {**before, **both})
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).replace(folder / name)
+    gone = [name for name, file in before.items() if file.what == what and name not in new]
+    for name in gone:
+        _delete(Owned.read(folder), name)
+    _write_record(folder, staging, {k: v for k, v in before.items() if k not in gone} | new)
 
 
 @contextmanager

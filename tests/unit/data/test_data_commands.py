@@ -139,6 +139,46 @@ def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
         call("check", tmp_path)
 
 
+def test_data_is_made_again_over_what_was_made_and_over_nothing_else(tmp_path: Path) -> None:
+    out = tmp_path / "made"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    call("make", out, "--size", 20)
+    call("make", out, "--size", 30)
+    assert len((out / "rows-train.jsonl").read_text().splitlines()) == 60
+    assert (out / "notes.txt").read_text() == "mine"
+    with (out / "rows-val.jsonl").open("a") as file:
+        file.write("mine\n")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(SpecError, match=r"made/rows-val\.jsonl: not as gapo wrote it.*give another folder"):
+        call("make", out, "--size", 20)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_users_own_rows_are_not_replaced_by_made_ones(tmp_path: Path) -> None:
+    for name in ("rows-train.jsonl", "generator-tokenizer/tokenizer.json"):
+        out = tmp_path / name.partition("/")[0]
+        (out / name).parent.mkdir(parents=True)
+        (out / name).write_text("mine")
+        with pytest.raises(SpecError, match=f"{name}: nothing there proves that gapo wrote it"):
+            call("make", out, "--size", 20)
+        assert [path.read_text() for path in out.rglob("*") if path.is_file()] == ["mine"]
+
+
+def test_an_export_replaces_no_file_least_of_all_its_own_source(copy: Path) -> None:
+    rows = copy / "rows-train.jsonl"
+    before = rows.read_bytes()
+    with pytest.raises(SpecError, match="is there already"):
+        call("export", rows, rows, "--format", "sft")
+    assert rows.read_bytes() == before
+
+
+def test_a_folder_that_could_not_be_filled_is_not_left_behind(tmp_path: Path) -> None:
+    with pytest.raises(SpecError):
+        call("make", tmp_path / "x", "--grammar", "poems")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_says_what_is_written_and_which_exit_codes_there_are() -> None:
     text = call("make", "--help")
     assert "rows-{train,val,test}.jsonl" in text

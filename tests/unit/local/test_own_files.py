@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,24 +172,70 @@ def test_a_copy_of_what_gapo_wrote_is_still_known_as_such(tmp_path: Path) -> Non
     assert contents(tmp_path / "model")["model.safetensors"] == "new"
 
 
+def fail() -> None:
+    raise ZeroDivisionError
+
+
+def half_a_model(folder: Path, then: Callable[[], None]) -> None:
+    with new_folder(folder, what="model", advice=ADVICE) as staging:
+        (staging / "half").write_text("half")
+        then()
+
+
 def test_when_writing_fails_the_old_folder_stays_and_nothing_is_left_beside(tmp_path: Path) -> None:
     put_model(tmp_path / "model", "old")
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "model", what="model", advice=ADVICE) as staging:
-        (staging / "half").write_text("half")
-        raise RuntimeError
+    with pytest.raises(ZeroDivisionError):
+        half_a_model(tmp_path / "model", fail)
     assert contents(tmp_path / "model")["model.safetensors"] == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_file_that_comes_while_a_folder_is_written_is_not_deleted(tmp_path: Path) -> None:
     put_model(tmp_path / "model", "old")
-    with (
-        pytest.raises(SpecError, match=r"notes\.txt"),
-        new_folder(tmp_path / "model", what="model", advice=ADVICE) as staging,
-    ):
-        (staging / "new").write_text("new")
-        added(tmp_path / "model")
+    with pytest.raises(SpecError, match=r"notes\.txt"):
+        half_a_model(tmp_path / "model", lambda: added(tmp_path / "model"))
     assert contents(tmp_path / "model")["notes.txt"] == "mine"
+
+
+def killed_at(step: int, work: Callable[[], None]) -> bool:
+    """Does the work in a process that is killed before its `step`-th rename or deletion; whether it came so far."""
+    child = os.fork()
+    if not child:
+        left = iter(range(step))
+
+        def count(event: str, _: object) -> None:
+            if event in ("os.rename", "os.remove") and next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        work()
+        os._exit(0)
+    return os.waitpid(child, 0)[1] != 0
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_killed_at_any_moment_the_next_command_replaces_all_and_a_users_files_stay(
+    tmp_path: Path, step: int
+) -> None:
+    out = tmp_path / "out"
+    put_model(out / "model", "old")
+    put_files(out, one="1", two="2")
+    (out / "notes.md").write_text("mine")
+
+    def work() -> None:
+        put_files(out, one="11", three="3")
+        put_model(out / "model", "new")
+
+    assert killed_at(step, work) or step > 8
+    work()
+    assert contents(out) == {
+        "notes.md": "mine",
+        "one.txt": "11",
+        "three.txt": "3",
+        "model/model.safetensors": "new",
+        "model/sub/config.json": "new config",
+    }
+    assert {path.name for path in out.iterdir()} == {"notes.md", "one.txt", "three.txt", "model", RECORD}
 
 
 def test_files_take_their_places_among_a_users_own(tmp_path: Path) -> None:
@@ -218,23 +266,6 @@ def test_an_old_file_that_its_user_has_changed_is_not_deleted_with_the_others(tm
     (tmp_path / "two.txt").write_text("mine")
     put_files(tmp_path, one="11")
     assert contents(tmp_path) == {"one.txt": "11", "two.txt": "mine"}
-
-
-def test_a_replacement_that_was_cut_short_is_finished_by_the_next(tmp_path: Path) -> None:
-    put_files(tmp_path, one="1", two="2")
-    cut = tmp_path / "cut"
-    put_files(cut, one="1", two="2")
-    with pytest.raises(RuntimeError), new_files(cut, what="report", advice=ADVICE) as staging:
-        (staging / "one.txt").write_text("11")
-        (staging / "two.txt").write_text("22")
-        # As if killed after the first file had taken its place: its record names both.
-        both = json.loads((cut / RECORD).read_text())
-        both["files"]["one.txt"]["sha256"].append(hashlib.sha256(b"11").hexdigest())
-        (cut / RECORD).write_text(json.dumps(both))
-        (cut / "one.txt").write_text("11")
-        raise RuntimeError
-    put_files(cut, one="111", two="222")
-    assert contents(cut) == {"one.txt": "111", "two.txt": "222"}
 
 
 def test_a_record_that_another_program_wrote_is_not_replaced(tmp_path: Path) -> None:
