@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any, Protocol
 from gapo.store.objects import Objects
 from gapo.tasks import Task
 from gapo_trainer.remote import Opener, by_environment
+
+RESTORED = "resumed"
+"""Folder in scratch."""
 
 
 class Resume(Protocol):
@@ -22,7 +26,8 @@ class Resume(Protocol):
         """True when the checkpoint interval has passed, or a stop was asked for."""
 
     def save(self, folder: Path, iteration: int) -> None:
-        """Uploads the folder as the resume point after `iteration`. Raises StopRequested where a stop waits."""
+        """Copies the folder and uploads the copy as the resume point after `iteration`. Raises StopRequestedError where
+        a stop waits."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,27 @@ class TaskContext:
     """Another run of the same namespace and location, by name and run ID; read only."""
     open: Opener = by_environment
     """A folder of object storage by its address: where it is of the run's kind of storage, at the run's service."""
+
+    def restore(self) -> tuple[int, Path] | None:
+        """The last resume point's iteration and files; None where there is none."""
+        iteration = self.resume.restore(self.scratch / RESTORED)
+        return None if iteration is None else (iteration, self.scratch / RESTORED)
+
+    def save_resume_point(self, iteration: int, write: Callable[[Path], None] | None) -> None:
+        """Makes what `write` puts into a folder the resume point after `iteration`; None: another process writes.
+
+        Nothing of it stays in scratch, nor of the one that the task began from: a point of a model is some gigabytes.
+        Raises StopRequestedError where a stop waits.
+        """
+        folder = self.scratch / "resume"
+        try:
+            if write is not None:
+                folder.mkdir()
+                write(folder)
+            self.resume.save(folder, iteration)
+        finally:
+            for left in (folder, self.scratch / RESTORED):
+                shutil.rmtree(left, ignore_errors=True)
 
     @property
     def params(self) -> Mapping[str, Any]:

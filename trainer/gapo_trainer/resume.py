@@ -104,6 +104,20 @@ class ResumePoints:
             self._upload = None
 
     def _store(self, copy: Path, iteration: int) -> None:
+        try:
+            point = self._uploaded(copy, iteration)
+        finally:
+            shutil.rmtree(
+                copy, ignore_errors=True
+            )  # stored or not: the next point holds all that this one does
+        self._stored()
+        self._own.append(point)
+        for older in self._own[:-RESUME_POINTS_KEPT]:
+            for ref in older.objects.values():
+                self._objects.delete(ref.key)
+        del self._own[:-RESUME_POINTS_KEPT]
+
+    def _uploaded(self, copy: Path, iteration: int) -> ResumePoint:
         task = self._task
         if self._fence is not None:
             self._fence.check()
@@ -120,10 +134,4 @@ class ResumePoints:
             attempt=task.attempt,
         )
         self._next_number = write_resume_point(self._objects, point).number + 1
-        self._stored()
-        shutil.rmtree(copy, ignore_errors=True)
-        self._own.append(point)
-        for older in self._own[:-RESUME_POINTS_KEPT]:
-            for ref in older.objects.values():
-                self._objects.delete(ref.key)
-        del self._own[:-RESUME_POINTS_KEPT]
+        return point

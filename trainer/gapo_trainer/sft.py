@@ -219,9 +219,9 @@ def run(ctx: TaskContext) -> dict[str, float]:
     """Trains the generator and leaves it in `ctx.out`; the manifest's metrics."""
     params = Params.of(ctx)
     stage, seed = ctx.task.stage, ctx.task.seed
-    resumed = ctx.scratch / "resumed"
-    done = ctx.resume.restore(resumed)
-    model, tokenizer = _start(ctx, params, resumed if done is not None else None)
+    restored = ctx.restore()
+    resumed = None if restored is None else restored[1]
+    model, tokenizer = _start(ctx, params, resumed)
     positions = int(getattr(model.config, "max_position_embeddings", None) or 2**31)
     data = ctx.inputs["data"]
     sft = params.sft
@@ -235,7 +235,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
         seed=seed,
         stage=stage,
     )
-    if done is not None:
+    if resumed is not None:
         held: dict[str, Any] = json.loads((resumed / "progress.json").read_text(encoding="utf-8"))
         trainer.state = State(**held)
         trainer.engine.load(resumed)
@@ -282,9 +282,9 @@ def _start(
 
 
 def _checkpoint(ctx: TaskContext, trainer: SftTrainer, tokenizer: PreTrainedTokenizerBase) -> None:
-    folder = ctx.scratch / f"resume-{trainer.state.step}"
-    if trainer.engine.rank == 0:
+    def write(folder: Path) -> None:
         save_generator(trainer.engine.module.lm, tokenizer, folder / "generator")
         trainer.engine.save(folder)
         (folder / "progress.json").write_text(json.dumps(asdict(trainer.state)), encoding="utf-8")
-    ctx.resume.save(folder, trainer.state.step)
+
+    ctx.save_resume_point(trainer.state.step, write if trainer.engine.rank == 0 else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -117,22 +116,21 @@ class _Stage:
     @staticmethod
     def open(ctx: TaskContext, params: Params) -> _Stage:
         """Loads the models and the state: of this task's resume point, of the stage before, or of the start."""
-        resumed = ctx.scratch / "resumed"
-        done = ctx.resume.restore(resumed)
-        before = ctx.inputs.get("state")
-        source = resumed if done is not None else before
+        restored = ctx.restore()
+        done, resumed = (0, None) if restored is None else restored
+        source = ctx.inputs.get("state") if resumed is None else resumed
         learner = None if source is None else Learner.read(source)
         scorer = make_scorer(ctx, params)
         start_folder = ctx.inputs.get("start", ctx.inputs["reference"]) / "generator"
 
-        weights = resumed if done is not None else ctx.inputs["generator"]
+        weights = ctx.inputs["generator"] if resumed is None else resumed
         model, tokenizer = load_generator(weights / "generator", what="the ppo task's generator")
         actor = Engine(
             Policy(model),
             _optim(params.ppo, params.ppo.actor_lr * params.change.actor_lr_factor),
             name="actor",
         )
-        changed = done is None and learner is not None and learner.rm_digest != scorer.digest
+        changed = resumed is None and learner is not None and learner.rm_digest != scorer.digest
         inherits = source is not None and learner is not None and (source / "critic").is_dir()
         if changed and params.critic.on_stage_change == "reset":
             inherits = False
@@ -180,8 +178,8 @@ class _Stage:
             seed=ctx.task.seed,
             stage=ctx.task.stage,
         )
-        stage = _Stage(params, trainer, tokenizer, Progress(), done or 0, None)
-        if done is not None:
+        stage = _Stage(params, trainer, tokenizer, Progress(), done, None)
+        if resumed is not None:
             stage.progress = read_progress(resumed)
         if source is not None:
             stage.kept = read_kept(source)
@@ -195,12 +193,12 @@ class _Stage:
 
     def checkpoint(self, ctx: TaskContext, iteration: int) -> None:
         """Saves a resume point after `iteration` iterations."""
-        folder = ctx.scratch / "resume"
-        if self.trainer.actor.rank == 0:
-            shutil.rmtree(folder, ignore_errors=True)
+
+        def write(folder: Path) -> None:
             self._save(folder)
             save_progress(folder, self.progress)
-        ctx.resume.save(folder, iteration)
+
+        ctx.save_resume_point(iteration, write if self.trainer.actor.rank == 0 else None)
 
     def finish(self, ctx: TaskContext) -> dict[str, float]:
         """Samples with the final weights and writes the artifact."""

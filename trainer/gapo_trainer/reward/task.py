@@ -73,19 +73,19 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
     """Trains the first reward model; its metrics. Raises GateError where it does not pass its gate."""
     params = Params.of(ctx)
     spec, seed = params.reward_model, ctx.task.seed
-    resumed = ctx.scratch / "resumed"
-    done = ctx.resume.restore(resumed)
-    if done is None:
+    restored = ctx.restore()
+    resumed = None if restored is None else restored[1]
+    if resumed is None:
         model, encoder = models.build(spec, _base(ctx, spec), generator(seed, 0, "rm-init"))
     else:
         model, encoder = models.load(resumed / "rm", dropout=spec.dropout, what="the resume point")
     rows = read_rows(ctx.inputs["data"] / "rows-train.jsonl")
     corpus = _corpus(encoder, rows)
-    if done is None and spec.warmup.warm_start == "generator":
+    if resumed is None and spec.warmup.warm_start == "generator":
         language_model, tokenizer = load_generator(ctx.inputs["generator"] / "generator")
         warmstart.take_embeddings(model, encoder.tokenizer, language_model, tokenizer)
     model.freeze(spec.freeze_layers)
-    if done is None and spec.warmup.warm_start == "mlm":
+    if resumed is None and spec.warmup.warm_start == "mlm":
         warmstart.learn_masked_words(
             _engine(model, spec),
             corpus,
@@ -114,7 +114,7 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
         ),
         [],
     )
-    trainer.run(ctx, _saver(model, encoder), resumed if done is not None else None)
+    trainer.run(ctx, _saver(model, encoder), resumed)
     metrics, shown = held_out.measure(model)
     verdict = gates.judge(metrics, spec.warmup.gate)
     metrics |= _training_metrics(trainer) | {"rm/gate_passed": float(verdict.passed)}
@@ -128,9 +128,9 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
     """Trains the reward model on with a stage's fresh samples as negatives; its metrics."""
     params = Params.of(ctx)
     spec, adversarial, seed, stage = params.reward_model, params.adversarial, ctx.task.seed, ctx.task.stage
-    resumed = ctx.scratch / "resumed"
-    done = ctx.resume.restore(resumed)
-    source = resumed if done is not None else ctx.inputs["rm"]
+    restored = ctx.restore()
+    resumed = None if restored is None else restored[1]
+    source = ctx.inputs["rm"] if resumed is None else resumed
     model, encoder = models.load(source / "rm", dropout=spec.dropout)
     model.freeze(spec.freeze_layers)
     rows = read_rows(ctx.inputs["data"] / "rows-train.jsonl")
@@ -174,7 +174,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
         unseen,
     )
     trainer.judge_start()
-    trainer.run(ctx, _saver(model, encoder), resumed if done is not None else None)
+    trainer.run(ctx, _saver(model, encoder), resumed)
     metrics, shown = held_out.measure(model)
     metrics |= _training_metrics(trainer) | {
         "rm/generated_share": planner.achieved_share,

@@ -236,15 +236,15 @@ class BceTrainer:
     # --- resume points ---
 
     def _checkpoint(self, ctx: TaskContext, save: Callable[[Path], None]) -> None:
-        folder = ctx.scratch / f"resume-{self.state.step}"
-        if self.engine.rank == 0:
+        def write(folder: Path) -> None:
             save(folder)
             self.engine.save(folder)
             if self.kept is not None:
                 save_file({k: v.contiguous() for k, v in self.kept.items()}, folder / "kept.safetensors")
             held = {"state": asdict(self.state), "planner": self.planner.state()}
             (folder / "progress.json").write_text(json.dumps(held), encoding="utf-8")
-        ctx.resume.save(folder, self.state.step)
+
+        ctx.save_resume_point(self.state.step, write if self.engine.rank == 0 else None)
 
     def _restore(self, folder: Path) -> None:
         """All but the weights, which the caller has loaded from the same folder."""
