@@ -48,6 +48,9 @@ class TaskContext:
     open: Opener = by_environment
     """A folder of object storage by its address: where it is of the run's kind of storage, at the run's service."""
 
+    due_within: Callable[[], bool] = lambda: False
+    """As `Resume.due`, for a task that can save where it is within an iteration."""
+
     def restore(self) -> tuple[int, Path] | None:
         """The last resume point's iteration and files; None where there is none."""
         iteration = self.resume.restore(self.scratch / RESTORED)

@@ -192,6 +192,7 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
                 open=request.open,
                 other_run=lambda name, run_id: other_run(request, name, run_id),
                 report=account.report,
+                due_within=resume.due,
             )
         )
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from gapo_trainer.evaluate.samples import Prompt, Sample, judge
 from gapo_trainer.models import prompt_ids, response_text
 from gapo_trainer.ppo.forward import Sequences
 from gapo_trainer.rng import generator
-from gapo_trainer.rollout.backend import RolloutBackend
+from gapo_trainer.rollout.backend import Completions, RolloutBackend, ignore
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,19 @@ class Sampler:
         return chosen
 
     def sample(
-        self, indices: Sequence[int], iteration: int, version: str, role: str = "rollouts"
+        self,
+        indices: Sequence[int],
+        iteration: int,
+        version: str,
+        role: str = "rollouts",
+        *,
+        done: Completions | None = None,
+        after_batch: Callable[[Completions], None] = ignore,
     ) -> Rollouts:
-        """One response a given prompt from the current weights, which must bear the name `version`."""
+        """One response a given prompt from the current weights, which must bear the name `version`.
+
+        `done` and `after_batch` are the backend's.
+        """
         prompts = [self.prompts[i] for i in indices]
         tokens = [prompt_ids(self.tokenizer, str(prompt["prompt"])) for prompt in prompts]
         out = self.backend.generate(
@@ -128,6 +138,8 @@ class Sampler:
             max_new_tokens=self.generation.max_new_tokens,
             temperature=self.generation.temperature,
             rng=generator(self.seed, self.stage, role, iteration),
+            done=done,
+            after_batch=after_batch,
         )
         if out.weight_version != version:
             raise InvariantError(f"rollouts come from weights {out.weight_version!r}, not from {version!r}")

@@ -3,24 +3,35 @@
 generator/  critic/   weights and tokenizer
 state/                optimisers, KL controller, reward std, the last rollouts
 progress.json         resume points only: what the stage has measured so far
+iteration/            resume points within an iteration only: its rollouts, or those sampled so far, and its update
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gapo_trainer.models import save_critic, save_generator
 from gapo_trainer.ppo.math import RunningStd
 from gapo_trainer.ppo.rollouts import Kept, load_kept, save_kept
-from gapo_trainer.ppo.trainer import Outcome, PpoTrainer
+from gapo_trainer.ppo.trainer import Batch, Outcome, PpoTrainer
+from gapo_trainer.ppo.under_way import UnderWay, Update
+from gapo_trainer.rollout.backend import Completions
 
 LEARNER = Path("state", "learner.json")
 PROGRESS = "progress.json"
+ITERATION = "iteration"
+COMPLETIONS, UPDATE, UPDATE_TENSORS = "completions.json", "update.json", "update.safetensors"
+SCALARS = ("metrics", "probabilities", "saturated", "steps", "grad_norms", "first_ratio")
+"""What update.json holds of an `Update`, beside its `std`."""
 
 
 @dataclass
@@ -93,3 +104,61 @@ def save_progress(folder: Path, progress: Progress) -> None:
 
 def read_progress(folder: Path) -> Progress:
     return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+
+
+def save_under_way(folder: Path, under_way: UnderWay) -> None:
+    """Writes iteration/ into `folder`."""
+    into = folder / ITERATION
+    into.mkdir()
+    (into / "clock.json").write_text(json.dumps(under_way.clock), encoding="utf-8")
+    if under_way.completions is not None:
+        (into / COMPLETIONS).write_text(json.dumps(asdict(under_way.completions)), encoding="utf-8")
+    update = under_way.update
+    if under_way.rollouts is not None:
+        rows, width = len(under_way.rollouts.token_ids), max(len(row) for row in under_way.rollouts.token_ids)
+        kl = torch.zeros(rows, width) if update is None else update.batch.kl
+        save_kept(Kept(under_way.rollouts, kl), into)
+    if update is not None:
+        tensors = {f"batch:{name}": value for name, value in _tensors_of(update.batch).items()}
+        tensors |= {"advantages": update.advantages, "returns": update.returns}
+        tensors |= {f"sums:{name}": value for name, value in update.sums.items()}
+        # Cloned, for some of a batch's may be one tensor under two names.
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, into / UPDATE_TENSORS
+        )
+        scalars = {name: getattr(update, name) for name in SCALARS}
+        (into / UPDATE).write_text(json.dumps({**scalars, "std": asdict(update.std)}), encoding="utf-8")
+
+
+def read_under_way(folder: Path, device: torch.device) -> UnderWay:
+    """What `save_under_way` wrote; nothing is under way where the resume point lies between iterations."""
+    source, found = folder / ITERATION, UnderWay()
+    if not source.is_dir():
+        return found
+    found.clock = json.loads((source / "clock.json").read_text(encoding="utf-8"))
+    if (source / COMPLETIONS).is_file():
+        found.completions = Completions(**json.loads((source / COMPLETIONS).read_text(encoding="utf-8")))
+    kept = load_kept(source)
+    found.rollouts = None if kept is None else kept.rollouts
+    if found.rollouts is not None and (source / UPDATE).is_file():
+        tensors = {k: v.to(device) for k, v in load_file(source / UPDATE_TENSORS).items()}
+        scalars: dict[str, Any] = json.loads((source / UPDATE).read_text(encoding="utf-8"))
+        found.update = Update(
+            batch=Batch(sequences=found.rollouts.sequences(device), **_named(tensors, "batch")),
+            advantages=tensors["advantages"],
+            returns=tensors["returns"],
+            sums=_named(tensors, "sums"),
+            std=RunningStd(**scalars.pop("std")),
+            grad_norms=tuple(scalars.pop("grad_norms")),
+            **scalars,
+        )
+    return found
+
+
+def _tensors_of(batch: Batch) -> dict[str, Tensor]:
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.partition(":")[2]: value for name, value in tensors.items() if name.startswith(f"{prefix}:")}

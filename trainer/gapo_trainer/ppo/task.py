@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,15 @@ from gapo_trainer.ppo.state import (
     Progress,
     read_kept,
     read_progress,
+    read_under_way,
     save_progress,
     save_state,
+    save_under_way,
 )
 from gapo_trainer.ppo.summary import distributions, stage_metrics
 from gapo_trainer.ppo.trainer import PpoTrainer, frozen
+from gapo_trainer.ppo.under_way import UnderWay
+from gapo_trainer.rollout.backend import Completions
 from gapo_trainer.rollout.local import TransformersRollout
 
 
@@ -92,9 +97,9 @@ def run(ctx: TaskContext) -> dict[str, float]:
     parts = params.stages.iterations + 1  # the last is the final samples
     ctx.report({"fraction": stage.done / parts, "metrics": {}})
     for iteration in range(stage.done, params.stages.iterations):
-        outcome = trainer.iteration(iteration)
+        outcome = trainer.iteration(iteration, stage.under_way, partial(stage.rest, ctx, iteration))
         progress.add(outcome)
-        stage.kept = outcome.kept
+        stage.kept, stage.under_way = outcome.kept, UnderWay()
         ctx.report({"fraction": (iteration + 1) / parts, "metrics": progress.rows[-1]})
         if stage.agree(ctx.resume.due()):
             stage.checkpoint(ctx, iteration + 1)
@@ -112,6 +117,8 @@ class _Stage:
     done: int
     """Iterations that a resume point already holds."""
     kept: Kept | None
+    under_way: UnderWay = field(default_factory=UnderWay)
+    """Of the iteration after those that are done; after the last, of the final samples."""
 
     @staticmethod
     def open(ctx: TaskContext, params: Params) -> _Stage:
@@ -181,6 +188,7 @@ class _Stage:
         stage = _Stage(params, trainer, tokenizer, Progress(), done, None)
         if resumed is not None:
             stage.progress = read_progress(resumed)
+            stage.under_way = read_under_way(resumed, actor.device)
         if source is not None:
             stage.kept = read_kept(source)
         if changed and inherits and params.critic.on_stage_change == "warm" and stage.kept is not None:
@@ -192,21 +200,40 @@ class _Stage:
         return bool(self.trainer.actor.all_reduce(torch.tensor(float(mine))) > 0)
 
     def checkpoint(self, ctx: TaskContext, iteration: int) -> None:
-        """Saves a resume point after `iteration` iterations."""
+        """Saves a resume point after `iteration` iterations, and what the next one has done already."""
 
         def write(folder: Path) -> None:
             self._save(folder)
             save_progress(folder, self.progress)
+            if self.under_way.begun:
+                save_under_way(folder, self.under_way)
 
         ctx.save_resume_point(iteration, write if self.trainer.actor.rank == 0 else None)
 
+    def rest(self, ctx: TaskContext, iteration: int) -> None:
+        """Within an iteration. Several processes rest between iterations alone: each has rollouts of its own."""
+        if self.trainer.actor.world == 1 and ctx.due_within():
+            self.checkpoint(ctx, iteration)
+
     def finish(self, ctx: TaskContext) -> dict[str, float]:
         """Samples with the final weights and writes the artifact."""
+
+        def after_batch(done: Completions) -> None:
+            self.under_way.completions = done
+            self.rest(ctx, self.params.stages.iterations)
+
         trainer, params = self.trainer, self.params
         chosen = trainer.sampler.choose(
             params.adversarial.samples_per_stage, 0, "shuffled", role="sampled-prompts"
         )
-        rollouts = trainer.sampler.sample(chosen, 0, trainer.publish(), role="samples")
+        rollouts = trainer.sampler.sample(
+            chosen,
+            0,
+            trainer.publish(),
+            role="samples",
+            done=self.under_way.completions,
+            after_batch=after_batch,
+        )
         logits = trainer.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.prompts)
         samples = rollouts.samples(logits.float().sigmoid().tolist())
         metrics = stage_metrics(self.progress, samples)

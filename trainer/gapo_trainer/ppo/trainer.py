@@ -28,8 +28,10 @@ from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences, micro_batche
 from gapo_trainer.ppo.rewards import Terminal, terminal
 from gapo_trainer.ppo.rollouts import Kept, Rollouts, Sampler
 from gapo_trainer.ppo.scorer import Scorer
+from gapo_trainer.ppo.under_way import UnderWay, Update
 from gapo_trainer.ppo.update import PolicyTargets, ValueTargets, add, policy_step, value_step
 from gapo_trainer.rng import generator
+from gapo_trainer.rollout.backend import Completions
 
 T = TypeVar("T")
 
@@ -69,6 +71,10 @@ class Outcome:
     passed: list[bool] | None
 
 
+def _go_on() -> None:
+    """An iteration that nobody wants to leave."""
+
+
 @dataclass
 class PpoTrainer:
     """Actor and critic in training, with everything that an iteration reads."""
@@ -93,38 +99,44 @@ class PpoTrainer:
     def temperature(self) -> float:
         return self.sampler.generation.temperature
 
-    def iteration(self, iteration: int) -> Outcome:
-        """Runs one iteration; two trainers in the same state do the same, bit for bit, on a CPU."""
-        self.clock.clear()
+    def iteration(
+        self, iteration: int, under_way: UnderWay | None = None, rest: Callable[[], None] = _go_on
+    ) -> Outcome:
+        """Runs one iteration; two trainers in the same state do the same, bit for bit, on a CPU.
+
+        `under_way` is how far it has come already, and is kept up to date. `rest` is called wherever the iteration
+        may be left, between batches of rollouts and between minibatches, by an exception that it raises.
+        """
+        at = under_way or UnderWay()
+        self.clock = dict(at.clock)
+
+        def resting() -> None:
+            at.clock = dict(self.clock)
+            rest()
+
         with self._timed("iteration"):
-            with self._timed("rollout"):
-                rollouts = self.sampler.sample(
-                    self._prompts(iteration), iteration, self.publish(), self._role()
-                )
-            with self._timed("score"):
-                scored = self._score(rollouts)
-            plan = self._plan(rollouts, iteration, epoch=0)
-            with self._timed("forward"):
-                batch = self._measure(rollouts, plan)
-            rewards = ppo.shape_rewards(
-                scored.reward.to(batch.mask.device), batch.kl, batch.mask, self.kl.kl_coef
-            )
-            advantages, returns = ppo.gae(batch.values, rewards, batch.mask, self.cfg.gamma, self.cfg.lambda_)
-            metrics = self._describe(rollouts, scored, batch, rewards, returns)
-            if scored.saturated(self.cfg.reward):
-                metrics["ppo/skipped_updates"] = 1.0
+            if at.rollouts is None:
+                with self._timed("rollout"):
+                    at.rollouts = self._sample(at, iteration, resting)
+                resting()
+            plan = self._plan(at.rollouts, iteration, epoch=0)
+            if at.update is None:
+                at.update = self._prepare(at.rollouts, plan)
+            update = at.update
+            if update.saturated:
+                update.metrics["ppo/skipped_updates"] = 1.0
                 log.warning(
                     "stage %d iteration %d: the scores' spread is %.3g, under ppo.reward.saturationStd %g; "
-                    "no update", self.stage, iteration, scored.spread, self.cfg.reward.saturation_std,
+                    "no update", self.stage, iteration, update.metrics["ppo/score_std"],
+                    self.cfg.reward.saturation_std,
                 )  # fmt: skip
             else:
                 with self._timed("update"):
-                    metrics |= self._update(batch, advantages, returns, plan, iteration)
-                self.kl = self.kl.after(metrics["ppo/kl"], len(rollouts.prompts) * self.actor.world)
-            self.std = scored.std
-        metrics |= {f"wall/{name}": seconds for name, seconds in self.clock.items()}
-        probabilities = scored.probability.tolist()
-        return Outcome(metrics, Kept(rollouts, batch.kl), probabilities, rollouts.passed)
+                    update.metrics |= self._update(update, plan, iteration, resting)
+                self.kl = self.kl.after(update.metrics["ppo/kl"], len(at.rollouts.prompts) * self.actor.world)
+            self.std = update.std
+        metrics = update.metrics | {f"wall/{name}": seconds for name, seconds in self.clock.items()}
+        return Outcome(metrics, Kept(at.rollouts, update.batch.kl), update.probabilities, at.rollouts.passed)
 
     def publish(self) -> str:
         """Hands the actor's weights to the rollout backend; their version."""
@@ -162,6 +174,38 @@ class PpoTrainer:
         return metrics
 
     # --- what was sampled ---
+
+    def _sample(self, at: UnderWay, iteration: int, rest: Callable[[], None]) -> Rollouts:
+        def after_batch(done: Completions) -> None:
+            at.completions = done
+            rest()
+
+        found = self.sampler.sample(
+            self._prompts(iteration),
+            iteration,
+            self.publish(),
+            self._role(),
+            done=at.completions,
+            after_batch=after_batch,
+        )
+        at.completions = None
+        return found
+
+    def _prepare(self, rollouts: Rollouts, plan: list[list[Tensor]]) -> Update:
+        """Scores and measures the rollouts with the weights that sampled them."""
+        with self._timed("score"):
+            scored = self._score(rollouts)
+        with self._timed("forward"):
+            batch = self._measure(rollouts, plan)
+        rewards = ppo.shape_rewards(
+            scored.reward.to(batch.mask.device), batch.kl, batch.mask, self.kl.kl_coef
+        )
+        advantages, returns = ppo.gae(batch.values, rewards, batch.mask, self.cfg.gamma, self.cfg.lambda_)
+        metrics = self._describe(rollouts, scored, batch, rewards, returns)
+        if self.cfg.whiten:
+            advantages = ppo.masked_whiten(advantages, batch.mask, self.actor.all_reduce)
+        saturated = scored.saturated(self.cfg.reward)
+        return Update(batch, advantages, returns, metrics, scored.probability.tolist(), scored.std, saturated)
 
     def _prompts(self, iteration: int) -> list[int]:
         per_prompt = self.sampler.generation.samples_per_prompt
@@ -261,51 +305,53 @@ class PpoTrainer:
     # --- learning ---
 
     def _update(
-        self, batch: Batch, advantages: Tensor, returns: Tensor, plan: list[list[Tensor]], iteration: int
+        self, update: Update, plan: list[list[Tensor]], iteration: int, rest: Callable[[], None]
     ) -> dict[str, float]:
-        cfg = self.cfg
-        if cfg.whiten:
-            advantages = ppo.masked_whiten(advantages, batch.mask, self.actor.all_reduce)
-        sums: dict[str, Tensor] = {}
-        first = 0.0
-        steps = 0
-        norms = [0.0, 0.0]
-        for epoch in range(cfg.epochs):
+        """Takes the steps that are left, and returns the update's metrics."""
+        cfg, batch = self.cfg, update.batch
+        last = cfg.epochs * len(plan)
+        for epoch in range(update.steps // len(plan), cfg.epochs):
             if epoch > 0:
                 plan = self._cut(batch.sequences.lengths, f"minibatches-{epoch}", iteration)
-            for number, minibatch in enumerate(plan):
-                weights = self._weights(batch.mask, minibatch, cfg.loss_reduction)
-                uniform = (
-                    weights
-                    if cfg.loss_reduction == "token"
-                    else self._weights(batch.mask, minibatch, "token")
-                )
-                micros = [MicroBatch.of(batch.sequences, rows) for rows in minibatch]
+            for number in range(update.steps % len(plan), len(plan)):
                 done = (iteration + (epoch + number / len(plan)) / cfg.epochs) / self.stages.iterations
-                policy, value = self._side_by_side(
-                    partial(
-                        policy_step, self.actor, micros,
-                        PolicyTargets(batch.old_logprobs, batch.sampled_logprobs, advantages, weights),
-                        cfg, self.temperature, self._lr_factor(self.actor.steps, done),
-                    ),
-                    partial(
-                        value_step, self.critic, micros, ValueTargets(batch.values, returns, uniform),
-                        cfg.value_clip, self._lr_factor(self.critic.steps, done),
-                    ),
-                )  # fmt: skip
-                add(sums, policy.sums | value.sums)
-                norms = [norms[0] + policy.grad_norm, norms[1] + value.grad_norm]
-                if epoch == number == 0:
-                    first = policy.ratio_max
-                steps += 1
-        metrics = {name: float(self.actor.all_reduce(total)) / steps for name, total in sums.items()}
+                self._step(update, plan[number], done)
+                if update.steps < last:
+                    rest()
+        metrics = {name: float(self.actor.all_reduce(total)) / last for name, total in update.sums.items()}
         tokens = float(batch.sequences.lengths.sum()) * cfg.epochs
         return metrics | {
-            RATIO_FIRST: first,
-            "ppo/grad_norm": norms[0] / steps,
-            "critic/grad_norm": norms[1] / steps,
+            RATIO_FIRST: update.first_ratio,
+            "ppo/grad_norm": update.grad_norms[0] / last,
+            "critic/grad_norm": update.grad_norms[1] / last,
             "ppo/trained_tokens": float(self.actor.all_reduce(torch.tensor(tokens, dtype=torch.float64))),
         }
+
+    def _step(self, update: Update, minibatch: Sequence[Tensor], done: float) -> None:
+        """One optimiser step of actor and critic; `done` is the share of the stage's steps before it."""
+        cfg, batch = self.cfg, update.batch
+        weights = self._weights(batch.mask, minibatch, cfg.loss_reduction)
+        uniform = weights if cfg.loss_reduction == "token" else self._weights(batch.mask, minibatch, "token")
+        micros = [MicroBatch.of(batch.sequences, rows) for rows in minibatch]
+        policy, value = self._side_by_side(
+            partial(
+                policy_step, self.actor, micros,
+                PolicyTargets(batch.old_logprobs, batch.sampled_logprobs, update.advantages, weights),
+                cfg, self.temperature, self._lr_factor(self.actor.steps, done),
+            ),
+            partial(
+                value_step, self.critic, micros, ValueTargets(batch.values, update.returns, uniform),
+                cfg.value_clip, self._lr_factor(self.critic.steps, done),
+            ),
+        )  # fmt: skip
+        add(update.sums, policy.sums | value.sums)
+        update.grad_norms = (
+            update.grad_norms[0] + policy.grad_norm,
+            update.grad_norms[1] + value.grad_norm,
+        )
+        if update.steps == 0:
+            update.first_ratio = policy.ratio_max
+        update.steps += 1
 
     def _side_by_side(self, *works: Callable[[], T]) -> list[T]:
         """Actor's and critic's work at the same time where that is safe."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,10 @@ class Completions:
     """Which weights sampled it; the trainer refuses any but its current ones."""
 
 
+def ignore(_done: Completions) -> None:
+    """Nobody wants to know."""
+
+
 class RolloutBackend(Protocol):
     """In process here; servers elsewhere. Only temperature: top-p and top-k would make PPO's ratio wrong."""
 
@@ -33,8 +37,14 @@ class RolloutBackend(Protocol):
         max_new_tokens: int,
         temperature: float,
         rng: torch.Generator,
+        done: Completions | None = None,
+        after_batch: Callable[[Completions], None] = ignore,
     ) -> Completions:
-        """Samples one completion a prompt; `rng` alone decides which."""
+        """Samples one completion a prompt; `rng` alone decides which.
+
+        `done` holds what an earlier call with the same arguments and weights had sampled when it was left; prompts
+        without a completion have no tokens in it. `after_batch` is given the same after each batch but the last.
+        """
 
     def publish(self, version: str) -> None:
         """Makes the trainer's current weights the ones that `generate` uses, under this name."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from gapo.errors import DataError, InvariantError
-from gapo_trainer.rollout.backend import Completions
+from gapo_trainer.rollout.backend import Completions, ignore
 
 COMPACT_BELOW = 0.75
 """Finished rows leave the batch when fewer than this share still runs: copying the cache costs about one step."""
@@ -49,15 +49,23 @@ class TransformersRollout:
         max_new_tokens: int,
         temperature: float,
         rng: torch.Generator,
+        done: Completions | None = None,
+        after_batch: Callable[[Completions], None] = ignore,
     ) -> Completions:
         """See `RolloutBackend`. Raises DataError for a prompt that leaves no room in the model's positions."""
         self._check_room(prompts, max_new_tokens)
         uniform = torch.rand(len(prompts), max_new_tokens, generator=rng, device=rng.device)
-        out = Completions([[] for _ in prompts], [[] for _ in prompts], [False] * len(prompts), self.version)
+        out = done or Completions(
+            [[] for _ in prompts], [[] for _ in prompts], [False] * len(prompts), self.version
+        )
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
+            if all(out.token_ids[i] for i in rows):
+                continue
             self._decode([prompts[i] for i in rows], uniform[rows], temperature, rows, out)
+            if start + self.batch < len(order):
+                after_batch(out)
         return out
 
     def _check_room(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
