@@ -102,7 +102,7 @@ def _from_bucket(source: str, what: str, objects: Objects, into: Path) -> Path:
             raise DataError(
                 f"{what}: {source} has neither {WHOLE} nor {INDEX}; save the weights as safetensors (save_pretrained does)"
             )
-        for name in _shards(into / INDEX, f"{what}: {source}"):
+        for name in shards(into / INDEX, f"{what}: {source}"):
             if not fetch(name):
                 raise DataError(f"{what}: {source} has no {name}, which its {INDEX} names")
     for name in BESIDE:
@@ -110,7 +110,7 @@ def _from_bucket(source: str, what: str, objects: Objects, into: Path) -> Path:
     return into
 
 
-def _shards(index: Path, where: str) -> list[str]:
+def shards(index: Path, where: str) -> list[str]:
     """Names of the files that hold the weights. Raises DataError for an index that is none, or that leads elsewhere."""
     if index.stat().st_size > INDEX_LIMIT:
         raise DataError(f"{where}: {INDEX} has {index.stat().st_size} bytes; at most {INDEX_LIMIT} are read")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -27,6 +25,12 @@ from transformers.utils import logging as hf_logging
 
 from gapo.api.models import FromScratch
 from gapo.errors import DataError, SpecError
+from gapo_trainer.blame import blamed
+from gapo_trainer.checkpoint import load_weights, read_config
+from gapo_trainer.plain_text import plain_text
+from gapo_trainer.suitability import check_decoder, check_vocabulary, make_savable, without
+
+log = logging.getLogger(__name__)
 
 cast(Any, hf_logging).disable_progress_bar()  # a task's standard error is its log
 
@@ -79,14 +83,7 @@ def load_tokenizer(folder: Path, *, what: str = "generator.model") -> PreTrained
 
     A tokenizer without a pad token pads with EOS; no mask is ever derived from the pad token.
     """
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise DataError(
-            f"{what}: {folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)}); save one beside the weights"
-        )
-    try:
-        tokenizer = read_tokenizer(folder)
-    except (ValueError, OSError, KeyError) as error:
-        raise DataError(f"{what}: the tokenizer in {folder} cannot be read: {error}") from error
+    tokenizer = read_tokenizer(folder, what)
     if tokenizer.eos_token_id is None:
         raise DataError(f"{what}: the tokenizer in {folder} has no eos_token; a response could never end")
     if tokenizer.pad_token_id is None:
@@ -94,11 +91,20 @@ def load_tokenizer(folder: Path, *, what: str = "generator.model") -> PreTrained
     return tokenizer
 
 
-def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, as its tokenizer.json has it. Raises what AutoTokenizer raises.
+def read_tokenizer(folder: Path, what: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, as its tokenizer.json has it. Raises DataError where there is none that can be read.
 
     Beside some configs (Qwen2 in transformers 5.19) AutoTokenizer takes any vocabulary for that family's own.
     """
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise DataError(
+            f"{what}: {folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)}); save one beside the weights"
+        )
+    with blamed(f"{what}: the tokenizer in {folder} cannot be read"):
+        return _as_saved(folder)
+
+
+def _as_saved(folder: Path) -> PreTrainedTokenizerBase:
     tokenizer = cast(PreTrainedTokenizerBase, AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     saved, backend = folder / "tokenizer.json", getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not saved.is_file():
@@ -115,55 +121,31 @@ def _rules(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"model": model, **{part: whole[part] for part in ("normalizer", "pre_tokenizer", "decoder")}}
 
 
-def _readable(weights: Path, what: str) -> None:
-    """Raises DataError for a file that this user may not read: safetensors writes weights for their owner alone, and
-    says of what it may not read that it does not exist."""
-    try:
-        weights.open("rb").close()
-    except PermissionError:
-        raise DataError(
-            f"{what}: {weights} cannot be read by user {os.geteuid()}, whom it does not belong to; chmod a+r it"
-        ) from None
-
-
-def _loaded(auto: Any, folder: Path, what: str) -> PreTrainedModel:
-    if not any(folder.glob("*.safetensors")):
-        pickles = [
-            p.name for p in sorted(folder.glob("*")) if p.suffix in {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-        ]
-        found = f"only {', '.join(pickles)}, which may run code when read" if pickles else "no weights"
-        raise DataError(
-            f"{what}: {folder} holds {found}; save the weights as safetensors (save_pretrained does)"
-        )
-    for weights in folder.glob("*.safetensors"):
-        _readable(weights, what)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        model = auto.from_pretrained(
-            folder, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-        )
-    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{what}: {folder} cannot be loaded: {error}") from error
-    model.train(False)
-    return cast(PreTrainedModel, model)
-
-
 def load_generator(
     folder: Path, *, what: str = "generator.model"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal model in float32 and eval mode, with its tokenizer, from a folder.
 
-    Raises DataError for pickled weights, a missing tokenizer, remote code, or an unreadable folder.
+    Raises DataError for pickled weights, weights that are not all the model's, a missing tokenizer or one that is
+    another model's, remote code, or an unreadable folder.
     """
     tokenizer = load_tokenizer(folder, what=what)
-    return _loaded(AutoModelForCausalLM, folder, what), tokenizer
+    config = read_config(folder, what)
+    check_decoder(config, folder, what)
+    check_vocabulary(tokenizer, config, folder, what)
+    model = load_weights(AutoModelForCausalLM, folder, what, config=config, body=False).model
+    dropped = make_savable(cast(Any, model).generation_config)
+    if dropped:
+        log.warning("%s: %s", what, without(dropped, folder))
+    return model, tokenizer
 
 
 def save_generator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes a folder that `AutoModelForCausalLM.from_pretrained` reads: config, safetensors, tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
+    with blamed("generator.model cannot be saved"):
+        model.save_pretrained(folder, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
 
 
 class Critic(nn.Module):
@@ -189,7 +171,13 @@ class Critic(nn.Module):
 
 def build_critic(folder: Path, *, what: str = "critic.model") -> Critic:
     """A new critic on a decoder's weights (the generator's, unless the spec names another), head zero."""
-    return Critic(_loaded(AutoModel, folder, what))
+    return Critic(_body(folder, what))
+
+
+def _body(folder: Path, what: str) -> PreTrainedModel:
+    config = read_config(folder, what)
+    check_decoder(config, folder, what)
+    return load_weights(AutoModel, folder, what, config=config, body=True).model
 
 
 def save_critic(critic: Critic, folder: Path) -> None:
@@ -206,9 +194,17 @@ def load_critic(folder: Path, *, what: str = "critic") -> Critic:
     if not (folder / HEAD).is_file():
         raise DataError(f"{what}: {folder} has no {HEAD}; it is not a critic's folder")
     # The head lies beside the body; from_pretrained reads model*.safetensors only.
-    critic = Critic(_loaded(AutoModel, folder, what))
-    critic.head.load_state_dict(load_file(folder / HEAD))
+    critic = Critic(_body(folder, what))
+    load_head(critic.head, folder, what)
     return critic
+
+
+def load_head(head: nn.Linear, folder: Path, what: str) -> None:
+    """A scalar head from `head.safetensors`. Raises DataError for one of another shape, or of no numbers."""
+    with blamed(f"{what}: {folder / HEAD} cannot be read"):
+        head.load_state_dict(load_file(folder / HEAD))
+    if not all(bool(torch.isfinite(weight).all()) for weight in head.parameters()):
+        raise DataError(f"{what}: {folder / HEAD} holds NaN or infinity")
 
 
 def eos_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = None) -> list[int]:
@@ -226,16 +222,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """What a generator reads for a user's prompt.
 
     With a chat template, one user turn and the opening of the answer. Without, the plain text between BOS (where
-    the tokenizer has one) and its SEP token, or a newline where it has none.
+    the tokenizer has one) and its SEP token, or a newline where it has none. Words that look like control tokens stay
+    words. Raises DataError for a template that cannot be applied.
     """
-    if getattr(tokenizer, "chat_template", None):
-        turns = [{"role": "user", "content": prompt}]
-        ids = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return list(cast(Sequence[int], ids))
+    plain = plain_text(tokenizer)
+    if plain.template is not None:
+        return plain.turn(prompt)
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    body = tokenizer.encode(prompt, add_special_tokens=False)
+    body = plain.words(prompt)
     if tokenizer.sep_token_id is not None:
         end = [tokenizer.sep_token_id]
     else:
@@ -244,8 +238,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
 
 
 def response_ids(tokenizer: PreTrainedTokenizerBase, response: str) -> list[int]:
-    """A response to learn from: its tokens and EOS, which is an action like any other."""
-    return [*tokenizer.encode(response, add_special_tokens=False), cast(int, tokenizer.eos_token_id)]
+    """A response to learn from: its tokens and EOS, which is an action like any other. "</s>" in it is a word."""
+    return [*plain_text(tokenizer).words(response), cast(int, tokenizer.eos_token_id)]
 
 
 def response_text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, ended: bool) -> str:

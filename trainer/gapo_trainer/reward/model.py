@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from pydantic import ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import ConfigDict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
-    AutoConfig,
     AutoModel,
     BertConfig,
     LongformerConfig,
@@ -26,14 +26,18 @@ from gapo.api.base import ApiModel
 from gapo.api.models import FromScratch
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.errors import DataError, SpecError
-from gapo_trainer.models import HEAD, TOKENIZER_FILES, initialise, read_tokenizer
+from gapo_trainer.blame import blamed
+from gapo_trainer.checkpoint import Loaded, load_weights, read_config
+from gapo_trainer.models import HEAD, initialise, load_head, read_tokenizer
 from gapo_trainer.reward.encode import Inputs, PairEncoder
+from gapo_trainer.suitability import check_encoder, check_vocabulary
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "rm.json"
 HEAD_STD = 0.02
 POSITION_SCALE = 0.4
 """Initial size of a small encoder's position and segment embeddings, as a share of its word embeddings'."""
-_PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -145,7 +149,9 @@ def build(spec: RewardModelSpec, folder: Path, rng: torch.Generator) -> tuple[Re
         encoder = _encoder_from_scratch(spec.from_scratch, tokenizer, spec.dropout, rng)
     else:
         tokenizer = load_tokenizer(folder, what="rewardModel.model")
-        encoder = _load_encoder(folder, "rewardModel.model", spec.dropout)
+        loaded = _load_encoder(folder, "rewardModel.model", spec.dropout, spec.pooling, tokenizer)
+        encoder = loaded.model
+        log.info("rewardModel.model: %s", new_head(loaded.left_out))
     settings = Settings.of(spec, encoder.config)
     model = RewardModel(encoder, settings)
     with torch.no_grad():
@@ -171,28 +177,19 @@ def load(
     for name in (SETTINGS, HEAD):
         if not (folder / name).is_file():
             raise DataError(f"{what}: {folder} has no {name}; it is not a reward model's folder")
-    try:
+    with blamed(f"{what}: {folder} cannot be read"):
         settings = Settings.model_validate_json((folder / SETTINGS).read_text(encoding="utf-8"))
-        head = load_file(folder / HEAD)
-    except (ValidationError, SafetensorError) as error:
-        raise DataError(f"{what}: {folder} cannot be read: {error}") from error
     tokenizer = load_tokenizer(folder, what=what)
-    model = RewardModel(_load_encoder(folder, what, dropout), settings)
-    model.head.load_state_dict(head)
+    encoder = _load_encoder(folder, what, dropout, settings.pooling, tokenizer)
+    model = RewardModel(encoder.model, settings)
+    load_head(model.head, folder, what)
     model.train(False)
     return model, PairEncoder(tokenizer, settings.max_tokens, settings.truncation)
 
 
 def load_tokenizer(folder: Path, *, what: str) -> PreTrainedTokenizerBase:
     """A fast tokenizer that can make text pairs. Raises DataError where the folder has none."""
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise DataError(
-            f"{what}: {folder} holds no tokenizer ({', '.join(TOKENIZER_FILES)}); save one beside the weights"
-        )
-    try:
-        tokenizer = read_tokenizer(folder)
-    except (ValueError, OSError, KeyError) as error:
-        raise DataError(f"{what}: the tokenizer in {folder} cannot be read: {error}") from error
+    tokenizer = read_tokenizer(folder, what)
     if not tokenizer.is_fast:
         raise DataError(f"{what}: the tokenizer in {folder} has no tokenizer.json; convert it to a fast one")
     return tokenizer
@@ -258,33 +255,42 @@ def _start_matching(encoder: PreTrainedModel) -> None:
             attention.key_global.weight.copy_(attention.query.weight)
 
 
-def _load_encoder(folder: Path, what: str, dropout: float) -> PreTrainedModel:
-    if not any(folder.glob("model*.safetensors")):
-        pickles = sorted(p.name for p in folder.iterdir() if p.suffix in _PICKLES)
-        found = f"only {', '.join(pickles)}, which may run code when read" if pickles else "no weights"
-        raise DataError(
-            f"{what}: {folder} holds {found}; save the weights as safetensors (save_pretrained does)"
-        )
-    auto: Any = AutoModel
-    try:
-        config: Any = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        for name in _DROPOUTS:
-            if hasattr(config, name):
-                setattr(config, name, dropout)
-        poolerless = _without_pooler(config)
-        encoder = auto.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            **poolerless,
-        )
-    except (ValueError, OSError, KeyError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{what}: {folder} cannot be loaded: {error}") from error
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # never used, and its parameters would get no gradient
-    return cast(PreTrainedModel, encoder)
+def new_head(left_out: Sequence[str]) -> str:
+    """What to tell of an encoder's own head, and of the score's."""
+    said = "the score's head is new, and starts at random"
+    if not left_out:
+        return said
+    more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+    return f"{said}; another head's weights are left out: {left_out[0]}{more}"
+
+
+def _load_encoder(
+    folder: Path,
+    what: str,
+    dropout: float,
+    pooling: Literal["cls", "mean"],
+    tokenizer: PreTrainedTokenizerBase,
+) -> Loaded:
+    config = read_config(folder, what)
+    for note in check_encoder(config, folder, what, pooling):
+        log.warning("%s: %s", what, note)
+    check_vocabulary(tokenizer, config, folder, what)
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, dropout)
+    loaded = load_encoder_weights(folder, what, config)
+    if getattr(loaded.model, "pooler", None) is not None:
+        cast(Any, loaded.model).pooler = None  # never used, and its parameters would get no gradient
+    return loaded
+
+
+def load_encoder_weights(
+    folder: Path, what: str, config: PreTrainedConfig, *, names_only: bool = False
+) -> Loaded:
+    """The encoder without a pooler. Raises DataError for weights that are not all its own."""
+    return load_weights(
+        AutoModel, folder, what, config=config, body=True, names_only=names_only, **_without_pooler(config)
+    )
 
 
 def _without_pooler(config: PreTrainedConfig) -> dict[str, bool]:
