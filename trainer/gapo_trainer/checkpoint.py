@@ -19,6 +19,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from gapo.errors import DataError
 from gapo_trainer.blame import blamed
+from gapo_trainer.generation import no_settings
 from gapo_trainer.locate import INDEX, WHOLE, shards
 
 WRAPPERS = {
@@ -74,7 +75,8 @@ def load_weights(
     """
     _check_files(folder, what)
     _check_types(folder, what)
-    place = {"device_map": "meta"} if names_only else {}
+    # A file of generation settings is not the weights': it is read, and judged, by itself.
+    place = {"device_map": "meta", "generation_config": no_settings()} if names_only else {}
     with blamed(f"{what}: {folder} cannot be loaded"):
         model, told = auto.from_pretrained(
             folder,
@@ -201,7 +203,7 @@ def _judge(
             f"{what}: the weights in {folder} are not those of its config.json ({type(model).__name__}): "
             f"{'; '.join(faults)}. {_advice(strange - heads)}"
         )
-    return tuple(sorted(heads))
+    return tuple(sorted(name for name in heads if "pooler" not in name.split(".")))
 
 
 def _of_a_head(name: str, model: PreTrainedModel) -> bool:

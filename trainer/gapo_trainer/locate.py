@@ -74,6 +74,25 @@ def _mounted(source: str, what: str, volumes: Path) -> Path:
     return folder
 
 
+def held(source: str, *, what: str, volumes: Path = Path(VOLUMES)) -> Path | None:
+    """The folder of a model that is on this machine already; None for one that would have to be downloaded, or that
+    lies on a volume of the cluster. Raises DataError for a path that is no folder."""
+    scheme, separator, _ = source.partition("://")
+    if not separator:
+        return locate(source, what=what, into=Path())
+    if scheme == "pvc":
+        return _mounted(source, what, volumes) if (volumes / in_volume(source)[0]).is_dir() else None
+    if scheme != "hf":
+        return None
+    repo, _, revision = source.removeprefix("hf://").partition("@")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, revision=revision or None, local_files_only=True))
+    except (OSError, ValueError):  # not in the cache, or no name of the Hub's: the run will say which
+        return None
+
+
 def _from_hub(source: str, what: str) -> Path:
     repo, _, revision = source.removeprefix("hf://").partition("@")
     from huggingface_hub import snapshot_download

@@ -27,8 +27,13 @@ from gapo.api.models import FromScratch
 from gapo.errors import DataError, SpecError
 from gapo_trainer.blame import blamed
 from gapo_trainer.checkpoint import load_weights, read_config
+from gapo_trainer.generation import make_savable, without
 from gapo_trainer.plain_text import plain_text
-from gapo_trainer.suitability import check_decoder, check_vocabulary, make_savable, without
+from gapo_trainer.suitability import (
+    check_decoder,
+    check_one_vocabulary,
+    check_vocabulary,
+)
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +148,7 @@ def load_generator(
 def save_generator(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes a folder that `AutoModelForCausalLM.from_pretrained` reads: config, safetensors, tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    with blamed("generator.model cannot be saved"):
+    with blamed("generator.model: cannot be saved"):
         model.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)
 
@@ -169,9 +174,27 @@ class Critic(nn.Module):
             return cast(Tensor, self.head(hidden.float())).squeeze(-1)
 
 
-def build_critic(folder: Path, *, what: str = "critic.model") -> Critic:
-    """A new critic on a decoder's weights (the generator's, unless the spec names another), head zero."""
+def build_critic(
+    folder: Path, *, what: str = "critic.model", reads: PreTrainedTokenizerBase | None = None
+) -> Critic:
+    """A new critic on a decoder's weights (the generator's, unless the spec names another), head zero.
+
+    `reads` is the generator's tokenizer, for a model that is another's. Raises DataError where its tokens are not the
+    model's own.
+    """
+    if reads is not None:
+        check_same_vocabulary(folder, reads, what)
     return Critic(_body(folder, what))
+
+
+def check_same_vocabulary(
+    folder: Path, generator: PreTrainedTokenizerBase, what: str = "critic.model"
+) -> None:
+    """Raises DataError for a critic that would read the generator's token ids as other words, or not at all."""
+    own = None
+    if any((folder / name).is_file() for name in TOKENIZER_FILES):
+        own = read_tokenizer(folder, what)
+    check_one_vocabulary(own, read_config(folder, what), generator, folder, what)
 
 
 def _body(folder: Path, what: str) -> PreTrainedModel:

@@ -25,6 +25,7 @@ TODAY = date(2024, 7, 26)
 prompt is the same tokens on every day of a run."""
 _OPEN, _CLOSE = "\ue000", "\ue001"
 """Characters of Unicode's private use that mark a control token as a template's own."""
+_HALF = re.compile("[\ud800-\udfff]")
 _FROM, _TO = "\ue002", "\ue003"
 """The same around what stands in for a user's word while a template writes it."""
 
@@ -35,7 +36,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
     if isinstance(found, Mapping):
         if "default" not in found:
             raise DataError(
-                f"the chat templates are named {', '.join(sorted(found))}, and none is called default; name one so, in "
+                f"generator.model: the chat templates are named {', '.join(sorted(found))}, and none is called default; name one so, in "
                 "chat_template.jinja or tokenizer_config.json"
             )
         return cast(str, found["default"])
@@ -89,6 +90,7 @@ class PlainText:
         return cast(str, rendered)
 
     def _encode(self, text: str) -> list[int]:
+        _check_characters(text)
         with blamed(f"the tokenizer cannot read {text[:80]!r}"):
             return list(cast(Any, self.tokenizer)(text, add_special_tokens=False, verbose=False)["input_ids"])
 
@@ -142,6 +144,7 @@ class PlainText:
             marked = cast(Any, self._pattern).sub(lambda found: f"{_OPEN}{found[0]}{_CLOSE}", text)
         for stand_in, word in plain.items():
             marked = marked.replace(stand_in, word)
+        _check_characters(marked)
         if self._marked is None:
             return self._by_pieces(marked)
         with blamed(f"the tokenizer cannot read {text[:80]!r}"):
@@ -173,6 +176,16 @@ class PlainText:
             elif piece:
                 ids += encode(piece, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids
+
+
+def _check_characters(text: str) -> None:
+    """Raises DataError for half a character, which JSON can write and no tokenizer can read."""
+    found = _HALF.search(text)
+    if found:
+        raise DataError(
+            f"a text holds half a character ({found[0]!r}, a lone surrogate); write the whole one, or take it out "
+            f"({text[:80]!r})"
+        )
 
 
 def _renamed(model: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -9,16 +9,15 @@ import inspect
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from transformers import AutoModel, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from gapo.errors import DataError
-from gapo_trainer.blame import blamed
+from gapo.errors import DataError, SpecError
+from gapo_trainer.generation import GENERATION, read_generation
 
-GENERATION = "generation_config.json"
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _OTHER_SENSES = ("image", "audio", "video", "boi", "eoi")
 """First words of the names under which tokenizers keep tokens that no text holds: Gemma 3's image token lies beyond
@@ -49,6 +48,29 @@ def check_decoder(config: PreTrainedConfig, folder: Path, what: str) -> None:
             f"{what}: {folder} is an encoder ({kind}): it reads both ways and cannot write; give a decoder such as "
             "Llama, Qwen or SmolLM"
         )
+
+
+def check_logits(config: PreTrainedConfig, what: str) -> None:
+    """Raises SpecError for a model whose configuration says that it scales or caps its logits after the output
+    embedding; what no name tells is found when it is loaded (`refuse_altered_logits`)."""
+    named = config.get_text_config().to_dict()
+    altering = [
+        name
+        for name, value in named.items()
+        if ("logit" in name or name == "lm_head_multiplier")
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and value not in (0, 1)
+    ]
+    if altering:
+        raise altered_logits(config.model_type, what)
+
+
+def altered_logits(model_type: str, what: str) -> SpecError:
+    return SpecError(
+        f"{what}: {model_type} alters its logits after the output embedding, which PPO does not support; use a Llama- or "
+        "Qwen-style model"
+    )
 
 
 def check_encoder(
@@ -130,12 +152,12 @@ def _of_other_senses(tokenizer: PreTrainedTokenizerBase) -> set[str]:
     }
 
 
-def check_same_vocabulary(
+def check_one_vocabulary(
     critic: PreTrainedTokenizerBase | None,
     critic_config: PreTrainedConfig,
     generator: PreTrainedTokenizerBase,
     folder: Path,
-    what: str = "critic.model",
+    what: str,
 ) -> None:
     """Raises DataError for a critic that would read the generator's token ids as other words, or not at all.
 
@@ -168,51 +190,3 @@ def check_positions(config: PreTrainedConfig, max_new_tokens: int, folder: Path,
             f"{what}: {folder} has {positions} positions, and generation.maxNewTokens ({max_new_tokens}) leaves none for "
             f"a prompt; set maxNewTokens below {positions}, or give a model with more positions"
         )
-
-
-def read_generation(folder: Path, what: str) -> GenerationConfig:
-    """generation_config.json; an empty one where there is none. Raises DataError: transformers passes over a file that
-    is no JSON, and with it over the tokens that end a response."""
-    if not (folder / GENERATION).is_file():
-        return _no_settings()
-    with blamed(f"{what}: {folder / GENERATION} cannot be read"):
-        return GenerationConfig.from_pretrained(folder)
-
-
-def _no_settings() -> GenerationConfig:
-    return cast(Any, GenerationConfig)()
-
-
-def make_savable(generation: GenerationConfig) -> list[str]:
-    """Unsets, in place, what transformers reads but refuses to save; its names.
-
-    Those are settings without effect as they stand, such as a temperature without sampling in older chat models: what
-    the model does by itself stays as it was.
-    """
-    dropped: list[str] = []
-    unset = _no_settings()
-    while True:
-        try:
-            generation.validate(strict=True)
-        except ValueError as error:
-            named = [name for name in _attributes(str(error)) if name not in dropped]
-            if not named:
-                raise
-            for name in named:
-                setattr(generation, name, getattr(unset, name, None))
-            dropped += named
-        else:
-            return sorted(dropped)
-
-
-def _attributes(said: str) -> list[str]:
-    """Names that stand at the head of validate's lines."""
-    return [line.split("`")[1] for line in said.splitlines() if line.startswith("- `")]
-
-
-def without(dropped: list[str], folder: Path) -> str:
-    """What to tell of settings that `make_savable` unset."""
-    return (
-        f"{folder / GENERATION} has settings without effect as it stands, which transformers refuses to save: "
-        f"{', '.join(dropped)}; they are left out of what is trained and exported"
-    )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from gapo.errors import SpecError
 from gapo_trainer.ppo.math import action_mask, entropy_of, logprobs_of
+from gapo_trainer.suitability import altered_logits
 
 WASTE = 1.25
 """Longest row of a micro-batch as a multiple of its shortest, once it has `WORTHWHILE` tokens."""
@@ -188,7 +188,4 @@ def _refuse_altered_logits(model: PreTrainedModel) -> None:
             else head(_hidden(model.base_model, ids, torch.arange(4, device=ids.device)[None]))
         )
     if plain is None or not torch.allclose(whole.logits, plain, rtol=1e-4, atol=1e-4):
-        raise SpecError(
-            f"generator.model: {model.config.model_type} alters its logits after the output embedding, which PPO "
-            "does not support; use a Llama- or Qwen-style model"
-        )
+        raise altered_logits(model.config.model_type, "generator.model")

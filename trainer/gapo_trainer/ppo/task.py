@@ -144,7 +144,7 @@ class _Stage:
         critic = Engine(
             load_critic(source / "critic")
             if inherits and source is not None
-            else _new_critic(ctx, params, start_folder),
+            else _new_critic(ctx, params, start_folder, tokenizer),
             _optim(params.ppo, params.ppo.critic_lr),
             name="critic",
         )
@@ -266,10 +266,11 @@ def _verified(params: Params) -> bool:
     return params.evaluation.scorer == "verifier"
 
 
-def _new_critic(ctx: TaskContext, params: Params, start: Path) -> Critic:
+def _new_critic(ctx: TaskContext, params: Params, start: Path, tokenizer: PreTrainedTokenizerBase) -> Critic:
     if params.critic.model is not None:
         into = ctx.scratch / "model"
-        return build_critic(locate(params.critic.model, what="critic.model", open=ctx.open, into=into))
+        folder = locate(params.critic.model, what="critic.model", open=ctx.open, into=into)
+        return build_critic(folder, reads=tokenizer)
     return build_critic(start, what="the supervised start")
 
 

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from pathlib import Path
 
-from gapo.api.load import LoadedRun
+from gapo.api.load import MODELS, LoadedRun
 from gapo.api.run import GapoRunSpec
 from gapo.preflight import Finding
 from gapo_trainer.preflight.data import check_data
 from gapo_trainer.preflight.models import check_models
 from gapo_trainer.remote import Opener
 
+IN_A_POD = "KUBERNETES_SERVICE_HOST"
+"""The kubelet sets it in every pod."""
+
 
 def check(loaded: LoadedRun) -> list[Finding]:
     """The entry point of `gapo validate`: what this machine's files show. Nothing is downloaded."""
-    return check_spec(loaded.spec, open=None, into=None)
+    written = {section: (loaded.written.get(section) or {}).get("model") for section in MODELS}
+    of_pods = {f"{section}.model" for section, model in written.items() if str(model).startswith("/")}
+    return check_spec(loaded.spec, open=None, into=None, of_pods=of_pods)
 
 
-def check_spec(spec: GapoRunSpec, *, open: Opener | None, into: Path | None) -> list[Finding]:
+def check_spec(
+    spec: GapoRunSpec, *, open: Opener | None, into: Path | None, of_pods: Collection[str] = ()
+) -> list[Finding]:
     """Findings over a spec's data and models.
 
     `open` gives folders of object storage and `into` is where models are downloaded to; without them, what is not on
-    this machine is told as unseen. `gapo validate` has neither; the `data` task has both.
+    this machine is told as unseen. `gapo validate` has neither; the `data` task has both. `of_pods` are the fields of
+    models whose absolute paths may be those of another machine, such as of the image of the pod that loads them.
     """
-    return [*check_data(spec, open=open), *check_models(spec, open=open, into=into)]
+    if into is not None and IN_A_POD in os.environ:
+        of_pods = {f"{section}.model" for section in MODELS}
+    return [*check_data(spec, open=open), *check_models(spec, open=open, into=into, of_pods=of_pods)]

@@ -1,14 +1,221 @@
-"""Checks the models that a manifest names: configuration, names and values of weights, tokenizer, lengths."""
+"""Checks the models that a manifest names: configuration, names and values of weights, tokenizer, template, lengths.
+
+Every rule is the one that the task applies when it loads the model. Weights are looked through, never loaded.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hf_logging
+
+from gapo.api.models import RewardModel
 from gapo.api.run import GapoRunSpec
-from gapo.preflight import Finding
+from gapo.errors import GapoError
+from gapo.preflight import Finding, Level
+from gapo_trainer.blame import blamed
+from gapo_trainer.checkpoint import load_weights, read_config
+from gapo_trainer.generation import make_savable, read_generation, without
+from gapo_trainer.locate import held, locate
+from gapo_trainer.models import check_same_vocabulary, load_tokenizer, prompt_ids
+from gapo_trainer.plain_text import asks_for_the_date, template_of
+from gapo_trainer.preflight.lengths import Encoder, Writer, check_lengths
 from gapo_trainer.remote import Opener
+from gapo_trainer.reward import model as reward_model
+from gapo_trainer.reward import warmstart
+from gapo_trainer.suitability import (
+    check_decoder,
+    check_encoder,
+    check_logits,
+    check_positions,
+    check_vocabulary,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def check_models(spec: GapoRunSpec, *, open: Opener | None, into: Path | None) -> list[Finding]:
-    """Findings over generator.model, rewardModel.model and critic.model."""
-    return []
+def check_models(
+    spec: GapoRunSpec, *, open: Opener | None, into: Path | None, of_pods: Collection[str] = ()
+) -> list[Finding]:
+    """Findings over generator.model, rewardModel.model and critic.model.
+
+    `open` and `into` as in `check_spec`; `of_pods` are the fields whose paths may be those of other machines.
+    """
+    with _quiet():
+        look = _Look(open, into, of_pods)
+        writer = _generator(spec, look)
+        encoder = _reward_model(spec, look, writer)
+        if spec.method != "SFT":
+            _critic(spec, look, writer)
+        if writer is not None or encoder is not None:
+            look.findings += check_lengths(spec, writer, encoder, open=open, into=into)
+    return look.findings
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What transformers would print of missing weights and the like is told as findings."""
+    logging: Any = hf_logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@dataclass
+class _Look:
+    """Where models are looked for, and what was found."""
+
+    open: Opener | None
+    into: Path | None
+    of_pods: Collection[str]
+    findings: list[Finding] = field(default_factory=list)
+
+    def folder(self, source: str, name: str) -> Path | None:
+        """The model's folder; None, with a finding, where it cannot be looked at from here or is not there."""
+        path = Path(source)
+        if "://" not in source and not path.is_dir() and name in self.of_pods:
+            self._unseen(name, f"{source} is no folder of this machine; it must be one of the pods'")
+            return None
+        if self.into is None or self.open is None:
+            found = self.attempt(name, held, source, what=name)
+            if found is None and "://" in source:
+                self._unseen(name, f"{source} is not on this machine; the run looks at it before it trains")
+            return found
+        return self.attempt(name, locate, source, what=name, open=self.open, into=self.into / name)
+
+    def attempt(self, name: str, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+        """What a check gives; None, with a fault, where it refuses. What may pass (the network) is raised."""
+        try:
+            return check(*args, **kwargs)
+        except GapoError as error:
+            if not error.permanent:
+                raise
+            said = str(error)
+            # Some rules name a field of their own, such as rewardModel.truncation.
+            head, colon, rest = said.partition(": ")
+            if colon and " " not in head and head.startswith(("generator.", "rewardModel.", "critic.")):
+                name, said = head, rest
+            fault = Finding(Level.FAULT, name, said, error.code)
+            if fault not in self.findings:  # two rules may read one file
+                self.findings.append(fault)
+            return None
+
+    def note(self, name: str, message: str) -> None:
+        self.findings.append(Finding(Level.NOTE, name, message))
+
+    def _unseen(self, name: str, message: str) -> None:
+        self.findings.append(Finding(Level.UNSEEN, name, message))
+
+
+def _generator(spec: GapoRunSpec, look: _Look) -> Writer | None:
+    name = "generator.model"
+    folder = None if spec.generator.model is None else look.folder(spec.generator.model, name)
+    if folder is None:
+        return None
+    config = look.attempt(name, read_config, folder, name)
+    tokenizer = look.attempt(name, load_tokenizer, folder, what=name)
+    known = config is not None and look.attempt(name, _decoder, config, folder, name)
+    if config is not None and known:
+        look.attempt(name, check_logits, config, name)
+        look.attempt(
+            name, load_weights, AutoModelForCausalLM, folder, name, config=config, body=False, names_only=True
+        )
+        look.attempt(name, check_positions, config, spec.generation.max_new_tokens, folder, name)
+    if config is not None and tokenizer is not None:
+        look.attempt(name, check_vocabulary, tokenizer, config, folder, name)
+        look.attempt(name, _save, config, tokenizer, name)
+    if generation := look.attempt(name, read_generation, folder, name):
+        dropped = make_savable(generation)
+        if dropped:
+            look.note(name, without(dropped, folder))
+    if tokenizer is None or look.attempt(name, prompt_ids, tokenizer, "a lamp") is None:
+        return None
+    template = template_of(tokenizer)
+    if template is not None and asks_for_the_date(template):
+        look.note(name, "the chat template asks for today's date; it is always given 26 July 2024")
+    return Writer(tokenizer, config if known else None)
+
+
+def _decoder(config: PreTrainedConfig, folder: Path, name: str) -> bool:
+    check_decoder(config, folder, name)
+    return True
+
+
+def _save(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raises DataError for what transformers reads but cannot write again after training."""
+    with tempfile.TemporaryDirectory() as folder, blamed(f"{name}: cannot be saved"):
+        config.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def _reward_model(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> Encoder | None:
+    name, settings = "rewardModel.model", spec.reward_model
+    if settings is None or settings.source != "rewardModel" or settings.model is None:
+        return None
+    folder = look.folder(settings.model, name)
+    if folder is None:
+        return None
+    config = look.attempt(name, read_config, folder, name)
+    tokenizer = look.attempt(name, reward_model.load_tokenizer, folder, what=name)
+    if config is not None:
+        notes = look.attempt(name, check_encoder, config, folder, name, settings.pooling)
+        if notes is None:
+            return None
+        for note in notes:
+            look.note(name, note)
+        loaded = look.attempt(name, reward_model.load_encoder_weights, folder, name, config, names_only=True)
+        if loaded is not None:
+            look.note(name, reward_model.new_head(loaded.left_out))
+        look.attempt(name, reward_model.check_layers, settings.freeze_layers, config)
+    if tokenizer is None:
+        return None
+    if config is not None:
+        look.attempt(name, check_vocabulary, tokenizer, config, folder, name)
+        look.attempt(name, _save, config, tokenizer, name)
+        _warm_start(settings, look, tokenizer, config, writer)
+    return None if config is None else Encoder(tokenizer, reward_model.Settings.of(settings, config), config)
+
+
+def _warm_start(
+    settings: RewardModel,
+    look: _Look,
+    tokenizer: PreTrainedTokenizerBase,
+    config: PreTrainedConfig,
+    writer: Writer | None,
+) -> None:
+    name, start = "rewardModel.warmup.warmStart", settings.warmup.warm_start
+    if start == "mlm":
+        look.attempt(name, warmstart.check_mask, tokenizer)
+    if start == "generator" and writer is not None and writer.config is not None:
+        widths = [int(getattr(of, "hidden_size", 0)) for of in (config, writer.config.get_text_config())]
+        look.attempt(name, warmstart.check_widths, *widths)
+        look.attempt(name, warmstart.shared_words, tokenizer, writer.tokenizer)
+
+
+def _critic(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> None:
+    name = "critic.model"
+    folder = None if spec.critic.model is None else look.folder(spec.critic.model, name)
+    if folder is None:
+        return
+    config = look.attempt(name, read_config, folder, name)
+    if config is None or look.attempt(name, _decoder, config, folder, name) is None:
+        return
+    look.attempt(name, load_weights, AutoModel, folder, name, config=config, body=True, names_only=True)
+    look.attempt(name, check_positions, config, spec.generation.max_new_tokens, folder, name)
+    if writer is not None:
+        look.attempt(name, check_same_vocabulary, folder, writer.tokenizer)

@@ -72,6 +72,8 @@ class PairEncoder:
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
     truncation: Literal["error", "middle"]
+    positions: int | None = None
+    """Tokens that the encoder has room for at all, where that is known."""
     seen: int = 0
     truncated: int = 0
 
@@ -101,10 +103,7 @@ class PairEncoder:
             pairs.append(Pair(tuple(ids), start))
         self.seen += len(pairs)
         if self.truncated > MAX_TRUNCATED * self.seen and self.seen >= MIN_FOR_SHARE:
-            raise DataError(
-                f"rewardModel.truncation: {self.truncated} of {self.seen} pairs are longer than "
-                f"rewardModel.maxTokens ({self.max_tokens}), above {MAX_TRUNCATED:.0%}; raise maxTokens or shorten the data"
-            )
+            raise DataError(too_many_cut(self.truncated, self.seen, self.max_tokens, self.positions))
         return pairs
 
     def _cut(
@@ -114,8 +113,7 @@ class PairEncoder:
         over = len(ids) - self.max_tokens
         if self.truncation == "error":
             raise DataError(
-                f"rewardModel.maxTokens: a pair has {len(ids)} tokens, {self.max_tokens} are allowed; raise it or set "
-                f"rewardModel.truncation: middle (prompt: {prompt[:80]!r})"
+                f"{too_long(len(ids), self.max_tokens, self.positions)} (prompt: {prompt[:80]!r})"
             )
         self.truncated += 1
         spans = []
@@ -131,6 +129,32 @@ class PairEncoder:
             raise DataError(f"rewardModel.maxTokens: {self.max_tokens} leaves no room for any text; raise it")
         kept = [token for i, token in enumerate(ids) if not any(a <= i < b for a, b in spans)]
         return kept, start - (spans[0][1] - spans[0][0])
+
+
+def too_long(tokens: int, most: int, positions: int | None) -> str:
+    """What to say of a pair that does not fit."""
+    return (
+        f"rewardModel.maxTokens: a pair has {tokens} tokens, {most} are allowed; {_remedy(most, positions)}, or set "
+        f"rewardModel.truncation: middle, which cuts at most {MAX_TRUNCATED:.0%} of the pairs"
+    )
+
+
+def too_many_cut(cut: int, pairs: int, most: int, positions: int | None) -> str:
+    """What to say of data that do not fit."""
+    return (
+        f"rewardModel.truncation: {cut} of {pairs} pairs are longer than rewardModel.maxTokens ({most}), above "
+        f"{MAX_TRUNCATED:.0%}; {_remedy(most, positions)}"
+    )
+
+
+def _remedy(most: int, positions: int | None) -> str:
+    if positions is not None and most >= positions:
+        return (
+            f"the encoder has {positions} positions, so that raising maxTokens does not help: shorten the data, or give an "
+            "encoder with more positions (Longformer has 4,096, ModernBERT 8,192)"
+        )
+    more = "" if positions is None else f" (the encoder has {positions} positions)"
+    return f"raise maxTokens{more} or shorten the data"
 
 
 class Corpus:

@@ -38,6 +38,8 @@ SETTINGS = "rm.json"
 HEAD_STD = 0.02
 POSITION_SCALE = 0.4
 """Initial size of a small encoder's position and segment embeddings, as a share of its word embeddings'."""
+UNBOUNDED = 2**31
+"""Positions of an encoder that counts none."""
 _DROPOUTS = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -123,15 +125,15 @@ class RewardModel(nn.Module):
         """Freezes the embeddings and the first `layers` layers. Raises SpecError where there are not as many."""
         if layers == 0:
             return
+        check_layers(layers, self.encoder.config)
         stacks = [
             module
             for module in self.encoder.modules()
             if isinstance(module, nn.ModuleList) and len(module) == self.encoder.config.num_hidden_layers
         ]
-        if not stacks or layers > len(stacks[0]):
+        if not stacks:
             raise SpecError(
-                f"rewardModel.freezeLayers: {layers} layers asked for, the encoder has "
-                f"{self.encoder.config.num_hidden_layers}"
+                f"rewardModel.freezeLayers: the layers of {self.encoder.config.model_type} cannot be told apart; set it to 0"
             )
         embeddings = self.encoder.get_input_embeddings()
         for module in (getattr(self.encoder, "embeddings", embeddings), *list(stacks[0])[:layers]):
@@ -156,7 +158,16 @@ def build(spec: RewardModelSpec, folder: Path, rng: torch.Generator) -> tuple[Re
     model = RewardModel(encoder, settings)
     with torch.no_grad():
         model.head.weight.copy_(torch.empty(model.head.weight.shape).normal_(0.0, HEAD_STD, generator=rng))
-    return model, PairEncoder(tokenizer, settings.max_tokens, settings.truncation)
+    return model, pair_encoder(tokenizer, settings, model.encoder.config)
+
+
+def pair_encoder(
+    tokenizer: PreTrainedTokenizerBase, settings: Settings, encoder: PreTrainedConfig
+) -> PairEncoder:
+    positions = longest(encoder)
+    return PairEncoder(
+        tokenizer, settings.max_tokens, settings.truncation, None if positions == UNBOUNDED else positions
+    )
 
 
 def save(model: RewardModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -184,7 +195,7 @@ def load(
     model = RewardModel(encoder.model, settings)
     load_head(model.head, folder, what)
     model.train(False)
-    return model, PairEncoder(tokenizer, settings.max_tokens, settings.truncation)
+    return model, pair_encoder(tokenizer, settings, model.encoder.config)
 
 
 def load_tokenizer(folder: Path, *, what: str) -> PreTrainedTokenizerBase:
@@ -195,12 +206,19 @@ def load_tokenizer(folder: Path, *, what: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_layers(layers: int, config: PreTrainedConfig) -> None:
+    """Raises SpecError where more layers are to be frozen than there are."""
+    held = int(cast(Any, config).num_hidden_layers)
+    if layers > held:
+        raise SpecError(f"rewardModel.freezeLayers: {layers} layers asked for, the encoder has {held}")
+
+
 def longest(config: PreTrainedConfig, scratch: FromScratch | None = None) -> int:
     """Tokens of the longest pair that an encoder has positions for."""
     if scratch is not None:
         return scratch.max_positions
-    positions = int(getattr(config, "max_position_embeddings", 0) or 2**31)
-    return positions - _position_offset(config)
+    positions = int(getattr(config, "max_position_embeddings", 0) or 0)
+    return positions - _position_offset(config) if positions > 0 else UNBOUNDED
 
 
 def _encoder_from_scratch(

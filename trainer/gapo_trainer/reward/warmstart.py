@@ -33,8 +33,7 @@ def learn_masked_words(
 
     The vocabulary matrix is the word embeddings' own. Raises SpecError where the tokenizer has no mask token.
     """
-    if tokenizer.mask_token_id is None:
-        raise SpecError("rewardModel.warmup.warmStart: mlm needs a tokenizer with a mask token")
+    check_mask(tokenizer)
     special = torch.tensor(sorted(set(tokenizer.all_special_ids)), device=engine.device)
     losses = []
     engine.model.train(True)
@@ -44,12 +43,38 @@ def learn_masked_words(
         inputs = collate(corpus.take(chosen), pad_id(tokenizer), engine.device)
         draw = torch.rand(inputs.input_ids.shape, generator=rng).to(engine.device)
         masked = (draw < MASKED) & inputs.mask.bool() & ~torch.isin(inputs.input_ids, special)
-        loss = _masked_loss(engine.module, inputs, masked, int(tokenizer.mask_token_id))
+        loss = _masked_loss(engine.module, inputs, masked, cast(int, tokenizer.mask_token_id))
         engine.backward(loss)
         engine.step(min(1.0, (step + 1) / max(1, steps // 20)))
         losses.append(float(loss.detach()))
     tail = losses[-50:]
     return sum(tail) / max(1, len(tail))
+
+
+def check_mask(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.mask_token_id is None:
+        raise SpecError("rewardModel.warmup.warmStart: mlm needs a tokenizer with a mask token")
+
+
+def check_widths(encoder: int, generator: int) -> None:
+    if encoder != generator:
+        raise SpecError(
+            f"rewardModel.warmup.warmStart: generator needs equal widths; the generator has {generator}, the reward model "
+            f"{encoder}"
+        )
+
+
+def shared_words(
+    tokenizer: PreTrainedTokenizerBase, generator_tokenizer: PreTrainedTokenizerBase
+) -> list[tuple[int, int]]:
+    """The two ids of every token that both vocabularies spell alike. Raises SpecError where there is none."""
+    theirs = generator_tokenizer.get_vocab()
+    shared = [(i, theirs[token]) for token, i in sorted(tokenizer.get_vocab().items()) if token in theirs]
+    if not shared:
+        raise SpecError(
+            "rewardModel.warmup.warmStart: generator shares no token with the reward model's tokenizer"
+        )
+    return shared
 
 
 def _masked_loss(model: RewardModel, inputs: Inputs, masked: Tensor, mask_id: int) -> Tensor:
@@ -71,17 +96,8 @@ def take_embeddings(
     """
     target = cast(Any, model.encoder.get_input_embeddings()).weight
     source = generator_model.get_input_embeddings().weight
-    if target.shape[1] != source.shape[1]:
-        raise SpecError(
-            f"rewardModel.warmup.warmStart: generator needs equal widths; the generator has {source.shape[1]}, the "
-            f"reward model {target.shape[1]}"
-        )
-    theirs = generator_tokenizer.get_vocab()
-    shared = [(i, theirs[token]) for token, i in sorted(tokenizer.get_vocab().items()) if token in theirs]
-    if not shared:
-        raise SpecError(
-            "rewardModel.warmup.warmStart: generator shares no token with the reward model's tokenizer"
-        )
+    check_widths(target.shape[1], source.shape[1])
+    shared = shared_words(tokenizer, generator_tokenizer)
     mine, others = (list(ids) for ids in zip(*shared, strict=True))
     with torch.no_grad():
         taken = source[others].to(target)
