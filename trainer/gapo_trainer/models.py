@@ -241,6 +241,13 @@ def eos_ids(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel | None = 
     return ids
 
 
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that have no place before a response's end: those that the tokenizer has a role for, and all others that
+    were added to it as special. Of a chat model's most are in the second list alone."""
+    added = {token for token, content in tokenizer.added_tokens_decoder.items() if content.special}
+    return frozenset(tokenizer.all_special_ids) | added
+
+
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
     """What a generator reads for a user's prompt.
 

@@ -127,7 +127,8 @@ class Reward(ApiModel):
     clip: float = Field(10.0, gt=0)
     """Bound on the reward's absolute value."""
     missing_eos_score: float | None = None
-    """Score of a response that does not end; 0 for a probability and -1 for a normalised reward where unset."""
+    """Score of a response that is cut off or holds special tokens. Where unset 0 for a probability, else the least score of
+    its batch, and -1 at most."""
     saturation_std: float = Field(0.02, ge=0)
     """Below this spread of a batch's scores the update is skipped."""
 

@@ -375,6 +375,7 @@ def _samples(run: RunData) -> list[dict[str, Any]]:
                     "response": str(sample.get("response", "")),
                     "score": sample.get("score") if finite(sample.get("score")) else None,
                     "ended": sample.get("ended") is not False,
+                    "specialInside": sample.get("specialInside") is True,
                     "passed": sample.get("passed") if isinstance(sample.get("passed"), bool) else None,
                     "verdicts": _verdicts(sample.get("verdicts")),
                 }

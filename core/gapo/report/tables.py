@@ -76,7 +76,8 @@ def _sample(row: Mapping[str, Any]) -> Markup:
         )
         for family, (met, n) in _by_family(row["verdicts"]).items()
     ]
-    unfinished = None if row["ended"] else el("div", "no end token", class_="families")
+    fault = "no end token" if not row["ended"] else "special tokens inside" if row["specialInside"] else None
+    unfinished = None if fault is None else el("div", fault, class_="families")
     score = "" if row["score"] is None else f"{row['score']:.2f}"
     return el(
         "tr",

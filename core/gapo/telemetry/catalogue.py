@@ -60,7 +60,7 @@ FIGURES: tuple[Figure, ...] = (
     Figure(
         "eval/satisfaction",
         "satisfaction_ratio",
-        "Share of sampled validation responses that meet all their constraints",
+        "Share of sampled validation responses that are not cut off and meet all their constraints",
         stage=True,
     ),
     Figure(

@@ -87,7 +87,7 @@ def failures(samples: Sequence[Sample]) -> dict[str, Any]:
             return {}
         groups["passed" if sample.passed else "failed"].append(sample.score)
         violated = {family for family, ok in sample.verdicts if not ok}
-        if len(violated) == 1:
+        if sample.whole and len(violated) == 1:
             groups.setdefault(f"alone/{violated.pop()}", []).append(sample.score)
     found: dict[str, Any] = {}
     for name, scores in sorted(groups.items()):

@@ -74,7 +74,7 @@ def unique_prompts(spec: GapoRunSpec, prompts: int, stages: Sequence[int]) -> in
     for stage in stages:
         sampler = Sampler(
             [{}] * prompts,
-            SimpleNamespace(all_special_ids=[]),  # type: ignore[arg-type]
+            SimpleNamespace(all_special_ids=[], added_tokens_decoder={}),  # type: ignore[arg-type]
             SimpleNamespace(),
             spec.generation,
             seed=spec.seed,

@@ -25,10 +25,39 @@ def test_a_sample_passes_only_when_every_constraint_is_met() -> None:
     assert sample("p").passed is None
 
 
+def test_a_response_that_is_cut_off_or_holds_special_tokens_never_passes_whatever_its_verdicts() -> None:
+    assert sample("p", True, True, ended=False).passed is False
+    assert sample("p", True, True, special_inside=True).passed is False
+    assert sample("p", ended=False).passed is None
+
+
+def test_what_never_passes_counts_in_no_rate() -> None:
+    samples = [
+        sample("p", True, True),
+        sample("p", True, True, ended=False),
+        sample("q", True, True, special_inside=True),
+        sample("q", True, False),
+    ]
+    assert satisfaction(samples).value == 1 / 4
+    assert rates_by_prompt(samples) == {"p": 0.5, "q": 0.0}
+    overall, families = constraint_satisfaction(samples)
+    assert overall.value == 3 / 8
+    assert {name: estimate.value for name, estimate in families.items()} == {"a": 2 / 4, "b": 1 / 4}
+
+
+def test_files_of_earlier_releases_are_read_and_what_they_say_was_cut_off_has_not_passed(tmp_path) -> None:
+    write_samples(tmp_path / "samples.jsonl", [sample("p", True), sample("q", True, ended=False)])
+    lines = [json.loads(x) for x in (tmp_path / "samples.jsonl").read_text().splitlines()]
+    older = [{k: v for k, v in line.items() if k != "specialInside"} | {"passed": True} for line in lines]
+    write_lines(tmp_path / "older.jsonl", older)
+    assert [s.passed for s in read_samples(tmp_path / "older.jsonl")] == [True, False]
+
+
 def test_samples_come_back_as_they_were_written(tmp_path) -> None:
     samples = [
         sample("p1", True, False, response="naïve “text”\u2028 on one line", length=3, score=0.25),
         sample("p2", response="cut", ended=False),
+        sample("p3", True, response="a <mask> lamp", special_inside=True),
     ]
     write_samples(tmp_path / "samples.jsonl", samples)
     lines = [json.loads(x) for x in (tmp_path / "samples.jsonl").read_text().split("\n") if x]
@@ -39,12 +68,14 @@ def test_samples_come_back_as_they_were_written(tmp_path) -> None:
         "tokenIds": [0, 1, 2],
         "weightVersion": "v",
         "ended": True,
+        "specialInside": False,
         "verdicts": [{"family": "a", "ok": True}, {"family": "b", "ok": False}],
         "passed": False,
         "score": 0.25,
     }
     assert lines[1]["passed"] is None
     assert "score" not in lines[1]
+    assert (lines[2]["specialInside"], lines[2]["passed"]) == (True, False)
     assert read_samples(tmp_path / "samples.jsonl") == samples
 
 
@@ -87,7 +118,7 @@ def test_a_missing_prompts_file_is_a_data_error(tmp_path) -> None:
 
 
 def test_a_response_is_judged_constraint_by_constraint() -> None:
-    row = prompt_row(0, "val")  # no nice, new, strong, clean; at least 8 words
+    row = prompt_row(0, "val")  # no nice, new, strong, clean; at least 4 words
     assert judge(row, "a fine red lamp of steel for the hall") == (
         ("keywords.forbidden_words", True),
         ("length.words", True),

@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+import torch
+
 from gapo.api.models import FromScratch, RewardModel
 from gapo.api.run import GapoRunSpec
 from gapo.tasks import InputRef, Kind, Task, task_params
@@ -35,15 +37,15 @@ NO_VERIFIER = {
 
 
 def prompt_row(number: int, split: str) -> dict:
-    """A prompt that random words meet about every other time: no word of four, and at least 8 words."""
+    """A prompt that random words meet about every other time: no word of four, and at least 4 words."""
     forbidden = [FILLERS[(number + i) % len(FILLERS)] for i in range(4)]
     noun = NOUNS[(number + number // len(FILLERS)) % len(NOUNS)]
     return {
         "promptId": f"{split}-{number:03d}",
-        "prompt": f"{noun} ; 8 words ; no {' '.join(forbidden)} .",
+        "prompt": f"{noun} ; 4 words ; no {' '.join(forbidden)} .",
         "constraints": [
             {"family": "keywords.forbidden_words", "params": {"words": forbidden}},
-            {"family": "length.words", "params": {"relation": "at_least", "n": 8}},
+            {"family": "length.words", "params": {"relation": "at_least", "n": 4}},
         ],
         "context": {"category": noun, "attributes": {}},
     }
@@ -74,8 +76,17 @@ def write_generator(folder: Path, data: Path, seed: int = 0) -> Path:
     tokenizer = load_tokenizer(data / "generator-tokenizer")
     scratch = FromScratch(layers=1, hidden=32, heads=2, max_positions=48, init_std=0.2)
     model = build_generator(scratch, tokenizer, generator(seed, 0, "generator"))
+    _made_to_end(model, tokenizer.eos_token_id)
     save_generator(model, tokenizer, folder / "generator")
     return folder
+
+
+def _made_to_end(model, eos: int) -> None:
+    """Moves EOS' tied embedding along the mean of what the model outputs, so that about every other response ends."""
+    with torch.no_grad():
+        words = torch.arange(model.config.vocab_size)[None, :40]
+        towards = model.model(input_ids=words).last_hidden_state.mean(dim=(0, 1))
+        model.get_input_embeddings().weight[eos] = 3.0 * towards / towards.square().sum()
 
 
 def write_rm(folder: Path, data: Path, seed: int = 0) -> Path:
@@ -116,7 +127,14 @@ def context(
 
 
 def sample(
-    prompt_id: str, *verdicts: bool, response="", length=1, score=None, families=None, ended=True
+    prompt_id: str,
+    *verdicts: bool,
+    response="",
+    length=1,
+    score=None,
+    families=None,
+    ended=True,
+    special_inside=False,
 ) -> Sample:
     """A sample with these verdicts, of families a, b, c … where none are named."""
     named = families or "abcdefgh"[: len(verdicts)]
@@ -129,4 +147,5 @@ def sample(
         ended=ended,
         verdicts=tuple(zip(named, verdicts, strict=True)),
         score=score,
+        special_inside=special_inside,
     )

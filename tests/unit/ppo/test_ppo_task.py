@@ -262,7 +262,8 @@ def test_the_samples_are_those_of_the_final_weights_with_verdicts_and_scores(fir
     for sample in samples:
         words = sample["response"].split()
         assert sample["weightVersion"] == f"1.{steps}"
-        assert sample["passed"] == (bool(words) and "b" not in words)
+        whole = sample["ended"] and min(sample["tokenIds"][:-1], default=4) >= 4
+        assert sample["passed"] == (whole and bool(words) and "b" not in words)
         assert [verdict["family"] for verdict in sample["verdicts"]] == ["keywords.forbidden_words"]
         share = words.count("a") / len(words) if words else 0
         assert sample["score"] == pytest.approx(min(max(share, 1e-3), 1 - 1e-3), abs=1e-5)

@@ -19,6 +19,13 @@ Prompt = Mapping[str, Any]
 """A line of prompts-*.jsonl: promptId, prompt and, where a verifier judges, constraints and context."""
 
 
+def passes(verdicts: Sequence[tuple[str, bool]], *, whole: bool) -> bool | None:
+    """Whether a response passes, by the one rule of rewards, labels, satisfaction and guards (docs/method.md 7): it is
+    whole, which means that it ended and holds no special tokens, and meets every constraint. None where nothing was
+    verified."""
+    return whole and all(ok for _, ok in verdicts) if verdicts else None
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One completion of one prompt, with the verifier's verdict on each constraint (none where nothing verifies)."""
@@ -31,13 +38,19 @@ class Sample:
     ended: bool
     """False where the response was cut off at generation.maxNewTokens."""
     verdicts: tuple[tuple[str, bool], ...] = ()
-    """(family, met) a constraint, in the prompt's order."""
+    """(family, met) a constraint, in the prompt's order: of the text alone, whole or not."""
     score: float | None = None
+    special_inside: bool = False
+    """Special tokens stand inside the text; False in files that do not say."""
+
+    @property
+    def whole(self) -> bool:
+        """What `passes` asks of a response beside its verdicts: it ended, and no special tokens are inside."""
+        return self.ended and not self.special_inside
 
     @property
     def passed(self) -> bool | None:
-        """Whether every constraint is met; None where nothing was verified."""
-        return all(ok for _, ok in self.verdicts) if self.verdicts else None
+        return passes(self.verdicts, whole=self.whole)
 
     def scored(self, score: float) -> Sample:
         return dataclasses.replace(self, score=score)
@@ -51,6 +64,7 @@ class Sample:
             "tokenIds": list(self.token_ids),
             "weightVersion": self.weight_version,
             "ended": self.ended,
+            "specialInside": self.special_inside,
             "verdicts": [{"family": family, "ok": ok} for family, ok in self.verdicts],
             "passed": self.passed,
         }
@@ -76,6 +90,7 @@ def read_samples(path: Path) -> list[Sample]:
             ended=line["ended"],
             verdicts=tuple((v["family"], v["ok"]) for v in line["verdicts"]),
             score=line.get("score"),
+            special_inside=line.get("specialInside") is True,
         )
         for line in _lines(
             path, ("promptId", "prompt", "response", "tokenIds", "weightVersion", "ended", "verdicts")
@@ -116,7 +131,7 @@ def judge(prompt: Prompt, response: str) -> tuple[tuple[str, bool], ...]:
 
 
 def satisfaction(samples: Sequence[Sample]) -> Estimate:
-    """The share of samples that meet every constraint, clustered by prompt."""
+    """The share of samples that pass, clustered by prompt."""
     passed, trials = Counter[str](), Counter[str]()
     for sample in samples:
         trials[sample.prompt_id] += 1
@@ -125,13 +140,14 @@ def satisfaction(samples: Sequence[Sample]) -> Estimate:
 
 
 def constraint_satisfaction(samples: Sequence[Sample]) -> tuple[Estimate, dict[str, Estimate]]:
-    """The share of constraints that are met, over all of them and by family, clustered by prompt."""
+    """The share of constraints that are met, over all of them and by family, clustered by prompt. A response that is not
+    whole meets none: a limit on length, say, would be met by being cut off."""
     met: dict[str, Counter[str]] = {}
     asked: dict[str, Counter[str]] = {}
     for sample in samples:
         for family, ok in sample.verdicts:
             for name in ("", family):
-                met.setdefault(name, Counter())[sample.prompt_id] += ok
+                met.setdefault(name, Counter())[sample.prompt_id] += ok and sample.whole
                 asked.setdefault(name, Counter())[sample.prompt_id] += 1
     rates = {
         name: clustered_rate([met[name][prompt] for prompt in counts], list(counts.values()))
@@ -141,7 +157,7 @@ def constraint_satisfaction(samples: Sequence[Sample]) -> tuple[Estimate, dict[s
 
 
 def rates_by_prompt(samples: Sequence[Sample]) -> dict[str, float]:
-    """Each prompt's share of samples that meet every constraint."""
+    """Each prompt's share of samples that pass."""
     outcomes: dict[str, list[bool]] = {}
     for sample in samples:
         outcomes.setdefault(sample.prompt_id, []).append(bool(sample.passed))

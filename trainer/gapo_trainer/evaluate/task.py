@@ -118,6 +118,7 @@ def _described(samples: Sequence[Sample], greedy: Sequence[Sample], tokens: Toke
         "eval/distinct_responses": len({sample.response for sample in samples}) / len(samples),
         "eval/response_length": fmean(len(sample.token_ids) for sample in samples),
         "eval/missing_eos": fmean(not sample.ended for sample in samples),
+        "eval/special_tokens_inside": fmean(sample.special_inside for sample in samples),
     }
     for family, estimate in families.items():
         metrics |= estimate.metrics(f"eval/family/{family}")

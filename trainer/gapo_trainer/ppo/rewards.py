@@ -22,7 +22,7 @@ class Terminal:
     probability: Tensor
     """[n] the scorer's Q(c, t), whatever the spec makes of it; for reports and guards."""
     reward: Tensor
-    """[n] transformed, normalised, clipped, and replaced where the response did not end."""
+    """[n] transformed, normalised, clipped, and replaced where the response did not end properly."""
     spread: float
     """Std of the batch's scores before normalisation."""
     std: RunningStd
@@ -30,6 +30,17 @@ class Terminal:
     def saturated(self, cfg: Reward) -> bool:
         """True where the scores say nothing: all alike."""
         return self.spread < cfg.saturation_std
+
+
+def _missing_score(rewards: Tensor, cfg: Reward) -> float:
+    """What a response earns that did not end properly, beside the `rewards` of those that did: what the user gave, else
+    never more than the worst of them. A probability is at least 0; a logit has no lower end, hence the batch's least."""
+    if cfg.missing_eos_score is not None:
+        return cfg.missing_eos_score
+    if (cfg.transform, cfg.normalise) == ("probability", "none"):
+        return 0.0
+    least: float = min([-1.0, *rewards.tolist()])
+    return least
 
 
 def terminal(logits: Tensor, clean: Tensor, cfg: Reward, std: RunningStd, digest: str) -> Terminal:
@@ -42,12 +53,10 @@ def terminal(logits: Tensor, clean: Tensor, cfg: Reward, std: RunningStd, digest
         raise InvariantError("the reward model answers NaN; its weights have diverged")
     probability = logits.float().sigmoid()
     score = probability if cfg.transform == "probability" else logits.float().clamp(-MAX_LOGIT, MAX_LOGIT)
-    missing = cfg.missing_eos_score
-    if missing is None:
-        missing = 0.0 if (cfg.transform, cfg.normalise) == ("probability", "none") else -1.0
     scale = 1.0
     if cfg.normalise == "runningStd":
         std = std.after(score[clean], digest)
         scale = std.std
-    reward = torch.where(clean, (score / scale).clamp(-cfg.clip, cfg.clip), torch.full_like(score, missing))
+    scaled = (score / scale).clamp(-cfg.clip, cfg.clip)
+    reward = torch.where(clean, scaled, torch.full_like(score, _missing_score(scaled[clean], cfg)))
     return Terminal(probability, reward, float(reward.std(correction=0)) * scale, std)

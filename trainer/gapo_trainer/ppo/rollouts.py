@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from gapo.api.training import Generation
 from gapo.errors import InvariantError
-from gapo_trainer.evaluate.samples import Prompt, Sample, judge
-from gapo_trainer.models import prompt_ids, response_text
+from gapo_trainer.evaluate.samples import Prompt, Sample, judge, passes
+from gapo_trainer.models import prompt_ids, response_text, special_ids
 from gapo_trainer.ppo.forward import Sequences
 from gapo_trainer.rng import generator
 from gapo_trainer.rollout.backend import Completions, RolloutBackend, ignore
@@ -34,7 +34,7 @@ class Rollouts:
     """As the sampler computed them."""
     ended: list[bool]
     clean: list[bool]
-    """Ended, and without special tokens inside the text."""
+    """Ended, and without special tokens inside the text: only such a response can pass."""
     responses: list[str]
     verdicts: list[tuple[tuple[str, bool], ...]]
     """(family, met) a constraint; empty where nothing verifies."""
@@ -42,8 +42,16 @@ class Rollouts:
 
     @property
     def passed(self) -> list[bool] | None:
-        """Whether every constraint is met; None where nothing was verified."""
-        return [all(ok for _, ok in row) for row in self.verdicts] if any(self.verdicts) else None
+        """Whether each response passes; None where nothing was verified."""
+        if not any(self.verdicts):
+            return None
+        judged = zip(self.verdicts, self.clean, strict=True)
+        return [passes(verdicts, whole=clean) is True for verdicts, clean in judged]
+
+    @property
+    def contexts(self) -> list[dict[str, Any]]:
+        """What a scorer may know of each response beside its text: the prompt's row, and whether it is `clean`."""
+        return [{**prompt, "clean": clean} for prompt, clean in zip(self.prompts, self.clean, strict=True)]
 
     @property
     def prompt_texts(self) -> list[str]:
@@ -69,6 +77,7 @@ class Rollouts:
                 ended=self.ended[i],
                 verdicts=self.verdicts[i],
                 score=scores[i],
+                special_inside=self.ended[i] and not self.clean[i],
             )
             for i, prompt in enumerate(self.prompts)
         ]
@@ -95,7 +104,7 @@ class Sampler:
         self.seed = seed
         self.stage = stage
         self.verified = verified
-        self.special = frozenset(tokenizer.all_special_ids)
+        self.special = special_ids(tokenizer)
 
     def choose(
         self,

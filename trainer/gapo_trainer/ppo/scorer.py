@@ -20,6 +20,7 @@ class Scorer(Protocol):
     ) -> Tensor:
         """[n] float32 logits f(c, t) on the CPU, in the order given; sigmoid makes them Q(c, t).
 
-        `contexts` are the prompts' rows of the data set (`constraints`, `context`, …); a reward model needs none
-        of them. A verifier answers +inf for a pass and -inf for a failure, which are 1 and 0 as probabilities.
+        `contexts` are the prompts' rows of the data set (`constraints`, `context`, …), and whether the response is
+        `clean`; a reward model needs none of it. A verifier answers +inf for a pass and -inf for a failure, which are
+        1 and 0 as probabilities.
         """

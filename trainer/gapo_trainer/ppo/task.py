@@ -234,7 +234,7 @@ class _Stage:
             done=self.under_way.completions,
             after_batch=after_batch,
         )
-        logits = trainer.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.prompts)
+        logits = trainer.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.contexts)
         samples = rollouts.samples(logits.float().sigmoid().tolist())
         metrics = stage_metrics(self.progress, samples)
         if trainer.actor.rank == 0:

@@ -220,7 +220,7 @@ class PpoTrainer:
 
     def _score(self, rollouts: Rollouts) -> Terminal:
         """Scores of this process's rollouts; their spread is over all processes'."""
-        logits = self.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.prompts).float().cpu()
+        logits = self.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.contexts).float().cpu()
         both = self._gathered(torch.stack([logits, torch.tensor(rollouts.clean).float()]))
         found = terminal(both[0], both[1] > 0.5, self.cfg.reward, self.std, self.scorer.digest)
         if self.actor.world == 1:
@@ -399,7 +399,8 @@ class PpoTrainer:
             "ppo/mismatch_kl": mismatch,
             "critic/explained_variance": ppo.explained_variance(batch.values, returns, mask, reduce),
             "ppo/response_length": share([len(row) for row in rollouts.token_ids]),
-            "ppo/missing_eos": 1.0 - share(rollouts.clean),
+            "ppo/missing_eos": 1.0 - share(rollouts.ended),
+            "ppo/special_tokens_inside": share(rollouts.ended) - share(rollouts.clean),
             "ppo/distinct_responses": share([len(set(rollouts.responses))]),
             "ppo/skipped_updates": 0.0,
             "ppo/rollouts": float(n * self.actor.world),

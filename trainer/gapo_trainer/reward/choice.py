@@ -36,7 +36,7 @@ def near_misses(samples: Sequence[Generated], verdict: Verdict) -> list[Generate
     found = []
     for sample in samples:
         other = partner[sample.prompt]
-        passed = verdict(other, sample.response)
+        passed = verdict(other, sample.response) if sample.whole else False
         found.append(dataclasses.replace(sample, prompt=other, passed=passed, score=None, swapped=True))
     return found
 

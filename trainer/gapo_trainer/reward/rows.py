@@ -46,12 +46,14 @@ class Generated:
     prompt: str
     response: str
     passed: bool | None
-    """The verifier's verdict, None where nothing verifies."""
+    """Whether it passes, None where nothing verifies."""
     age: int = 0
     score: float | None = None
     """That of the reward model which trained the generator."""
     swapped: bool = False
     """The response was written for another prompt."""
+    whole: bool = True
+    """It ended, and holds no special tokens: what is not whole passes under no prompt."""
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[Row]:
@@ -114,10 +116,15 @@ def pairs_of(rows: Sequence[Row]) -> list[PairOfRows]:
 
 
 def generated(samples: Iterable[Sample], age: int) -> list[Generated]:
-    """A stage's samples. One that did not end counts as failed, whatever its text."""
+    """A stage's samples. One that is not whole counts as failed, whatever its text."""
     return [
         Generated(
-            sample.prompt, sample.response, False if not sample.ended else sample.passed, age, sample.score
+            sample.prompt,
+            sample.response,
+            sample.passed if sample.whole else False,
+            age,
+            sample.score,
+            whole=sample.whole,
         )
         for sample in samples
     ]

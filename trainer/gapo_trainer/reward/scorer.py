@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gapo.digest import digest
-from gapo_trainer.constraints import verify
+from gapo_trainer.evaluate.samples import judge, passes
 from gapo_trainer.reward import model as models
 from gapo_trainer.reward.encode import Pair, PairEncoder, by_length, collate, pad_id
 from gapo_trainer.reward.model import RewardModel
@@ -69,12 +69,13 @@ class VerifierScorer:
         return digest({"scorer": "verifier"})
 
     def score(self, prompts: Sequence[str], responses: Sequence[str], contexts: Sequence[Context]) -> Tensor:
-        """[n] +inf where a response meets all constraints of its context (a line of prompts-*.jsonl), else -inf.
+        """[n] +inf where a response passes by its context, a line of prompts-*.jsonl with `clean` where that is known,
+        else -inf.
 
         Raises DataError for a constraint that is unknown or malformed.
         """
         passed = [
-            all(v.ok for v in verify(context["constraints"], response, context.get("context", {})))
+            passes(judge(context, response), whole=context.get("clean", True)) is True
             for response, context in zip(responses, contexts, strict=True)
         ]
         return torch.where(torch.tensor(passed, dtype=torch.bool), torch.inf, -torch.inf)
