@@ -8,13 +8,20 @@ prints the table as Markdown.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 from collections.abc import Sequence
 
-from gapo.policies.guards import GuardAction, GuardSettings, StageMetrics, hacking_metrics, judge_guards
+import numpy as np
+
+from gapo.policies.guards import GuardAction, GuardSettings, StageMetrics, judge_guards
+from gapo_trainer.ppo.state import Progress
+from gapo_trainer.ppo.summary import Share, guard_metrics
 
 SEED = 20_25
+PROMPT_SD = 0.35
+"""How far a prompt's satisfaction lies from the mean, where several samples show it."""
+SCORED = 0.3
+"""How much of that the scores follow."""
 ACT = GuardSettings(hacking=GuardAction.STOP)
 
 
@@ -28,22 +35,32 @@ def alarm_stages(
     stages: int,
     runs: int,
     seed: int,
+    samples_per_prompt: int = 1,
     start: float = 0.5,
 ) -> list[int | None]:
     """The stage at which the hacking guard acts in each of `runs` simulated runs; None where it does not.
 
     Within each stage satisfaction drifts by `satisfaction_change` and the reward (sd 0.2 a rollout) by
     `reward_change`; every iteration's level scatters by `iteration_sd` besides, for rollouts of one iteration
-    share one policy and one draw of prompts.
+    share one policy and one draw of prompts. Of one prompt `samples_per_prompt` are drawn; then half of the prompts
+    are easier than the mean by `PROMPT_SD`, half harder, and scored so. The figures are the trainer's own, from what
+    it keeps of a stage.
     """
     alarms: list[int | None] = []
     for run in range(runs):
-        rng = random.Random(f"{seed}/{run}")
+        rng = np.random.default_rng([seed, run])
         history: list[StageMetrics] = []
         alarm = None
         for stage in range(1, stages + 1):
             metrics = _stage(
-                rng, satisfaction_change, reward_change, iteration_sd, rollouts, iterations, start
+                rng,
+                satisfaction_change,
+                reward_change,
+                iteration_sd,
+                rollouts,
+                iterations,
+                start,
+                samples_per_prompt,
             )
             history.append(StageMetrics(stage, metrics))
             if judge_guards(history[-2:], ACT).action is GuardAction.STOP:
@@ -54,48 +71,69 @@ def alarm_stages(
 
 
 def _stage(
-    rng: random.Random,
+    rng: np.random.Generator,
     satisfaction_change: float,
     reward_change: float,
     iteration_sd: float,
     rollouts: int,
     iterations: int,
     start: float,
+    samples_per_prompt: int,
 ) -> dict[str, float]:
-    rewards, satisfied = [], []
+    progress = Progress()
     for i in range(iterations):
         done = (i + 0.5) / iterations - 0.5
-        p = start + satisfaction_change * done + rng.gauss(0, iteration_sd)
-        reward = 0.5 + reward_change * done + rng.gauss(0, iteration_sd / 2)
-        satisfied.append([rng.random() < p for _ in range(rollouts)])
-        rewards.append([rng.gauss(reward, 0.2) for _ in range(rollouts)])
-    return hacking_metrics(rewards, satisfied)
+        p = start + satisfaction_change * done + rng.normal(0, iteration_sd)
+        reward = 0.5 + reward_change * done + rng.normal(0, iteration_sd / 2)
+        ease = np.zeros(rollouts)
+        if samples_per_prompt > 1:
+            harder = rng.random(rollouts // samples_per_prompt) < 0.5
+            ease = np.where(harder, -PROMPT_SD, PROMPT_SD).repeat(samples_per_prompt)
+        progress.passed += (rng.random(rollouts) < p + ease).tolist()
+        progress.scores += rng.normal(reward + SCORED * ease, 0.2).tolist()
+        progress.rows.append({"step": i + 1.0})
+    return guard_metrics(progress, Share(samples_per_prompt))
 
 
 def _share(alarms: Sequence[int | None], by: int) -> str:
     return f"{100 * sum(a is not None and a <= by for a in alarms) / len(alarms):.1f} %"
 
 
+SHAPES = ((64, 6, 1), (128, 8, 1), (512, 8, 1), (512, 8, 8), (512, 3, 1))
+"""(rollouts an iteration, iterations, samples of a prompt) of a stage."""
+
+
+def row(rollouts: int, iterations: int, samples: int, sd: float, runs: int) -> list[str]:
+    """The five shares of one row."""
+
+    def alarms(change: float, stages: int) -> list[int | None]:
+        return alarm_stages(
+            satisfaction_change=change,
+            stages=stages,
+            iteration_sd=sd,
+            rollouts=rollouts,
+            iterations=iterations,
+            samples_per_prompt=samples,
+            runs=runs,
+            seed=SEED,
+        )
+
+    honest, small, large = alarms(0.0, 20), alarms(-0.1, 5), alarms(-0.2, 5)
+    return [_share(honest, 20), *(_share(hacked, by) for hacked in (small, large) for by in (2, 5))]
+
+
 def table(runs: int) -> str:
     """The table as Markdown."""
     lines = [
-        "| rollouts an iteration × iterations | iteration sd | honest and flat, alarm in 20 stages | hacked, −10 pp a stage: alarm by stage 2 | by 5 | −20 pp: by 2 | by 5 |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
+        "| rollouts an iteration × iterations | samples a prompt | iteration sd | honest and flat, alarm in 20 stages | hacked, −10 pp a stage: alarm by stage 2 | by 5 | −20 pp: by 2 | by 5 |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for rollouts, iterations in ((64, 6), (128, 8), (512, 8)):
+    for rollouts, iterations, samples in SHAPES:
         for sd in (0.0, 0.01, 0.02, 0.03):
-            shared = {"iteration_sd": sd, "rollouts": rollouts, "iterations": iterations, "seed": SEED}
-            honest = alarm_stages(satisfaction_change=0.0, stages=20, runs=runs, **shared)  # type: ignore[arg-type]
-            small = alarm_stages(satisfaction_change=-0.1, stages=5, runs=runs, **shared)  # type: ignore[arg-type]
-            large = alarm_stages(satisfaction_change=-0.2, stages=5, runs=runs, **shared)  # type: ignore[arg-type]
-            cells = [
-                _share(honest, 20),
-                _share(small, 2),
-                _share(small, 5),
-                _share(large, 2),
-                _share(large, 5),
-            ]
-            lines.append(f"| {rollouts} × {iterations} | {100 * sd:g} pp | " + " | ".join(cells) + " |")
+            cells = row(rollouts, iterations, samples, sd, runs)
+            lines.append(
+                f"| {rollouts} × {iterations} | {samples} | {100 * sd:g} pp | " + " | ".join(cells) + " |"
+            )
     return "\n".join(lines)
 
 

@@ -22,7 +22,8 @@ DISTINCT_SHARE = 0.5
 
 # The names under which a stage's tasks commit what the guards read. By ppo:
 REWARD_FIRST = "guard/score_first"
-"""Mean raw score of the reward model over the first third of the stage's rollouts; `_se` its standard error."""
+"""Mean raw score of the reward model over the first third of the stage's rollouts; `_se` its standard error, by
+`hacking_metrics`."""
 REWARD_LAST = "guard/score_last"
 SATISFACTION_FIRST = "guard/satisfaction_first"
 """Verified satisfaction of the same rollouts, and its `_se`."""
@@ -185,14 +186,15 @@ class _Unmeasured(Exception):  # noqa: N818  (a missing figure is an answer here
 
 
 def hacking_metrics(
-    rewards: Sequence[Sequence[float]], satisfied: Sequence[Sequence[bool]]
+    rewards: Sequence[Sequence[float]], satisfied: Sequence[Sequence[float]]
 ) -> dict[str, float]:
-    """What ppo commits for the hacking guard: one inner sequence of rollouts for each PPO iteration, in order.
+    """What ppo commits for the hacking guard: one inner sequence for each PPO iteration, in order, of figures that are
+    independent within it. Several rollouts of one prompt are not, so that their mean is one figure.
 
-    `rewards` are the frozen reward model's raw scores, `satisfied` the verifier's verdicts on the same rollouts.
+    `rewards` are the frozen reward model's raw scores, `satisfied` whether the same rollouts passed, or the shares.
     The middle third is left out: it holds neither the start nor the end. A standard error is the larger of what
-    the rollouts allow were they independent, and what the scatter of the iterations' means about their line
-    says; the latter needs 4 iterations. Empty below 6 rollouts, which leave fewer than two a third. Raises
+    the figures allow were they independent, and what the scatter of the iterations' means about their line
+    says; the latter needs 4 iterations. Empty below 6 figures, which leave fewer than two a third. Raises
     ValueError where the two differ in shape.
     """
     if [len(r) for r in rewards] != [len(s) for s in satisfied]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import fmean, pstdev
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
+from gapo.policies.guards import hacking_metrics
 from gapo_trainer.evaluate.lengths import by_length, score_length_correlation
 from gapo_trainer.evaluate.samples import Sample
 from gapo_trainer.ppo.state import Progress
@@ -17,7 +19,38 @@ UPDATE_METRICS = ("ppo/policy_loss", "ppo/value_loss", "ppo/approx_kl", "ppo/cli
 """0 for a stage in which every update was skipped; absent from a skipped iteration's row."""
 
 
-def stage_metrics(progress: Progress, samples: Sequence[Sample]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Share:
+    """Which rollouts of an iteration a process holds: every `world`-th from `rank` on, `samples_per_prompt` in a row of
+    one prompt."""
+
+    samples_per_prompt: int = 1
+    rank: int = 0
+    world: int = 1
+
+    def by_prompt(self, values: Sequence[float], iterations: int) -> list[list[float]]:
+        """A stage's values of this process, in order -> an iteration each, the means of its prompts."""
+        size = len(values) // max(1, iterations)
+        prompts = [(self.rank + i * self.world) // self.samples_per_prompt for i in range(size)]
+        starts = [i for i in range(size) if i == 0 or prompts[i] != prompts[i - 1]]
+        spans = list(zip(starts, [*starts[1:], size], strict=True))
+        rows = [values[at : at + size] for at in range(0, size * iterations, max(1, size))]
+        if len(spans) == size:
+            return [[float(value) for value in row] for row in rows]
+        return [[fmean(row[a:b]) for a, b in spans] for row in rows]
+
+
+def guard_metrics(progress: Progress, share: Share) -> dict[str, float]:
+    """What the hacking guard reads; empty where nothing was verified. docs/convergence.md simulates this."""
+    if not progress.passed:
+        return {}
+    iterations = len(progress.rows)
+    return hacking_metrics(
+        share.by_prompt(progress.scores, iterations), share.by_prompt(progress.passed, iterations)
+    )
+
+
+def stage_metrics(progress: Progress, samples: Sequence[Sample], share: Share) -> dict[str, float]:
     """The manifest's metrics: totals for counts and clocks, the largest first ratio, means for the rest."""
     names = sorted({name for row in progress.rows for name in row if name != "step"})
     metrics = dict.fromkeys(UPDATE_METRICS, 0.0)
@@ -29,23 +62,10 @@ def stage_metrics(progress: Progress, samples: Sequence[Sample]) -> dict[str, fl
             metrics[name] = max(values)
         else:
             metrics[name] = fmean(values)
-    metrics |= progress.warmup
-    metrics |= thirds("guard/score", progress.scores)
-    if progress.passed:
-        metrics |= thirds("guard/satisfaction", [float(ok) for ok in progress.passed])
+    metrics |= progress.warmup | guard_metrics(progress, share)
     for side, value in score_length_correlation(samples).items():
         metrics[f"ppo/score_length_correlation_{side}"] = value
     return metrics
-
-
-def thirds(name: str, values: Sequence[float]) -> dict[str, float]:
-    """Mean and standard error over the first and the last third of a stage's rollouts."""
-    size = max(1, len(values) // 3)
-    found = {}
-    for end, part in (("first", values[:size]), ("last", values[-size:])):
-        found[f"{name}_{end}"] = fmean(part)
-        found[f"{name}_{end}_se"] = pstdev(part) / math.sqrt(len(part))
-    return found
 
 
 def histogram(values: Sequence[float], low: float, high: float) -> dict[str, list[float]]:

@@ -39,7 +39,7 @@ from gapo_trainer.ppo.state import (
     save_state,
     save_under_way,
 )
-from gapo_trainer.ppo.summary import distributions, stage_metrics
+from gapo_trainer.ppo.summary import Share, distributions, stage_metrics
 from gapo_trainer.ppo.trainer import PpoTrainer, frozen
 from gapo_trainer.ppo.under_way import UnderWay
 from gapo_trainer.rollout.backend import Completions
@@ -236,7 +236,9 @@ class _Stage:
         )
         logits = trainer.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.contexts)
         samples = rollouts.samples(logits.float().sigmoid().tolist())
-        metrics = stage_metrics(self.progress, samples)
+        actor = trainer.actor
+        share = Share(params.generation.samples_per_prompt, actor.rank, actor.world)
+        metrics = stage_metrics(self.progress, samples, share)
         if trainer.actor.rank == 0:
             self._save(ctx.out)
             write_samples(ctx.out / "samples.jsonl", samples)
