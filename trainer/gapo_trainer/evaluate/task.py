@@ -138,7 +138,8 @@ class _Judged:
 
     @staticmethod
     def of(ctx: TaskContext, params: Params, samples: Sequence[Sample]) -> _Judged:
-        score = scores_of(ctx.inputs["rm"])
+        scorer = RewardModelScorer.load(ctx.inputs["rm"] / "rm")
+        score = _probabilities_by(scorer)
         scores = score([s.prompt for s in samples], [s.response for s in samples])
         passed = [x for x, sample in zip(scores, samples, strict=True) if sample.passed]
         failed = [x for x, sample in zip(scores, samples, strict=True) if not sample.passed]
@@ -146,6 +147,7 @@ class _Judged:
             "fidelity/auc": auc(passed, failed),
             "fidelity/ece": ece(scores, [float(bool(sample.passed)) for sample in samples]),
             "fidelity/n": float(len(scores)),
+            "fidelity/pairs_cut": scorer.cut / len(scores),
             "rm/score_generated": fmean(scores),
             **score_shares("generated", scores),
         }
@@ -161,17 +163,12 @@ class _Judged:
 
 
 def _swapped_scores(samples: Sequence[Sample], score: Score) -> list[float] | None:
-    """Scores of the same responses under the next prompt; None where there is one prompt only, or where a response
-    and a foreign prompt are longer together than the reward model reads."""
+    """Scores of the same responses under the next prompt; None where there is one prompt only."""
     prompts = list(dict.fromkeys(sample.prompt for sample in samples))
     if len(prompts) < 2:
         return None
     following = dict(zip(prompts, [*prompts[1:], prompts[0]], strict=True))
-    try:
-        return list(score([following[s.prompt] for s in samples], [s.response for s in samples]))
-    except DataError as error:
-        log.warning("rm/prompt_swap_gap is left out: %s", error)
-        return None
+    return list(score([following[s.prompt] for s in samples], [s.response for s in samples]))
 
 
 def _held_out(ctx: TaskContext, params: Params, score: Score) -> dict[str, Any]:
@@ -216,8 +213,10 @@ def _cross_play(
 
 def scores_of(folder: Path) -> Score:
     """Q(c, t) in [0, 1] by the reward model in folder/rm."""
-    scorer = RewardModelScorer.load(folder / "rm")
+    return _probabilities_by(RewardModelScorer.load(folder / "rm"))
 
+
+def _probabilities_by(scorer: RewardModelScorer) -> Score:
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
         found: list[float] = scorer.score(prompts, responses).sigmoid().tolist()
         return found

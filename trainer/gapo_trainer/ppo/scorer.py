@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -24,3 +24,12 @@ class Scorer(Protocol):
         `clean`; a reward model needs none of it. A verifier answers +inf for a pass and -inf for a failure, which are
         1 and 0 as probabilities.
         """
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A scorer that reads only so many tokens of a pair."""
+
+    @property
+    def cut(self) -> int:
+        """Pairs so far that were longer, and were read without their prompt's middle."""

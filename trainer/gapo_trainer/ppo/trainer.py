@@ -27,7 +27,7 @@ from gapo_trainer.ppo import math as ppo
 from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences, micro_batches, put
 from gapo_trainer.ppo.rewards import Terminal, terminal
 from gapo_trainer.ppo.rollouts import Kept, Rollouts, Sampler
-from gapo_trainer.ppo.scorer import Scorer
+from gapo_trainer.ppo.scorer import Bounded, Scorer
 from gapo_trainer.ppo.under_way import UnderWay, Update
 from gapo_trainer.ppo.update import PolicyTargets, ValueTargets, add, policy_step, value_step
 from gapo_trainer.rng import generator
@@ -193,6 +193,7 @@ class PpoTrainer:
 
     def _prepare(self, rollouts: Rollouts, plan: list[list[Tensor]]) -> Update:
         """Scores and measures the rollouts with the weights that sampled them."""
+        cut_before = self._cut_so_far()
         with self._timed("score"):
             scored = self._score(rollouts)
         with self._timed("forward"):
@@ -202,6 +203,8 @@ class PpoTrainer:
         )
         advantages, returns = ppo.gae(batch.values, rewards, batch.mask, self.cfg.gamma, self.cfg.lambda_)
         metrics = self._describe(rollouts, scored, batch, rewards, returns)
+        cut = torch.tensor(float(self._cut_so_far() - cut_before))
+        metrics["ppo/pairs_cut"] = float(self.actor.all_reduce(cut)) / metrics["ppo/rollouts"]
         if self.cfg.whiten:
             advantages = ppo.masked_whiten(advantages, batch.mask, self.actor.all_reduce)
         saturated = scored.saturated(self.cfg.reward)
@@ -227,6 +230,9 @@ class PpoTrainer:
             return found
         mine = slice(self.actor.rank * len(logits), (self.actor.rank + 1) * len(logits))
         return Terminal(found.probability[mine], found.reward[mine], found.spread, found.std)
+
+    def _cut_so_far(self) -> int:
+        return self.scorer.cut if isinstance(self.scorer, Bounded) else 0
 
     def _gathered(self, x: Tensor) -> Tensor:
         """[k, n] of this process -> [k, n * world] of all."""

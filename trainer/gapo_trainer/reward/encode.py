@@ -6,6 +6,7 @@ The reward model reads the user's text, never the generator's token ids or chat 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -19,7 +20,7 @@ from gapo.errors import DataError
 log = logging.getLogger(__name__)
 
 MAX_TRUNCATED = 0.01
-"""Share of truncated pairs above which a run fails."""
+"""Share of truncated pairs above which a run fails, where the pairs are the user's, and warns where they are not."""
 MIN_FOR_SHARE = 100
 """Fewer pairs than this are too few to judge that share by."""
 
@@ -32,9 +33,13 @@ class Pair:
     response_start: int
     """Index of the response's first token: everything before it is the prompt's segment."""
 
-    def with_response_of(self, other: Pair) -> Pair:
-        """This prompt with the other pair's response."""
-        return Pair(self.ids[: self.response_start] + other.ids[other.response_start :], self.response_start)
+    def with_response_of(self, other: Pair, max_tokens: int = sys.maxsize) -> Pair:
+        """This prompt with the other pair's response, the prompt's middle cut where both are too long together."""
+        response = other.ids[other.response_start :]
+        kept = min(self.response_start, max_tokens - len(response))
+        front = (kept + 1) // 2
+        prompt = self.ids[:front] + self.ids[self.response_start - kept + front : self.response_start]
+        return Pair(prompt + response, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +81,19 @@ class PairEncoder:
     """Tokens that the encoder has room for at all, where that is known."""
     seen: int = 0
     truncated: int = 0
+    generated: int = 0
+    """Pairs with a response of the policy's own, …"""
+    generated_cut: int = 0
+    """… and those of them that were cut."""
 
-    def encode(self, prompts: Sequence[str], responses: Sequence[str]) -> list[Pair]:
+    def encode(
+        self, prompts: Sequence[str], responses: Sequence[str], *, generated: bool = False
+    ) -> list[Pair]:
         """One Pair a text pair. Words that look like special tokens stay plain text, as far as the tokenizer can.
 
         Raises DataError for a pair that is too long under `error`, and under `middle` once more than 1 % of the
-        pairs so far were cut.
+        pairs so far were cut. `generated` responses are no data of the user's: theirs are cut and counted, and a
+        warning says so above 1 %.
         """
         if not prompts:
             return []
@@ -94,28 +106,49 @@ class PairEncoder:
             split_special_tokens=True,
             verbose=False,
         )
-        pairs = []
+        pairs, cut = [], 0
         for i, ids in enumerate(encoded["input_ids"]):
             sequence = encoded.encodings[i].sequence_ids
             start = sequence.index(1) if 1 in sequence else len(ids) - 1
-            if len(ids) > self.max_tokens:
-                ids, start = self._cut(ids, sequence, start, prompts[i])
+            over = len(ids) - self.max_tokens
+            if over > 0:
+                if self.truncation == "error" and not generated:
+                    raise DataError(
+                        f"{too_long(len(ids), self.max_tokens, self.positions)} (prompt: {prompts[i][:80]!r})"
+                    )
+                ids, start = self._cut(ids, sequence, start, over)
+                cut += 1
             pairs.append(Pair(tuple(ids), start))
-        self.seen += len(pairs)
-        if self.truncated > MAX_TRUNCATED * self.seen and self.seen >= MIN_FOR_SHARE:
-            raise DataError(too_many_cut(self.truncated, self.seen, self.max_tokens, self.positions))
+        if generated:
+            self._count_generated(len(pairs), cut)
+        else:
+            self._count(len(pairs), cut)
         return pairs
 
+    def _count(self, pairs: int, cut: int) -> None:
+        self.seen += pairs
+        self.truncated += cut
+        if self.truncated > MAX_TRUNCATED * self.seen and self.seen >= MIN_FOR_SHARE:
+            raise DataError(too_many_cut(self.truncated, self.seen, self.max_tokens, self.positions))
+
+    def _count_generated(self, pairs: int, cut: int) -> None:
+        self.generated += pairs
+        self.generated_cut += cut
+        if cut > MAX_TRUNCATED * pairs:
+            log.warning(
+                "%d of %d responses are longer with their prompts than rewardModel.maxTokens (%d): the reward model reads "
+                "those prompts without their middle. Raise maxTokens, or lower generation.maxNewTokens",
+                cut, pairs, self.max_tokens,
+            )  # fmt: skip
+
+    @property
+    def generated_cut_share(self) -> float:
+        return self.generated_cut / self.generated if self.generated else 0.0
+
     def _cut(
-        self, ids: list[int], sequence: list[int | None], start: int, prompt: str
+        self, ids: list[int], sequence: list[int | None], start: int, over: int
     ) -> tuple[list[int], int]:
-        """Removes tokens from the prompt's middle; from the response's own middle only where that is not enough."""
-        over = len(ids) - self.max_tokens
-        if self.truncation == "error":
-            raise DataError(
-                f"{too_long(len(ids), self.max_tokens, self.positions)} (prompt: {prompt[:80]!r})"
-            )
-        self.truncated += 1
+        """Removes `over` tokens from the prompt's middle; from the response's own only where that is not enough."""
         spans = []
         for segment in (0, 1):
             at = [i for i, s in enumerate(sequence) if s == segment]
@@ -160,9 +193,21 @@ def _remedy(most: int, positions: int | None) -> str:
 class Corpus:
     """(prompt, response) texts that are tokenised when first taken: a stage reads few of a data set's rows."""
 
-    def __init__(self, encoder: PairEncoder, texts: Sequence[tuple[str, str]]) -> None:
-        self._encoder, self._texts = encoder, texts
+    def __init__(
+        self,
+        encoder: PairEncoder,
+        texts: Sequence[tuple[str, str]],
+        generated: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """`generated` texts are numbered after the data set's."""
+        self._encoder, self._own = encoder, len(texts)
+        self._texts = [*texts, *generated]
         self._known: dict[int, Pair] = {}
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest pair that the reward model reads."""
+        return self._encoder.max_tokens
 
     def __len__(self) -> int:
         return len(self._texts)
@@ -170,11 +215,15 @@ class Corpus:
     def take(self, indices: Sequence[int]) -> list[Pair]:
         """The pairs at `indices`, in their order."""
         missing = [i for i in dict.fromkeys(indices) if i not in self._known]
-        found = self._encoder.encode(
-            [self._texts[i][0] for i in missing], [self._texts[i][1] for i in missing]
-        )
-        self._known.update(zip(missing, found, strict=True))
+        own, generated = [i for i in missing if i < self._own], [i for i in missing if i >= self._own]
+        self._read(own, generated=False)
+        self._read(generated, generated=True)
         return [self._known[i] for i in indices]
+
+    def _read(self, indices: Sequence[int], *, generated: bool) -> None:
+        texts = [self._texts[i] for i in indices]
+        found = self._encoder.encode([p for p, _ in texts], [r for _, r in texts], generated=generated)
+        self._known.update(zip(indices, found, strict=True))
 
 
 def collate(pairs: Sequence[Pair], pad_id: int, device: torch.device | str = "cpu") -> Inputs:

@@ -55,7 +55,9 @@ class HeldOut:
             encoded=encoder.encode([r.prompt for r in held_out], [r.response for r in held_out]),
             train_accepted=corpus.take(chosen[:TRAIN_ACCEPTED]),
             samples=samples,
-            sampled=encoder.encode([s.prompt for s in samples], [s.response for s in samples]),
+            sampled=encoder.encode(
+                [s.prompt for s in samples], [s.response for s in samples], generated=True
+            ),
             accepted_texts=[train[i].response for i in chosen[: max(len(samples), TRAIN_ACCEPTED)]],
             pad=pad_id(encoder.tokenizer),
         )

@@ -52,12 +52,17 @@ class RewardModelScorer:
         """sha256 over the folder's files: equal digests, equal scores."""
         return self._digest
 
+    @property
+    def cut(self) -> int:
+        """Pairs so far that were longer than what the reward model reads."""
+        return self.encoder.generated_cut
+
     def score(
         self, prompts: Sequence[str], responses: Sequence[str], contexts: Sequence[Context] = ()
     ) -> Tensor:
-        """[n] float32 logits on the CPU, in the order given. `contexts` are not read. Raises DataError for pairs
-        that are too long (rewardModel.truncation)."""
-        pairs = self.encoder.encode(prompts, responses)
+        """[n] float32 logits on the CPU, in the order given. `contexts` are not read. A pair that is too long loses its
+        prompt's middle and is counted in `cut`: what a policy writes is no fault of the data."""
+        pairs = self.encoder.encode(prompts, responses, generated=True)
         return logits_of(self.model, pairs, pad_id(self.encoder.tokenizer))
 
 

@@ -142,7 +142,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
         for sample in _samples(ctx, f"samples-{age}", age)
     ]
     fresh = _chosen(ctx, adversarial, [*newest, *older])
-    corpus = _corpus(encoder, [*rows, *fresh])
+    corpus = _corpus(encoder, rows, fresh)
     planner = Planner(
         Pools.of(rows, fresh, seed=seed, stage=stage),
         batch=spec.batch,
@@ -178,6 +178,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
     metrics, shown = held_out.measure(model)
     metrics |= _training_metrics(trainer) | {
         "rm/generated_share": planner.achieved_share,
+        "rm/generated_pairs_cut": encoder.generated_cut_share,
         "rm/label_noise": label_noise(planner.labelled_zero, planner.passing_among_zero),
     }
     _write(ctx.out, model, encoder, trainer, shown)
@@ -243,8 +244,12 @@ def _manifest(ctx: TaskContext, name: str) -> str:
     return "" if reference is None else reference.key
 
 
-def _corpus(encoder: PairEncoder, rows: Sequence[Row | Generated]) -> Corpus:
-    return Corpus(encoder, [(row.prompt, row.response) for row in rows])
+def _corpus(encoder: PairEncoder, rows: Sequence[Row], samples: Sequence[Generated] = ()) -> Corpus:
+    return Corpus(
+        encoder,
+        [(row.prompt, row.response) for row in rows],
+        [(sample.prompt, sample.response) for sample in samples],
+    )
 
 
 def _engine(model: RewardModel, spec: RewardModelSpec, lr: float | None = None) -> Engine[RewardModel]:

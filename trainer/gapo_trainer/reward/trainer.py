@@ -183,7 +183,7 @@ class BceTrainer:
         own = self.corpus.take([item.row for item in items])
         others = self.corpus.take([i.row if i.response_of is None else i.response_of for i in items])
         return [
-            mine if mine is other else mine.with_response_of(other)
+            mine if mine is other else mine.with_response_of(other, self.corpus.max_tokens)
             for mine, other in zip(own, others, strict=True)
         ]
 
