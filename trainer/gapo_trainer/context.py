@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from gapo.api.run import GapoRunSpec
 from gapo.store.objects import Objects
 from gapo.tasks import Task
 from gapo_trainer.remote import Opener, by_environment
@@ -47,6 +48,9 @@ class TaskContext:
     """Another run of the same namespace and location, by name and run ID; read only."""
     open: Opener = by_environment
     """A folder of object storage by its address: where it is of the run's kind of storage, at the run's service."""
+    spec: GapoRunSpec | None = None
+    """The run's whole specification as it was begun, for the task that looks ahead (`data`); None elsewhere, and where
+    there is no run.json."""
 
     due_within: Callable[[], bool] = lambda: False
     """As `Resume.due`, for a task that can save where it is within an iteration."""

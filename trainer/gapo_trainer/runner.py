@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gapo.api.run import GapoRunSpec
 from gapo.digest import sha256_hex
 from gapo.errors import (
     DataError,
@@ -32,6 +33,7 @@ from gapo.errors import (
     SpecError,
     is_disk_full,
 )
+from gapo.run_record import effective_spec, read_run_record
 from gapo.store import layout
 from gapo.store.claims import Fence
 from gapo.store.commit import commit_manifest, fetch, load_input
@@ -193,6 +195,7 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
                 other_run=lambda name, run_id: other_run(request, name, run_id),
                 report=account.report,
                 due_within=resume.due,
+                spec=_spec_of_run(objects) if task.kind is Kind.DATA else None,
             )
         )
     finally:
@@ -225,6 +228,12 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
         ),
     )
     log.info("committed" if result.won else "another attempt has committed already; nothing of it is touched")
+
+
+def _spec_of_run(objects: Objects) -> GapoRunSpec | None:
+    """The specification that the run was begun with; None where nobody recorded it."""
+    record = read_run_record(objects)
+    return None if record is None else effective_spec(record, None)
 
 
 def read_task(objects: Objects, request: Request) -> Task:

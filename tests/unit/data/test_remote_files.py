@@ -71,7 +71,7 @@ def test_a_file_that_is_not_there_or_is_another_one_is_refused(
 ) -> None:
     request = request_of("s3://runs/default/a/0", endpoint=moto_endpoint, region="us-east-1")
     other = uri.replace("mine", "yours")
-    with pytest.raises(DataError, match=f"data.sources: {other} does not exist"):
+    with pytest.raises(DataError, match=f"data.sources.0: {other} does not exist"):
         made(request, tmp_path / "out", Source(uri=other, sha256=DIGEST))
     with pytest.raises(DataError, match=f"{uri} has sha256 {DIGEST}, but the run names {'a' * 64}"):
         made(request, tmp_path / "out", Source(uri=uri, sha256="a" * 64))

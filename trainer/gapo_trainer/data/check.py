@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gapo.errors import DataError
-from gapo_trainer.data.load import ColumnNames, Row, read_prompts, read_rows
+from gapo_trainer.data.load import BadLinesError, ColumnNames, Row, objects_of, read_prompts, read_rows
 from gapo_trainer.data.probe import ENOUGH, LIMIT, Finding, probe, shared_ngrams
 
 SPLITS = ("train", "val", "test", "ood")
@@ -64,14 +62,15 @@ def files_of(path: Path, kind: str) -> list[Path]:
 
 
 def check_path(path: Path, *, columns: ColumnNames, against: Path | None, seed: int) -> Report:
-    """Read and probe a file or folder. Raises DataError for the first bad line."""
+    """Read and probe a file or folder. Raises DataError with every bad line of every file."""
     counts: dict[str, int] = {}
     rows: list[Row] = []
     everything: list[Row] = []
     split_of: dict[str, str] = {}
     shared = []
+    bad: list[str] = []
     for file in files_of(path, "rows"):
-        read = list(read_rows(file, columns))
+        read = _read(read_rows(file, columns), bad)
         counts[file.name] = len(read)
         everything += read
         if file.name != "rows-ood.jsonl":
@@ -80,25 +79,29 @@ def check_path(path: Path, *, columns: ColumnNames, against: Path | None, seed: 
             if split_of.setdefault(prompt, file.name) != file.name:
                 shared.append(prompt)
     for file in files_of(path, "prompts") if path.is_dir() else []:
-        prompts = list(read_prompts(file))
+        prompts = _read(read_prompts(file), bad)
         counts[file.name] = len(prompts)
         everything += prompts
+    if bad:
+        raise DataError("\n".join(bad))
     overlap = shared_ngrams(everything, _reference(against)) if against is not None else []
     return Report(counts, probe(rows, seed=seed), overlap, shared)
 
 
-def _reference(path: Path) -> list[str]:
-    prompts = []
+def _read(rows: Iterator[Row], bad: list[str]) -> list[Row]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--against: {path} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value: Mapping[str, Any] = json.loads(line)
-            prompts.append(str(value["prompt"]))
-        except (ValueError, KeyError, TypeError):
-            raise DataError(f"--against: {path}: line {number}: is no JSON object with a prompt") from None
-    return prompts
+        return list(rows)
+    except BadLinesError as error:
+        bad += error.faults.listed
+    except DataError as error:
+        bad.append(str(error))
+    return []
+
+
+def _reference(path: Path) -> list[str]:
+    try:
+        return [str(line["prompt"]) for line in objects_of(path, "prompts")]
+    except KeyError:
+        raise DataError(f"--against: {path}: a line has no column 'prompt'") from None
+    except DataError as error:
+        raise DataError(f"--against: {error}") from None

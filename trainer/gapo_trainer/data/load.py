@@ -1,17 +1,24 @@
-"""Read rows and prompts line by line: the first bad line is named, with file, number and what to do."""
+"""Read rows and prompts line by line: every bad line is named, with file, number and what to do."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gapo.errors import DataError
+from gapo.preflight import SHOWN_PER_FIELD
 from gapo_trainer.constraints import verify
 
 Row = dict[str, Any]
+STDIN = Path("-")
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+"""One half of a surrogate pair, such as JSON's \\ud83d without its second half: no text, and no tokenizer takes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,33 +31,90 @@ class ColumnNames:
     constraints: str = "constraints"
 
 
+@dataclass(slots=True)
+class Faults:
+    """What is wrong with one thing: the first faults word by word, the others counted."""
+
+    shown: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, fault: str) -> None:
+        self.count += 1
+        if len(self.shown) < SHOWN_PER_FIELD:
+            self.shown.append(fault)
+
+    @property
+    def listed(self) -> list[str]:
+        more = self.count - len(self.shown)
+        return [*self.shown, f"and {more:,} more"] if more else list(self.shown)
+
+
+class BadLinesError(DataError):
+    """A file with lines that are no rows: `faults` has them all, the message the first of them and a count."""
+
+    def __init__(self, faults: Faults) -> None:
+        super().__init__("\n".join(faults.listed))
+        self.faults = faults
+
+
 def read_rows(path: Path, columns: ColumnNames | None = None) -> Iterator[Row]:
-    """Rows of a JSONL file with our column names; columns that we do not know are kept.
+    """Rows of a JSONL file with our column names; columns that we do not know are kept. `-` is standard input.
 
     Each row has prompt and response (non-empty text) and label (0 or 1; true and false are taken too). Where the
     row carries constraints, they must be known families with complete params, and the label must agree with the
-    verifier. Raises DataError for the first line that is not so, and for a file without rows.
+    verifier. Bad lines are left out, and after the last line BadLinesError lists them all. Raises DataError for a
+    file without rows.
     """
+    for _, row in numbered_rows(path, columns):
+        yield row
+
+
+def numbered_rows(path: Path, columns: ColumnNames | None = None) -> Iterator[tuple[int, Row]]:
+    """`read_rows`, each row with the number of its line."""
     names = columns or ColumnNames()
-    found = 0
-    for number, line in _objects(path):
-        found += 1
-        yield _at(path, number, lambda line=line: _row(line, names))  # type: ignore[misc]
-    if not found:
-        raise DataError(f"{path}: holds no rows; each line must be one JSON object")
+    return _good(path, "rows", lambda line: _row(line, names))
 
 
 def read_prompts(path: Path) -> Iterator[Row]:
     """Prompts of prompts-*.jsonl; a witness must meet the constraints, so every prompt is satisfiable.
 
-    Raises DataError like `read_rows`.
+    Bad lines are told as by `read_rows`.
     """
-    found = 0
-    for number, line in _objects(path):
+    for _, prompt in _good(path, "prompts", _prompt):
+        yield prompt
+
+
+def objects_of(path: Path, what: str) -> list[Row]:
+    """The JSON objects of a JSONL file, whatever they hold. Bad lines are told as by `read_rows`."""
+    return [line for _, line in _good(path, what, lambda line: line)]
+
+
+def unverifiable(prompt: Mapping[str, Any]) -> str | None:
+    """Why a prompt cannot be verified: None where it can."""
+    if prompt.get("constraints"):
+        return None
+    return (
+        f"prompt {str(prompt['prompt'])[:80]!r} has no constraints to verify; add them, or set "
+        "evaluation.scorer: none"
+    )
+
+
+def _good(path: Path, what: str, read: Callable[[Row], Row]) -> Iterator[tuple[int, Row]]:
+    faults, found = Faults(), 0
+    for number, raw in _lines(path):
         found += 1
-        yield _at(path, number, lambda line=line: _prompt(line))  # type: ignore[misc]
+        try:
+            row = read(_object(raw, first=number == 1))
+        except DataError as error:
+            faults.add(f"{path}: line {number}: {error}")
+        except RecursionError:
+            faults.add(f"{path}: line {number}: is nested too deeply")
+        else:
+            yield number, row
+    if faults.count:
+        raise BadLinesError(faults)
     if not found:
-        raise DataError(f"{path}: holds no prompts; each line must be one JSON object")
+        raise DataError(f"{path}: holds no {what}; each line must be one JSON object")
 
 
 def _row(line: Row, names: ColumnNames) -> Row:
@@ -120,36 +184,39 @@ def _broken(constraints: list[Mapping[str, Any]], response: str, context: object
     return [f"{verdict.family} fails: {verdict.feedback}" for verdict in verdicts if not verdict.ok]
 
 
-def _at(path: Path, number: int, read: Callable[[], Row]) -> Row:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines end at a line feed and nowhere else: U+2028 and its like may stand in a text."""
     try:
-        return read()
-    except DataError as error:
-        raise DataError(f"{path}: line {number}: {error}") from None
-
-
-def _objects(path: Path) -> Iterator[tuple[int, Row]]:
-    try:
-        with path.open("rb") as file:
+        with nullcontext(sys.stdin.buffer) if path == STDIN else path.open("rb") as file:
             for number, raw in enumerate(file, 1):
                 if raw.strip():
-                    yield number, _object(path, number, raw)
+                    yield number, raw
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _object(path: Path, number: int, raw: bytes) -> Row:
+def _object(raw: bytes, *, first: bool) -> Row:
     try:
-        value = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+        value = json.loads(raw.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: line {number}: is not UTF-8 (byte {error.start + 1}); convert the file"
-        ) from None
-    except RecursionError:
-        raise DataError(f"{path}: line {number}: is nested too deeply") from None
+        if raw.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in raw:
+            raise DataError("is not UTF-8 but UTF-16, as it seems; convert the file") from None
+        raise DataError(f"is not UTF-8 (byte {error.start + 1}); convert the file") from None
     except ValueError as error:
-        raise DataError(f"{path}: line {number}: is not JSON: {error}") from None
+        raise DataError(f"is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise DataError(
-            f"{path}: line {number}: is {type(value).__name__}; each line must be one JSON object"
-        )
+        raise DataError(f"is {type(value).__name__}; each line must be one JSON object")
+    if b"\\u" in raw:
+        _whole_characters(value)
     return value
+
+
+def _whole_characters(line: Row) -> None:
+    """Raises DataError for a column that holds half a character, which only an escape of JSON's can write."""
+    for column, value in line.items():
+        half = HALF_CHARACTER.search(json.dumps([column, value], ensure_ascii=False))
+        if half is not None:
+            raise DataError(
+                f"column {column!r} holds \\u{ord(half[0]):04x}, half of a character that JSON writes as two escapes; "
+                "write it whole"
+            )

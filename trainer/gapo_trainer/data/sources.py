@@ -5,18 +5,40 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gapo.api.training import Data, Source
 from gapo.errors import DataError
-from gapo_trainer.data.load import ColumnNames, Row, read_rows
+from gapo.preflight import Finding, Level, refuse
+from gapo_trainer.data.load import BadLinesError, ColumnNames, Faults, Row, numbered_rows
+from gapo_trainer.data.splits import (
+    ORIGIN,
+    SPLITS,
+    Needs,
+    Origin,
+    Where,
+    arrange,
+    id_of,
+    lacking,
+    pair_up,
+    prompt_rows,
+)
 from gapo_trainer.remote import Opener, by_environment, download
 
-AUTO = (("test", 0.1), ("val", 0.2), ("train", 1.0))
-"""Upper ends of the shares that an `auto` source gives to each split: a tenth, a tenth, the rest."""
-SPLITS = ("train", "val", "test")
+FIELD = "data.sources"
+"""Findings over all sources together; those of one name its number, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows as they will be written, and everything that is wrong with them."""
+
+    rows: list[Row]
+    """Each with its base, split and, where it has a partner, pairId. Only to be used where nothing is wrong."""
+    findings: list[Finding] = field(default_factory=list)
 
 
 def make_from_sources(
@@ -25,44 +47,66 @@ def make_from_sources(
     seed: int,
     out: Path,
     open: Opener = by_environment,
+    needs: Needs | None = None,
 ) -> dict[str, object]:
     """Write rows-*.jsonl and prompts-*.jsonl into `out` from `data.sources`; counts, flat name to number.
 
     Rows that share a prompt or a response stay in one split (split auto draws by such groups). A weight of 2.5
     repeats a source's training rows two or three times. Prompts are those of accepted rows, with that response as
-    witness. `open` gives the folders of remote sources. Raises DataError for a bad line, a digest that differs, rows that contradict each other, or a split
-    without rows; StoreError for a location that cannot be read.
+    witness. `open` gives the folders of remote sources. Raises DataError with every bad line, digest that differs,
+    contradiction between rows and fault of a split; StoreError for a location that cannot be read.
+    """
+    prepared = prepare(data, seed=seed, open=open, into=out, needs=needs or Needs())
+    refuse(prepared.findings)
+    return write_splits(prepared.rows, data, seed=seed, out=out)
+
+
+def prepare(data: Data, *, seed: int, open: Opener | None, into: Path | None, needs: Needs) -> Prepared:
+    """Reads every line of every source, and arranges the rows where all were read.
+
+    `open` gives the folders of remote sources, `into` is where they are downloaded for the time of reading; without
+    `open` they are told as unseen. Raises StoreError for a location that cannot be read.
     """
     c = data.columns
     names = ColumnNames(c.prompt, c.response, c.label, c.constraints)
     rows: list[Row] = []
+    findings: list[Finding] = []
     for number, source in enumerate(data.sources):
-        fetched = out / f".source-{number}.jsonl"
-        path = _fetch(source, fetched, open)
-        rows += [{**row, "_source": number} for row in read_rows(path, names)]
-        if path is fetched:  # else it is the user's own
-            path.unlink()
-    rows = _checked(rows, dedup=data.dedup)
-    groups = _groups(rows)
-    for row, group in zip(rows, groups, strict=True):
-        row["base"] = f"u{group:06d}"
-        source = data.sources[row["_source"]]
-        row["split"] = _drawn(seed, row["base"]) if source.split == "auto" else source.split
-    _one_split_each(rows)
-    _pair_up(rows)
+        name = f"{FIELD}.{number}"
+        if _is_remote(source.uri) and (open is None or into is None):
+            findings.append(
+                Finding(
+                    Level.UNSEEN,
+                    f"{name}.uri",
+                    f"{source.uri} is not on this machine; the data task reads it before anything is trained",
+                )
+            )
+            continue
+        faults = _read(source, number, names, rows, open or by_environment, into)
+        findings += [Finding(Level.FAULT, name, fault) for fault in faults]
+    if findings:
+        return Prepared(rows, findings)
+
+    def where(row: Row) -> str:
+        origin: Origin = row[ORIGIN]
+        return f"{_plain(data.sources[origin.source].uri)}: line {origin.line}"
+
+    rows, faults = _consistent(rows, where, dedup=data.dedup)
+    if not faults:
+        faults = arrange(rows, data.sources, seed, where)
+    if not faults:
+        pair_up(rows)
+        faults = lacking(rows, needs, where)
+    return Prepared(rows, [Finding(Level.FAULT, FIELD, fault) for fault in faults])
+
+
+def write_splits(rows: Sequence[Row], data: Data, *, seed: int, out: Path) -> dict[str, object]:
+    """Writes prepared rows; counts, flat name to number."""
     counts: dict[str, object] = {}
     for split in SPLITS:
         chosen = [row for row in rows if row["split"] == split]
-        if not chosen:
-            raise DataError(
-                f"data.sources: no rows for split {split}; add rows, or a source with split: {split}"
-            )
         repeated = list(_repeated(chosen, data.sources, seed)) if split == "train" else chosen
         prompts = _prompts(chosen)
-        if not prompts:
-            raise DataError(
-                f"data.sources: split {split} has no accepted row (label 1), so no prompt to train on"
-            )
         _write(out / f"rows-{split}.jsonl", repeated)
         _write(out / f"prompts-{split}.jsonl", prompts)
         counts |= {
@@ -73,116 +117,84 @@ def make_from_sources(
     return counts
 
 
-def _fetch(source: Source, into: Path, open_folder: Opener) -> Path:
-    """The source's file on this machine, its digest checked."""
-    if "://" not in source.uri:
-        path = Path(source.uri)
-    else:
-        folder, _, name = source.uri.rpartition("/")
-        if not download(open_folder(folder), name, into, what="data.sources"):
-            raise DataError(f"data.sources: {source.uri} does not exist")
-        path = into
-    if source.sha256 is not None:
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"data.sources: {path} cannot be read: {error.strerror}") from None
-        if found != source.sha256:
-            raise DataError(
-                f"data.sources: {source.uri} has sha256 {found}, but the run names {source.sha256}"
-            )
-    return path
+def _read(
+    source: Source, number: int, names: ColumnNames, rows: list[Row], open_folder: Opener, into: Path | None
+) -> list[str]:
+    """Appends a source's rows, each with its origin; the faults of its lines."""
+    downloaded = None
+    try:
+        path = Path(_plain(source.uri))
+        if into is not None and _is_remote(source.uri):
+            path = downloaded = into / f".source-{number}.jsonl"
+            _download(source, path, open_folder)
+        _check_digest(source, path)
+        for line, row in numbered_rows(path, names):
+            row[ORIGIN] = Origin(number, line)
+            rows.append(row)
+    except BadLinesError as error:
+        return [fault.replace(str(path), _plain(source.uri)) for fault in error.faults.listed]
+    except DataError as error:
+        return [str(error)]
+    finally:
+        if downloaded is not None:
+            downloaded.unlink(missing_ok=True)
+    return []
 
 
-def _checked(rows: list[Row], *, dedup: bool) -> list[Row]:
-    """Rows without exact repeats (when `dedup`). Raises DataError where the same text has both labels."""
-    labels: dict[tuple[str, str], int] = {}
-    kept = []
+def _is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith("file://")
+
+
+def _plain(uri: str) -> str:
+    return uri.removeprefix("file://")
+
+
+def _download(source: Source, into: Path, open_folder: Opener) -> None:
+    folder, _, name = source.uri.rpartition("/")
+    if not download(open_folder(folder), name, into, what=FIELD):
+        raise DataError(f"{source.uri} does not exist")
+
+
+def _check_digest(source: Source, path: Path) -> None:
+    if source.sha256 is None:
+        return
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    if digest != source.sha256:
+        raise DataError(f"{source.uri} has sha256 {digest}, but the run names {source.sha256}")
+
+
+def _consistent(rows: list[Row], where: Where, *, dedup: bool) -> tuple[list[Row], list[str]]:
+    """Rows without exact repeats (when `dedup`), and the texts that have both labels."""
+    first: dict[tuple[str, str], Row] = {}
+    faults = Faults()
     for row in rows:
-        key = (row["prompt"], row["response"])
-        if labels.setdefault(key, row["label"]) != row["label"]:
-            raise DataError(
-                f"data.sources: the same prompt and response has label 0 and label 1: {key[0][:80]!r}"
+        other = first.setdefault((row["prompt"], row["response"]), row)
+        if other["label"] != row["label"]:
+            faults.add(
+                f"the same prompt and response has label 0 and label 1: {row['prompt'][:80]!r} "
+                f"({where(other)}; {where(row)})"
             )
-        kept.append(row)
     if not dedup:
-        return kept
-    return list({(row["prompt"], row["response"]): row for row in reversed(kept)}.values())[::-1]
+        return rows, faults.listed
+    # In the order of the last of each: rows' places are in the names of their groups, which the splits are drawn by.
+    once = {(row["prompt"], row["response"]): row for row in reversed(rows)}
+    return list(once.values())[::-1], faults.listed
 
 
-def _groups(rows: list[Row]) -> list[int]:
-    """A number for each row; rows that share a prompt or a response, directly or by others, share it."""
-    parent = list(range(len(rows)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[tuple[str, str], int] = {}
-    for i, row in enumerate(rows):
-        for column in ("prompt", "response"):
-            other = root(first.setdefault((column, row[column]), i))
-            low, high = sorted((other, root(i)))
-            parent[high] = low
-    return [root(i) for i in range(len(rows))]
-
-
-def _drawn(seed: int, base: str) -> str:
-    x = random.Random(f"{seed}/split/{base}").random()
-    return next(split for split, end in AUTO if x < end)
-
-
-def _one_split_each(rows: list[Row]) -> None:
-    """Raises DataError where a prompt or response of the training split is also held out."""
-    where: dict[str, str] = {}
-    for row in rows:
-        if where.setdefault(row["base"], row["split"]) != row["split"]:
-            raise DataError(
-                f"data.sources: split {row['split']} and split {where[row['base']]} share a prompt or response: "
-                f"{row['prompt'][:80]!r}; put both into one split"
-            )
-
-
-def _pair_up(rows: list[Row]) -> None:
-    """Gives rows without a pairId one where another row shares the response (pp) or the prompt (pr), label aside."""
-    for mode, column in (("pp", "response"), ("pr", "prompt")):
-        waiting: dict[tuple[str, int], list[Row]] = {}
-        for row in rows:
-            if row.get("pairId"):
-                continue
-            partners = waiting.get((row[column], 1 - row["label"]))
-            if partners:
-                other = partners.pop(0)
-                pair = {"pairId": f"{row['base']}-{row['_source']}-{id_of(row, other)}", "mode": mode}
-                row.update(pair)
-                other.update(pair)
-            else:
-                waiting.setdefault((row[column], row["label"]), []).append(row)
-
-
-def id_of(*rows: Row) -> str:
-    """A short digest of the rows' texts."""
-    texts = sorted(f"{row['prompt']}\0{row['response']}" for row in rows)
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
-
-
-def _repeated(rows: list[Row], sources: list[Source], seed: int) -> Iterator[Row]:
+def _repeated(rows: list[Row], sources: Sequence[Source], seed: int) -> Iterator[Row]:
     """Rows as often as their source's weight says; the members of a pair equally often."""
     for row in rows:
-        weight = sources[row["_source"]].weight
+        weight = sources[row[ORIGIN].source].weight
         extra = random.Random(f"{seed}/weight/{row.get('pairId') or id_of(row)}").random() < weight % 1
         for copy in range(int(weight) + extra):
             yield {**row, "pairId": f"{row['pairId']}-{copy}"} if copy and row.get("pairId") else row
 
 
 def _prompts(rows: list[Row]) -> list[Row]:
-    accepted: dict[str, Row] = {}
-    for row in rows:
-        if row["label"] == 1:
-            accepted.setdefault(row["prompt"], row)
     return [
         {
             "promptId": f"{row['base']}-{id_of(row)}",
@@ -193,12 +205,12 @@ def _prompts(rows: list[Row]) -> list[Row]:
             "witness": row["response"],
             "category": row.get("category") or "",
         }
-        for prompt, row in accepted.items()
+        for prompt, row in prompt_rows(rows).items()
     ]
 
 
 def _write(path: Path, rows: list[Row]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         for row in rows:
-            public: Mapping[str, Any] = {key: value for key, value in row.items() if key != "_source"}
+            public: Mapping[str, Any] = {key: value for key, value in row.items() if key != ORIGIN}
             file.write(json.dumps(public, ensure_ascii=False, separators=(",", ":")) + "\n")

@@ -13,6 +13,7 @@ from typing import Any
 
 from gapo.errors import DataError
 from gapo_trainer.constraints import verify
+from gapo_trainer.data.load import unverifiable
 from gapo_trainer.evaluate.satisfaction import Estimate, clustered_rate
 
 Prompt = Mapping[str, Any]
@@ -112,11 +113,9 @@ def read_prompts(path: Path, limit: int, *, verified: bool) -> list[Prompt]:
         raise DataError(f"{path.name}: promptId {twice[0]!r} occurs twice; ids must differ")
     if verified:
         for number, prompt in enumerate(prompts, 1):
-            if not prompt.get("constraints"):
-                raise DataError(
-                    f"{path.name} line {number}: prompt {prompt['promptId']!r} has no constraints to verify; "
-                    "add them, or set evaluation.scorer: none"
-                )
+            why = unverifiable(prompt)
+            if why is not None:
+                raise DataError(f"{path.name} line {number}: {why}")
     prompts.sort(key=lambda prompt: hashlib.sha256(prompt["promptId"].encode()).digest())
     return prompts[:limit]
 

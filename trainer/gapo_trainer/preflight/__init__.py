@@ -35,4 +35,7 @@ def check_spec(
     """
     if into is not None and IN_A_POD in os.environ:
         of_pods = {f"{section}.model" for section in MODELS}
-    return [*check_data(spec, open=open), *check_models(spec, open=open, into=into, of_pods=of_pods)]
+    return [
+        *check_data(spec, open=open, into=into),
+        *check_models(spec, open=open, into=into, of_pods=of_pods),
+    ]
