@@ -21,7 +21,7 @@ FOR_THE_OPERATORS_POD = {
     "operatorCaConfigMap": OBJECT_NAME,
 }
 """Of a storage location, for the chart alone."""
-QUANTITY = {"type": ["string", "integer"], "maxLength": 64, "pattern": get_args(Quantity)[-1].pattern}
+QUANTITY = {"type": ["string", "number"], "maxLength": 64, "pattern": get_args(Quantity)[-1].pattern}
 """The models turn a number into text, and their JSON schema does not tell the pattern."""
 
 Schema = dict[str, Any]

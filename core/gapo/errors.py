@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import traceback
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -62,6 +65,25 @@ class InvariantError(GapoError):
 
     code = 70
     reason = "InvariantBroken"
+
+
+class UnforeseenError(GapoError):
+    """An error that nobody foresaw, of gapo's or of a library's: the same work would meet it again."""
+
+    code = 70
+    reason = "Unforeseen"
+
+    @classmethod
+    def of(cls, error: BaseException) -> UnforeseenError:
+        """Says what it was and where, in one line; the traceback is for a log."""
+        said = " ".join(str(error).split())[:1000]
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = [frame for frame in frames if f"{os.sep}gapo" in os.path.dirname(frame.filename)]
+        where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+        return cls(
+            f"{type(error).__name__}: {said or 'no message'}{where}: an error that gapo did not foresee; what would meet "
+            "it again is not tried again"
+        )
 
 
 class GateError(GapoError):

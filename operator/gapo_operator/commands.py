@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from gapo.api.load import LoadedRun, load_run
+from gapo.api.paths import user_path
 from gapo.planner import RunFacts, plan
 from gapo.preview import preview
 from gapo.seen import Seen
@@ -31,8 +32,21 @@ render = typer.Typer()
 
 @render.callback(invoke_without_command=True)
 def print_jobs(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A GapoRun.", show_default=False)],
-    config: Annotated[Path, typer.Option(help="The operator's configuration, as the chart writes it.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            parser=user_path,
+            help="A GapoRun; - is standard input.",
+            show_default=False,
+        ),
+    ],
+    config: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH", parser=user_path, help="The operator's configuration, as the chart writes it."
+        ),
+    ],
     whole: Annotated[
         bool, typer.Option("--all", help="Every Job of the run, if no stage converges or fails.")
     ] = False,

@@ -1,7 +1,7 @@
 """Good and bad manifests: what changes in the smoke run, and a part of the message that a user must read.
 
 Both judges are held to this table: the client, as `gapo validate` reads a manifest, and a real API server with nothing
-but the CRD. ON_ONE_MACHINE is what only the client takes.
+but the CRD. ON_ONE_MACHINE is what only the client takes, FOR_THE_OPERATOR what only the server takes.
 """
 
 from __future__ import annotations
@@ -97,6 +97,14 @@ GOOD: dict[str, dict[str, Any]] = {
         {"name": "gpu", "resourceClaimTemplateName": "two-gpus"}, {"name": "fabric", "resourceClaimName": "shared"},
     ]),
     "a cache of models": {"roles": {"rewardModel": {"cache": {"persistentVolumeClaim": "models"}}}},
+    "amounts in every form that pods take": {
+        "roles": {
+            "data": {"resources": {"limits": {"cpu": 0.5, "memory": 1e9, "ephemeral-storage": "1E"}}},
+            "generator": {"resources": {"limits": {"cpu": "1.", "memory": "1.5Gi", "ephemeral-storage": "12e6"}}},
+            "rewardModel": {"resources": {"limits": {"cpu": "+.5", "memory": "1E3", "ephemeral-storage": "2E+9"}}},
+            "evaluation": {"resources": {"limits": {"cpu": "500000000n", "memory": 0}}},
+        },
+    },
     "as many devices requested as allowed": {
         "roles": {"generator": {"resources": {"requests": {"nvidia.com/gpu": 2}, "limits": {"nvidia.com/gpu": "2"}}}},
     },
@@ -192,18 +200,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an amount with a unit that is none": (
         {"roles": {"generator": {"resources": {"limits": {"memory": "16K"}}}}}, "memory",
     ),
-    "a fraction as an amount": ({"roles": {"data": {"resources": {"limits": {"cpu": 0.5}}}}}, "cpu"),
-    "requests above limits": (
-        {"roles": {"generator": {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000M"}}}}},
-        "requests are above limits",
-    ),
-    "fewer devices requested than allowed": (
-        {"roles": {"generator": {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}}}}},
-        "must equal its limits",
-    ),
-    "devices requested without limits": (
-        {"roles": {"rewardModel": {"resources": {"requests": {"nvidia.com/gpu": 1}}}}}, "must equal its limits",
-    ),
+    "a negative amount": ({"roles": {"data": {"resources": {"limits": {"cpu": -0.5}}}}}, "cpu"),
+    "truth for an amount": ({"roles": {"data": {"resources": {"limits": {"cpu": True}}}}}, "cpu"),
+    "a list for an amount": ({"roles": {"data": {"resources": {"limits": {"cpu": ["1"]}}}}}, "cpu"),
+    "an object for an amount": ({"roles": {"data": {"resources": {"limits": {"cpu": {"value": 1}}}}}}, "cpu"),
+    "an engine that is not built": ({"rollout": {"engine": "vllm"}}, "engine vllm cannot be had yet"),
+    "servers that are not built": ({"rollout": {"replicas": 2}}, "replicas other than 1 cannot be had yet"),
     "a remote file without its digest": (
         {"data": {**OWN_DATA, "sources": [{"uri": "s3://d/x"}]}, "generator": HF, "rewardModel": HF, **SMALL}, "sha256",
     ),
@@ -241,11 +243,33 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "the group of root": (pod(fsGroup=0), "fsGroup"),
     "a secret with capitals": (pod(envFromSecrets=["Hub"]), "envFromSecrets"),
     "more variables than there may be": (pod(env=[{"name": f"V{n}"} for n in range(65)]), "env"),
+    "a guard that could never stop the run": (
+        {**SCORER_OFF, "guards": {"hacking": {"action": "off"}, "fidelity": {"action": "stop"}}}, "guards.fidelity reads",
+    ),
+    "a guard that could never go back": (
+        {**SCORER_OFF, "guards": {"hacking": {"action": "off"}, "labels": {"action": "rollback"}}}, "guards.labels reads",
+    ),
     "a run ID with capitals": ({"runID": "Second"}, "runID"),
     "a path that leads elsewhere": ({"storage": {"path": "a/../../other"}}, "path"),
     "one beta": ({"ppo": {"betas": [0.9]}}, "betas"),
     "too many stages": ({"stages": {"max": 500}}, "max"),
 }  # fmt: skip
+
+FOR_THE_OPERATOR: dict[str, tuple[dict[str, Any], str]] = {
+    "requests above limits": (
+        {"roles": {"generator": {"resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1000M"}}}}},
+        "requests are above limits",
+    ),
+    "fewer devices requested than allowed": (
+        {"roles": {"generator": {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": {"nvidia.com/gpu": 2}}}}},
+        "must equal its limits",
+    ),
+    "devices requested without limits": (
+        {"roles": {"rewardModel": {"resources": {"requests": {"nvidia.com/gpu": 1}}}}}, "must equal its limits",
+    ),
+}  # fmt: skip
+"""What the client refuses, and the operator with the same words, but no API server: amounts that may be fractions are
+values of any kind to it, which its rules cannot see."""
 
 ON_ONE_MACHINE: dict[str, tuple[dict[str, Any], str]] = {
     case: (

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.cluster import both_judges
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.manifests import BAD, GOOD, ON_ONE_MACHINE
+from tests.cluster.manifests import BAD, FOR_THE_OPERATOR, GOOD, ON_ONE_MACHINE
 from tests.slow.gapo_command import SMOKE, merged
 
-from gapo.api.load import load_document
+from gapo.api.load import LoadedRun, load_document, load_run
 from gapo.api.reading import read_documents
 from gapo.api.run import GapoRunSpec
 from gapo.errors import SpecError
@@ -20,6 +23,7 @@ from gapo.errors import SpecError
 pytestmark = pytest.mark.cluster
 WORDS = (
     "1e-4", "1.0e4", "1", "0x1F", "017", "1_000", "1:30", "2026-01-01", "1.", "-.5", "12e4", "0.5", "08", "+12", "1.5.2",
+    "\"a\\u2028b\"", "'a\u2028b'", "'a\x85b'", "0o17", "<<", "=", "1e", "+.5e-3", "-0", "0.", "0b101",
     "yes", "on", "y", "off", "no", "N", "True", "none", "null", "~", "0123456789ab", "'1e-4'", '"1"', "5m", "500m",
 )  # fmt: skip
 """Values as they may stand in a YAML file."""
@@ -90,6 +94,69 @@ def test_a_file_that_only_this_machine_has_is_refused_by_the_cluster_alone(
     document = changed(change)
     load_document(document, where="table", base=tmp_path)
     assert words in judged(cluster, document)
+
+
+@pytest.mark.parametrize("case", FOR_THE_OPERATOR)
+def test_what_no_rule_of_the_server_can_see_is_refused_by_the_client(
+    cluster: ControlPlane, case: str
+) -> None:
+    change, words = FOR_THE_OPERATOR[case]
+    document = changed(change)
+    with pytest.raises(SpecError, match=re.escape(words)):
+        load_document(document, where="table", base=Path())
+    assert judged(cluster, document) == ""
+
+
+@pytest.mark.slow
+def test_client_and_server_judge_alike_whatever_is_left_empty_and_however_an_amount_is_written(
+    cluster: ControlPlane,
+) -> None:
+    apart = {}
+    for case, change in both_judges.all_of_them().items():
+        document: dict[str, Any] = yaml.safe_load(SMOKE.read_text())
+        document["spec"] = with_nulls(document["spec"], change)
+        try:
+            load_document(document, where="table", base=Path())
+            mine = ""
+        except SpecError as error:
+            mine = str(error)
+        theirs = judged(cluster, document)
+        if bool(mine) != bool(theirs):
+            apart[case] = mine or theirs
+    assert apart == {}
+
+
+def with_nulls(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid over `under`; nothing of it, and no emptiness, takes anything away."""
+    result = dict(under)
+    for key, value in over.items():
+        both = value and isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = with_nulls(result[key], value) if both else value
+    return result
+
+
+def test_what_kubectl_shows_of_a_run_is_a_manifest_again(cluster: ControlPlane, applied) -> None:
+    name = applied({}, labels={"team": "nlp"})
+    cluster.said(
+        "patch", "gr", name, "--subresource=status", "--type=merge", "-p",
+        json.dumps({"status": {"runID": "0123456789ab", "state": "Running"}}),
+    )  # fmt: skip
+    written = load_document(changed({}, name), where="written", base=Path())
+    for shown in (
+        cluster.said("get", "gr", name, "-o", "yaml", "--show-managed-fields"),
+        cluster.said("get", "gr", "-o", "yaml", "--field-selector", f"metadata.name={name}"),
+        cluster.said("get", "gr", name, "-o", "json"),
+    ):
+        again = read_run(shown)
+        assert again.run_id == written.run_id
+        assert again.run.metadata.labels == {"team": "nlp"}
+
+
+def read_run(text: str) -> LoadedRun:
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        return load_run(Path(file.name))
 
 
 def test_a_file_means_the_same_to_gapo_and_to_kubectl(cluster: ControlPlane) -> None:

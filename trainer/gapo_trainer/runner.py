@@ -1,13 +1,12 @@
 """Runs one task: fetch and verify its inputs, train, commit. The process's exit code says how it ended.
 
-0 committed (or another attempt was first) · 64–73 permanent · 75 retryable · 143 stopped by a signal, resumable ·
-1 an error nobody foresaw (docs/contracts.md 10).
+0 committed (or another attempt was first) · 64–73 permanent, with 70 for an error that nobody foresaw · 75 retryable ·
+143 stopped by a signal, resumable (docs/contracts.md 10).
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -19,20 +18,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from gapo.api.run import GapoRunSpec
 from gapo.digest import sha256_hex
-from gapo.errors import (
-    DataError,
-    DiskFullError,
-    GapoError,
-    InputArtifactError,
-    InvariantError,
-    RetryableError,
-    SpecError,
-    is_disk_full,
-)
+from gapo.errors import DataError, InputArtifactError, InvariantError, SpecError
 from gapo.run_record import effective_spec, read_run_record
 from gapo.store import layout
 from gapo.store.claims import Fence
@@ -42,6 +31,7 @@ from gapo.store.objects import Objects
 from gapo.store.records import Claim, Manifest, ManifestRef
 from gapo.tasks import Kind, Task
 from gapo_trainer.context import TaskContext
+from gapo_trainer.endings import as_gapo_error, leave_last_words
 from gapo_trainer.remote import by_environment
 from gapo_trainer.resume import ResumePoints, StopRequestedError
 from gapo_trainer.telemetry import Account, Progress, served
@@ -49,8 +39,6 @@ from gapo_trainer.telemetry import Account, Progress, served
 log = logging.getLogger(__name__)
 
 STOPPED_CODE = 143
-TERMINATION = "termination.json"
-"""In the scratch folder: what a reader of the exit code should know."""
 
 READS: dict[tuple[Kind, str], tuple[str, ...]] = {
     (Kind.PPO, "data"): ("prompts-train.jsonl",),
@@ -125,44 +113,15 @@ def run_request(request: Request) -> int:
         account = Account()
         with served(account, request.metrics_port):
             _run(request, scratch, stop, account)
-    except StopRequestedError:
+    except (StopRequestedError, KeyboardInterrupt):
         return STOPPED_CODE
-    except Exception as error:
+    except BaseException as error:  # a panic of a Rust library is no Exception
         failure = as_gapo_error(error)
-        if failure is None:
-            log.exception("the task failed")
-            _terminate(
-                scratch, {"code": 1, "reason": "InternalError", "message": f"{type(error).__name__}: {error}"}
-            )
-            return STOPPED_CODE if stop.is_set() and isinstance(error, KeyboardInterrupt) else 1
-        log.error("%s", failure, exc_info=failure.code == InvariantError.code)
-        said = {"code": failure.code, "reason": failure.reason, "message": str(failure)}
-        if isinstance(failure, InputArtifactError):
-            said["badInput"] = failure.manifest
-        _terminate(scratch, said)
+        log.error("%s", failure, exc_info=error if failure.code == InvariantError.code else None)
+        bad = {"badInput": failure.manifest} if isinstance(failure, InputArtifactError) else {}
+        leave_last_words(scratch, failure, **bad)
         return failure.code
     return 0
-
-
-class OutOfMemoryError(RetryableError):
-    """The device's memory ran out."""
-
-    reason = "OutOfMemory"
-
-
-def as_gapo_error(error: BaseException) -> GapoError | None:
-    """The error in the users' terms, where it has any."""
-    import torch
-
-    if is_disk_full(error):
-        return DiskFullError(error)
-    if isinstance(error, GapoError):
-        return error
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return OutOfMemoryError(
-            f"out of memory: {str(error).splitlines()[0] if str(error) else 'host memory'}"
-        )
-    return None
 
 
 def _run(request: Request, scratch: Path, stop: threading.Event, account: Account) -> None:
@@ -308,28 +267,3 @@ def check_finite(metrics: Mapping[str, float]) -> None:
 
 def _claim(number: int) -> Claim:
     return Claim(number=number, owner="executor", host="local", token="task", started_at=datetime.now(UTC))  # noqa: S106
-
-
-def _terminate(scratch: Path, said: Mapping[str, Any]) -> None:
-    """Leaves the reason where the executor looks for it, in the room that it has kept there for a full disk."""
-    path = scratch / TERMINATION
-    if not _may_be_replaced(path):
-        log.warning("%s is not a task's, and stays; the reason: %s", path, said)
-        return
-    data = json.dumps({**said, "message": str(said["message"])[:3000]}).encode()
-    try:
-        with path.open("r+b" if path.exists() else "wb") as file:
-            file.write(data.ljust(path.stat().st_size))
-    except OSError:
-        log.warning("the reason could not be written: %s", said)
-
-
-def _may_be_replaced(path: Path) -> bool:
-    """Whether it is absent, the room that was kept for it, or what an earlier attempt left there."""
-    try:
-        there = path.read_bytes().strip()
-        return not there or {"code", "reason", "message"} <= set(json.loads(there))
-    except FileNotFoundError:
-        return True
-    except (OSError, ValueError, TypeError):
-        return False

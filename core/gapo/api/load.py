@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from pydantic_core import ErrorDetails
 from gapo.api.addresses import VOLUMES, in_volume
 from gapo.api.base import ApiModel
 from gapo.api.identity import model_in, run_id
+from gapo.api.paths import STDIN, at_home
 from gapo.api.profiles import with_profile
-from gapo.api.reading import read_documents
+from gapo.api.reading import UnreadableError, read_documents
 from gapo.api.run import GapoRun, GapoRunSpec
 from gapo.errors import DataError, SpecError, UnknownSpecError
 
@@ -30,6 +33,8 @@ class LoadedRun:
     written: Mapping[str, Any]
     """`spec` as the user wrote it, data sources pinned by digest."""
     run_id: str
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """The whole manifest as written, fields without a value left out."""
 
     @property
     def spec(self) -> GapoRunSpec:
@@ -40,33 +45,61 @@ UNKNOWN = ("extra_forbidden", "literal_error", "string_pattern_mismatch")
 """Types of errors where something is not known here, and may be in another release."""
 
 
-def load_run(path: Path) -> LoadedRun:
-    """Reads, validates and resolves a manifest.
+def load_run(path: Path, *, pinned: bool = True) -> LoadedRun:
+    """Reads, validates and resolves a manifest; `-` is standard input. Without `pinned`, data files are not looked for.
 
-    Raises SpecError with one line a problem, each naming the field; DataError where a data file is missing.
+    Raises SpecError with one line a problem, each naming the field; DataError where data files are missing.
     """
+    where, base = (str(path), path.parent) if path != STDIN else ("standard input", Path())
     try:
-        text = path.read_text()
+        data = _stdin() if path == STDIN else path.read_bytes()
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+        raise SpecError(f"{where}: cannot be read: {error.strerror}") from None
     try:
-        documents = read_documents(text)
+        documents = read_documents(data)
+    except UnreadableError as error:
+        raise SpecError(f"{where}: {error}") from None
     except yaml.YAMLError as error:
-        raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise SpecError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
     if len(documents) != 1 or not isinstance(documents[0], dict):
-        raise SpecError(f"{path}: needs exactly one YAML document, a GapoRun; found {len(documents)}")
-    return load_document(documents[0], where=str(path), base=path.parent)
+        raise SpecError(f"{where}: needs exactly one YAML document, a GapoRun; found {len(documents)}")
+    return load_document(_out_of_a_list(documents[0], where), where=where, base=base, pinned=pinned)
 
 
-def load_document(document: Mapping[str, Any], *, where: str, base: Path) -> LoadedRun:
+@cache
+def _stdin() -> bytes:
+    """Read once: a command may load its manifest again."""
+    return sys.stdin.buffer.read()
+
+
+def _out_of_a_list(document: dict[str, Any], where: str) -> dict[str, Any]:
+    """The one run of a list, as `kubectl get gaporuns -o yaml` writes it."""
+    if document.get("kind") not in ("List", "GapoRunList"):
+        return document
+    items = document.get("items")
+    if not isinstance(items, list) or len(items) != 1 or not isinstance(items[0], dict):
+        found = len(items) if isinstance(items, list) else 0
+        raise SpecError(f"{where}: needs exactly one GapoRun; this list has {found}")
+    return items[0]
+
+
+def load_document(document: Mapping[str, Any], *, where: str, base: Path, pinned: bool = True) -> LoadedRun:
     """Like `load_run`, from parsed YAML. Relative data paths are taken from `base`."""
-    written = document.get("spec")
+    present: dict[str, Any] = without_nulls(document)
+    written = present.get("spec")
     if not isinstance(written, Mapping):
         raise SpecError(f"{where}: spec is missing; a GapoRun needs apiVersion, kind, metadata and spec")
-    validate(document, where=where)
-    pinned = pin_sources(written, base=base)
-    run = validate({**document, "spec": _placed_models(pinned, base)}, where=where)
-    return LoadedRun(run=run, written=pinned, run_id=run_id(pinned))
+    validate(present, where=where)
+    content = pin_sources(written, base=base, looked_for=pinned)
+    run = validate({**present, "spec": _placed_models(content, base)}, where=where)
+    return LoadedRun(run=run, written=content, run_id=run_id(content), document=present)
+
+
+def without_nulls(value: Any) -> Any:
+    """What an API server keeps: a field without a value is as if it were not there."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def validate(document: Mapping[str, Any], *, where: str) -> GapoRun:
@@ -82,29 +115,46 @@ def validate(document: Mapping[str, Any], *, where: str) -> GapoRun:
         raise (UnknownSpecError if unknown else SpecError)("\n".join(lines)) from None
 
 
-def pin_sources(written: Mapping[str, Any], *, base: Path) -> dict[str, Any]:
-    """The spec with every data file's sha256 filled in, so that its identity is the content, not the path."""
+def pin_sources(written: Mapping[str, Any], *, base: Path, looked_for: bool = True) -> dict[str, Any]:
+    """The spec with every data file's sha256 filled in, so that its identity is the content, not the path.
+
+    Raises DataError with every file that cannot be read or has another digest than the spec says, unless files are
+    not `looked_for`.
+    """
     data = written.get("data")
     sources = data.get("sources") if isinstance(data, Mapping) else None
     if not sources or not isinstance(data, Mapping):
         return dict(written)
-    return {**written, "data": {**data, "sources": [_pin(source, base) for source in sources]}}
+    pinned, faults = [], []
+    for number, source in enumerate(sources):
+        try:
+            pinned.append(_pin(source, number, base, looked_for))
+        except DataError as error:
+            faults.append(str(error))
+    if faults:
+        raise DataError("\n".join(faults))
+    return {**written, "data": {**data, "sources": pinned}}
 
 
-def _pin(source: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    uri = str(source["uri"])
+def _pin(source: Mapping[str, Any], number: int, base: Path, looked_for: bool) -> dict[str, Any]:
+    uri, field = str(source["uri"]), f"data.sources.{number}"
     if "://" in uri and not uri.startswith("file://"):
         if source.get("sha256"):
             return dict(source)
-        raise SpecError(f"data.sources: {uri} is remote; give its sha256, which is what identifies the run")
-    path = base / uri.removeprefix("file://")
+        raise SpecError(f"{field}: {uri} is remote; give its sha256, which is what identifies the run")
+    path = base / at_home(Path(uri.removeprefix("file://")), what=f"{field}.uri")
+    if not looked_for:
+        return {**source, "uri": str(path.absolute())}
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"data.sources: {path} cannot be read: {error.strerror}") from None
-    if source.get("sha256") not in (None, found):
-        raise DataError(f"data.sources: {path} has sha256 {found}, but the spec says {source['sha256']}")
-    return {**source, "uri": str(path.resolve()), "sha256": found}
+        raise DataError(f"{field}: {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise DataError(f"{field}: {str(path)!r} is no path: {error}") from None
+    if source.get("sha256") not in (None, digest):
+        raise DataError(f"{field}: {path} has sha256 {digest}, but the spec says {source['sha256']}")
+    return {**source, "uri": str(path.resolve()), "sha256": digest}
 
 
 MODELS = ("generator", "rewardModel", "critic")
@@ -118,7 +168,10 @@ def _placed_models(written: Mapping[str, Any], base: Path) -> dict[str, Any]:
         part = placed.get(section)
         model = part.get("model") if isinstance(part, Mapping) else None
         if isinstance(part, Mapping) and isinstance(model, str) and "://" not in model:
-            placed[section] = {**part, "model": str((base / Path(model).expanduser()).absolute())}
+            placed[section] = {
+                **part,
+                "model": str((base / at_home(Path(model), what=f"spec.{section}.model")).absolute()),
+            }
     return placed
 
 

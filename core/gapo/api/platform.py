@@ -84,13 +84,26 @@ class Retention(ApiModel):
     """False keeps everything."""
 
 
+NOT_BUILT = "cannot be had yet, the trainer draws the samples itself; leave it out"
+
+
 class Rollout(ApiModel):
-    """Where the generator's samples are drawn."""
+    """Where the generator's samples are drawn: by the trainer itself, for now."""
 
     engine: Literal["transformers", "vllm"] = "transformers"
-    """For a cluster; on one machine samples are drawn in process."""
+    """`vllm` is refused for now."""
     replicas: int = Field(1, ge=1, le=64)
-    """For a cluster."""
+    """More than 1 are refused for now."""
+
+    @model_validator(mode="after")
+    def _as_built(self, info: ValidationInfo) -> Rollout:
+        if info.context == STORED:
+            return self  # a run that an earlier release began, to which it made no difference
+        if self.engine != "transformers":
+            raise ValueError(f"engine {self.engine} {NOT_BUILT}")
+        if self.replicas != 1:
+            raise ValueError(f"replicas other than 1 {NOT_BUILT}")
+        return self
 
 
 class Scheduling(ApiModel):

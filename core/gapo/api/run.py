@@ -17,6 +17,10 @@ Method = Literal["GAPO", "PPO", "SFT"]
 Name = Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
+VERIFIED_GUARDS = ("fidelity", "labels")
+NEVER_ACTS = "reads the verifier's verdicts and can never act without them; set its action to warn or off"
+
+
 class ResumeFrom(ApiModel):
     """Start from another run's stage instead of from the base models; its objects are imported, not referred to."""
 
@@ -108,9 +112,9 @@ def problems(spec: GapoRunSpec) -> list[str]:
         if spec.guards.hacking.action != "off":
             found.append("guards.hacking needs evaluation.scorer: verifier; set its action to off")
         found += [
-            f"guards.{name} reads the verifier's verdicts and can never act without them; set its action to warn or off"
-            for name, guard in (("fidelity", spec.guards.fidelity), ("labels", spec.guards.labels))
-            if guard.action in ("stop", "rollback")
+            f"guards.{name} {NEVER_ACTS}"
+            for name in VERIFIED_GUARDS
+            if getattr(spec.guards, name).action in ("stop", "rollback")
         ]
         if reward is not None and reward.source == "verifier":
             found.append("rewardModel.source verifier needs evaluation.scorer: verifier")
@@ -151,6 +155,15 @@ def problems(spec: GapoRunSpec) -> list[str]:
     return found
 
 
+SERVER_SET = frozenset(
+    {
+        "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName",
+        "managedFields", "ownerReferences", "resourceVersion", "selfLink",
+    }
+)  # fmt: skip
+"""Fields of metadata that Kubernetes has beside those of Metadata; `kubectl get -o yaml` shows them."""
+
+
 class Metadata(ApiModel):
     """The part of Kubernetes' object metadata that gapo reads."""
 
@@ -160,6 +173,11 @@ class Metadata(ApiModel):
     annotations: dict[str, str] = Field(default_factory=dict)
     uid: str | None = None
     generation: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_the_servers(cls, given: Any) -> Any:
+        return {k: v for k, v in given.items() if k not in SERVER_SET} if isinstance(given, dict) else given
 
 
 class GapoRun(ApiModel):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
 from gapo.cli.inspect import export, report, status
 from gapo.cli.run import run
+from gapo.cli.terminal import adapt_streams, write_traceback
 from gapo.cli.validate import plan, validate
-from gapo.errors import GapoError, RetryableError
+from gapo.errors import GapoError, RetryableError, SpecError, UnforeseenError
 
 app = typer.Typer(
     name="gapo",
@@ -19,9 +23,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train a generator by PPO against a reward model that is retrained on the generator's own output.",
     epilog="Exit codes: 0 done, 2 bad command line, 64 bad manifest, 65 bad data, 66 damaged checkpoint, "
-    "69 refused by the cluster, 70 broken invariant, 73 gate not passed, 75 try again later, "
+    "69 refused by the cluster, 70 broken invariant or an error that nobody foresaw, 73 gate not passed, 75 try again later, "
     "130 interrupted (run again to go on).",
 )
+CLOSED_PIPE = 141
+"""What a shell shows of a program that SIGPIPE ended: 128 + 13."""
+WRONG_PLACES = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
+WRONG_PLACE_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+"""A path that cannot be used is as wrong at the next attempt."""
 app.command("run")(run)
 app.command("validate")(validate)
 app.command("plan")(plan)
@@ -54,15 +63,36 @@ def main() -> None:
 
 def end_with(application: typer.Typer) -> None:
     """Runs a command line to its end; of an error there is one message and its exit code."""
+    adapt_streams()
     try:
         application()  # exits by itself: 0, the code of a typer.Exit, or 2 for a command line that it cannot read
     except GapoError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(error.code)
+        _end(str(error), error.code)
+    except BrokenPipeError:
+        os._exit(CLOSED_PIPE)  # whoever read has gone, and what is left to write would fail again
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"error: {name}{error.strerror or error}\n")
-        sys.exit(RetryableError.code)
+        of_a_path = isinstance(error, WRONG_PLACES) or error.errno in WRONG_PLACE_NUMBERS
+        _end(f"{name}{error.strerror or error}", SpecError.code if of_a_path else RetryableError.code)
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a panic of a Rust library is no Exception
+        _end(_unforeseen(error), UnforeseenError.code)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    try:
+        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.flush()
+    except OSError:
+        os._exit(code)
+    sys.exit(code)
+
+
+def _unforeseen(error: BaseException) -> str:
+    path = write_traceback(error)
+    report = f"its traceback is in {path}; please report it with that file" if path else "please report it"
+    return f"{UnforeseenError.of(error)}; {report}"
 
 
 _OWN = {"run", "validate", "plan", "status", "report", "export"}

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gapo.api.load import LoadedRun, load_run
+from gapo.api.paths import STDIN, user_path
 from gapo.cli.options import (
     Context,
     Endpoint,
@@ -77,7 +78,8 @@ def status(
     run: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|NAME", help="YAML file with one GapoRun, or the name of one in a cluster."
+            metavar="FILE|NAME",
+            help="YAML file with one GapoRun (- is standard input), or the name of one in a cluster.",
         ),
     ],
     location: Locations = None,
@@ -99,8 +101,9 @@ def status(
     Of a FILE, from the run's storage as this machine reaches it. Of a NAME, or with --cluster, -n, --context,
     --kubeconfig or --watch, from the cluster.
     """
-    where, file = Where(namespace, context, kubeconfig), Path(run)
-    if not (cluster or watch or where.given) and (file.is_file() or not _is_a_name(run)):
+    where, file = Where(namespace, context, kubeconfig), user_path(run)
+    is_file = file == STDIN or file.is_file()
+    if not (cluster or watch or where.given) and (is_file or not _is_a_name(run)):
         _print_local(file, location, endpoint, region, output)
         return
     if location or endpoint or region:
@@ -108,7 +111,7 @@ def status(
             "--location, --endpoint and --region are for a FILE; the cluster knows where its runs lie"
         )
     name = run
-    if file.is_file():
+    if is_file:
         metadata = load_run(file).run.metadata
         name = metadata.name
         if namespace is None and "namespace" in metadata.model_fields_set:
@@ -194,7 +197,10 @@ def stage_table(seen: Seen) -> Table:
 
 def report(
     file: Manifest,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; ./out/NAME where unset.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", parser=user_path, help="Folder for the report; ./out/NAME where unset."),
+    ] = None,
     location: Locations = None,
     endpoint: Endpoint = None,
     region: Region = None,
@@ -206,14 +212,16 @@ def report(
     loaded, place = open_run(file, location, endpoint, region)
     paths = write_report(place.objects, out or out_folder(loaded))
     if output is Output.JSON:
-        typer.echo(paths.json.read_text())
+        typer.echo(paths.json.read_text(encoding="utf-8"))
     else:
         typer.echo(f"report: {paths.html}\npicture: {paths.png}\nfigures: {paths.json}")
 
 
 def export(
     file: Manifest,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new or empty folder for the model.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=user_path, help="A new or empty folder for the model.")
+    ],
     location: Locations = None,
     endpoint: Endpoint = None,
     region: Region = None,

@@ -9,13 +9,18 @@ from typing import Annotated
 
 import typer
 
+from gapo.api.paths import user_path
+
 
 class Output(StrEnum):
     TEXT = "text"
     JSON = "json"
 
 
-Manifest = Annotated[Path, typer.Argument(metavar="FILE", help="YAML file with one GapoRun.")]
+Manifest = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", parser=user_path, help="YAML file with one GapoRun; - is standard input."),
+]
 Locations = Annotated[
     list[str] | None,
     typer.Option(
@@ -33,7 +38,12 @@ Namespace = Annotated[
 ]
 Context = Annotated[str | None, typer.Option(help="Context of the kubeconfig; its current one where unset.")]
 Kubeconfig = Annotated[
-    Path | None, typer.Option(help="Kubeconfig file; $KUBECONFIG, then ~/.kube/config where unset.")
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        parser=user_path,
+        help="Kubeconfig file; $KUBECONFIG, then ~/.kube/config where unset.",
+    ),
 ]
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import gapo
 from gapo.api.load import LoadedRun, check_models, load_run
+from gapo.api.paths import user_path
 from gapo.cli.inspect import look
 from gapo.cli.options import Endpoint, Locations, Manifest, Region
 from gapo.cli.out import check_out, out_folder, replace_model
@@ -51,7 +52,10 @@ def run(
     endpoint: Endpoint = None,
     region: Region = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for report and model; ./out/NAME where unset.")
+        Path | None,
+        typer.Option(
+            metavar="PATH", parser=user_path, help="Folder for report and model; ./out/NAME where unset."
+        ),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Tasks at once; as many as fit the pinned threads where unset.")

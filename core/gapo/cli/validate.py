@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,8 +14,9 @@ from gapo.api.load import MODELS, LoadedRun, load_run
 from gapo.api.platform import Role, Scheduling
 from gapo.api.profiles import profile_of
 from gapo.cli.options import Format, Manifest, Output
+from gapo.errors import DataError
 from gapo.estimate import Estimate, estimate
-from gapo.preflight import check_manifest, refuse
+from gapo.preflight import Finding, Level, check_manifest, refuse
 from gapo.preview import Preview, preview
 
 REMOTE = ("s3://", "gs://", "az://")
@@ -24,11 +26,8 @@ REMOTE = ("s3://", "gs://", "az://")
 def ignored_here(loaded: LoadedRun) -> list[str]:
     """What a manifest says that only a cluster can honour, by field name."""
     spec = loaded.spec
-    found = []
-    if spec.rollout.engine != "transformers" or spec.rollout.replicas != 1:
-        found.append("rollout (samples are drawn in process)")
     usual = Scheduling()
-    found += [
+    found = [
         f"scheduling.{field.alias}"
         for name, field in Scheduling.model_fields.items()
         if name != "max_failures" and getattr(spec.scheduling, name) != getattr(usual, name)
@@ -74,19 +73,31 @@ def _models_of_this_machine(loaded: LoadedRun) -> list[str]:
     ]
 
 
+def examined(file: Path) -> tuple[LoadedRun, list[Finding]]:
+    """A manifest, and all that is to say about its data and models, data files that are missing among it."""
+    try:
+        loaded = load_run(file)
+    except DataError as error:
+        loaded = load_run(file, pinned=False)
+        findings = check_manifest(loaded)
+        if not any(finding.level is Level.FAULT for finding in findings):
+            raise error from None  # no room here opens data files
+        return loaded, findings
+    return loaded, check_manifest(loaded)
+
+
 def validate(file: Manifest, output: Format = Output.TEXT) -> None:
     """Check a manifest: every field, every combination, and the data and models that it names.
 
     Every fault is listed at once, and what could not be seen from this machine is said.
     """
-    loaded = load_run(file)
-    findings = check_manifest(loaded)
-    refuse(findings)
+    loaded, findings = examined(file)
+    faults = [finding for finding in findings if finding.level is Level.FAULT]
     ignored = ignored_here(loaded)
     if output is Output.JSON:
         body = {
-            "valid": True,
-            "runID": loaded.run_id,
+            "valid": not faults,
+            "runID": loaded.run_id if not faults else None,
             "profile": profile_of(loaded.written),
             "ignoredOnOneMachine": ignored,
             "refusedByACluster": refused_by_a_cluster(loaded),
@@ -94,6 +105,8 @@ def validate(file: Manifest, output: Format = Output.TEXT) -> None:
             "spec": loaded.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         typer.echo(json.dumps(body, indent=1))
+    refuse(findings)
+    if output is Output.JSON:
         return
     typer.echo(
         f"{file}: valid. Run {loaded.run.metadata.name}, ID {loaded.run_id}, profile {profile_of(loaded.written)}."

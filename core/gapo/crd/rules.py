@@ -15,10 +15,10 @@ from gapo.api.base import ApiModel, FieldClass
 from gapo.api.identity import class_of, model_in
 from gapo.api.judging import Budget
 from gapo.api.models import Critic, FromScratch, Generator, RewardModel
-from gapo.api.platform import Resources
+from gapo.api.platform import NOT_BUILT, Rollout
 from gapo.api.pods import OWN_ENV, OWN_PATHS, ClaimMount, EnvVar, ResourceClaim, Toleration
 from gapo.api.profiles import TINY
-from gapo.api.run import GapoRunSpec
+from gapo.api.run import NEVER_ACTS, VERIFIED_GUARDS, GapoRunSpec
 from gapo.api.training import Data, Generation, Ppo, Source, Stages
 
 Rule = Mapping[str, str]
@@ -35,10 +35,6 @@ def _default(model: type[ApiModel], name: str) -> object:
 def _tiny_or(section: str, key: str, model: type[ApiModel], name: str) -> str:
     """The default of a field that the tiny profile sets, chosen as the profile is."""
     return f"({IS_TINY} ? {TINY[section][key]} : {_default(model, name)})"
-
-
-def _amount(section: str) -> str:
-    return f"quantity(string(self.{section}[name]))"
 
 
 def _formed(form: Form, field: str) -> Rule:
@@ -126,17 +122,9 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             "sha256 is needed on a cluster: it identifies the run; `sha256sum FILE` prints it",
         ),
     ),
-    Resources: (
-        rule(
-            "!has(self.requests) || self.requests.all(name, name.contains('/') || !has(self.limits) || "
-            f"!(name in self.limits) || {_amount('requests')}.compareTo({_amount('limits')}) <= 0)",
-            "requests are above limits",
-        ),
-        rule(
-            "!has(self.requests) || self.requests.all(name, !name.contains('/') || (has(self.limits) && "
-            f"name in self.limits && {_amount('requests')}.compareTo({_amount('limits')}) == 0))",
-            "requests of a device such as nvidia.com/gpu must equal its limits; leave the requests out",
-        ),
+    Rollout: (
+        rule("self.?engine.orValue('transformers') == 'transformers'", f"engine vllm {NOT_BUILT}"),
+        rule("self.?replicas.orValue(1) == 1", f"replicas other than 1 {NOT_BUILT}"),
     ),
     Toleration: (
         rule(
@@ -183,6 +171,13 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
             f"{SCORED} || self.?guards.?hacking.?action.orValue('warn') == 'off'",
             "guards.hacking needs evaluation.scorer: verifier; set its action to off",
         ),
+        *(
+            rule(
+                f"{SCORED} || !(self.?guards.?{name}.?action.orValue('warn') in ['stop', 'rollback'])",
+                f"guards.{name} {NEVER_ACTS}",
+            )
+            for name in VERIFIED_GUARDS
+        ),
         rule(
             f"{SCORED} || !({BY_VERIFIER})",
             "rewardModel.source verifier needs evaluation.scorer: verifier",
@@ -222,9 +217,6 @@ OF_MODEL: Mapping[type[BaseModel], tuple[Rule, ...]] = {
     ),
 }
 """By the model in whose schema they stand."""
-
-NOT_NEGATIVE = rule("type(self) == string || self >= 0", "an amount is not negative")
-"""For amounts that may be numbers: a pattern binds text only."""
 
 STARTED = "has(oldSelf.status) && has(oldSelf.status.runID)"
 """The operator writes status.runID with the first thing that it does for a run."""

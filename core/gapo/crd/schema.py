@@ -20,7 +20,7 @@ from gapo.api.identity import class_of
 from gapo.api.platform import parse_duration
 from gapo.api.pods import ClaimMount, EnvVar, ResourceClaim
 from gapo.api.profiles import PROFILES
-from gapo.crd.rules import NOT_NEGATIVE, OF_FIELD, OF_MODEL
+from gapo.crd.rules import OF_FIELD, OF_MODEL
 from gapo.errors import InvariantError
 
 Schema = dict[str, Any]
@@ -30,6 +30,15 @@ would change the run's hash when a later release has other defaults (docs/contra
 LIST_KEYS: Mapping[type[BaseModel], str] = {EnvVar: "name", ClaimMount: "mountPath", ResourceClaim: "name"}
 """Lists whose items are told apart by a field: no two have the same, and several managers may own items."""
 INT_OR_STRING: Schema = {"x-kubernetes-int-or-string": True}
+NUMBER_OR_STRING: Schema = {
+    "x-kubernetes-preserve-unknown-fields": True,
+    "minimum": 0,
+    "not": {"enum": [True, False]},
+    "minItems": 1, "maxItems": 0,
+    "minProperties": 1, "maxProperties": 0,
+}  # fmt: skip
+"""An amount. `x-kubernetes-int-or-string` takes no fraction, and pods take `cpu: 0.5`; so this takes values of any kind,
+and then no list (none has at least 1 and at most 0 items), no object and no truth value. Rules in CEL cannot see it."""
 SCALARS: Mapping[Any, Schema] = {
     str: {"type": "string"},
     bool: {"type": "boolean"},
@@ -111,7 +120,7 @@ def _type(
     schema = dict(SCALARS[annotation])
     if annotation is str:
         if any(isinstance(m, BeforeValidator) for m in metadata):
-            schema = _with_rules(dict(INT_OR_STRING), (NOT_NEGATIVE,))
+            schema = dict(NUMBER_OR_STRING)
         return schema | _lengths(metadata, where, "minLength", "maxLength") | _pattern(metadata)
     for bound in _flat(metadata):
         schema |= _bound(bound)

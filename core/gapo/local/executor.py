@@ -240,7 +240,7 @@ class Executor:
 def _termination(scratch: Path) -> dict[str, Any]:
     """What the task said of its end, as a pod says it in its termination message."""
     try:
-        said = json.loads((scratch / "termination.json").read_text())
+        said = json.loads((scratch / "termination.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return said if isinstance(said, dict) else {}

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from gapo.api.load import LoadedRun, load_run
 from gapo.api.platform import Duration
-from gapo.api.reading import read_documents
 from gapo.cli.options import Context, Format, Kubeconfig, Manifest, Namespace, Output, Where
 from gapo.cli.validate import refused_by_a_cluster
 from gapo.errors import ClusterError, GapoError, SpecError
@@ -79,7 +78,7 @@ def sendable(file: Path, loaded: LoadedRun) -> dict[str, Any]:
     refused = refused_by_a_cluster(loaded)
     if refused:
         raise SpecError("\n".join(f"{file}: {sentence}" for sentence in refused))
-    (document,) = read_documents(file.read_text())
+    document = loaded.document
     metadata = document["metadata"]
     kept = {name: metadata[name] for name in (*KEPT, "namespace") if metadata.get(name)}
     return {

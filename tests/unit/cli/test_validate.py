@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from gapo.cli.app import app
 
-ROWS = b"{}\n"
+ROWS = b'{"prompt": "p", "response": "r", "label": 1}\n'
 
 
 @pytest.fixture

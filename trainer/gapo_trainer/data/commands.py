@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gapo.api.paths import user_path
 from gapo.cli.options import Format, Output
 from gapo.errors import DataError, SpecError
 from gapo.own_files import check_files, create_file, new_files
@@ -55,7 +56,10 @@ Columns = Annotated[
 @app.command()
 def make(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder to write into; made if it does not exist.")
+        Path,
+        typer.Argument(
+            metavar="OUT", parser=user_path, help="Folder to write into; made if it does not exist."
+        ),
     ],
     grammar: Annotated[
         str,
@@ -102,13 +106,20 @@ def make(
 @app.command()
 def check(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE|DIR", help="A JSONL file, or a folder with rows-*.jsonl.")
+        Path,
+        typer.Argument(
+            metavar="FILE|DIR",
+            parser=user_path,
+            help="A JSONL file (- is standard input), or a folder with rows-*.jsonl.",
+        ),
     ],
     column: Columns = None,
     against: Annotated[
         Path | None,
         typer.Option(
-            help="JSONL file with a prompt column (such as IFEval's) that the data must not overlap."
+            metavar="PATH",
+            parser=user_path,
+            help="JSONL file with a prompt column (such as IFEval's) that the data must not overlap.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Which bases the leakage probe holds out.")] = 0,
@@ -139,7 +150,12 @@ def check(
 @app.command()
 def stats(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE|DIR", help="A JSONL file, or a folder with rows-*.jsonl.")
+        Path,
+        typer.Argument(
+            metavar="FILE|DIR",
+            parser=user_path,
+            help="A JSONL file (- is standard input), or a folder with rows-*.jsonl.",
+        ),
     ],
     column: Columns = None,
     output: Format = Output.TEXT,
@@ -163,8 +179,10 @@ def stats(
 
 @app.command("export")
 def export_(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A rows file.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="JSONL file to write.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", parser=user_path, help="A rows file; - is standard input.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", parser=user_path, help="JSONL file to write.")],
     shape: Annotated[
         Shape,
         typer.Option(
