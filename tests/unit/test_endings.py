@@ -7,8 +7,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import requests
 import pytest
+import requests
 import torch
 
 from gapo.digest import sha256_hex
