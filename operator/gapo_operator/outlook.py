@@ -76,8 +76,8 @@ class Outlook:
         status: Status,
         seen: Seen,
         told: Mapping[AttemptKey, TaskFigures],
-    ) -> tuple[float, float]:
-        """The share that is done, and the seconds that are left."""
+    ) -> tuple[float, float | None]:
+        """The share that is done, and the seconds that are left, where enough has run to tell."""
         if status.state is State.SUCCEEDED:
             return 1.0, 0.0
         if self._planned is None or self._planned[0] is not loaded:

@@ -103,6 +103,18 @@ def test_the_pace_counts_from_the_first_report_not_from_the_start() -> None:
     assert account.figures().last_updated == 1070.0
 
 
+def test_a_first_step_of_a_third_of_a_second_foretells_nothing() -> None:
+    clock = Clock(0.0)
+    account = Account(clock)
+    account.report({"fraction": 0.0, "metrics": {}})
+    clock.now = 0.3
+    account.report({"fraction": 0.001, "metrics": {}})
+    assert account.figures().estimated_remaining_seconds is None
+    clock.now = 3.0
+    account.report({"fraction": 0.01, "metrics": {}})
+    assert account.figures().estimated_remaining_seconds == pytest.approx(297.0)
+
+
 def test_a_finished_task_has_nothing_left() -> None:
     clock = Clock(0.0)
     account = Account(clock)

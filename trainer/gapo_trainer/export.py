@@ -6,10 +6,13 @@ The stage was chosen on validation prompts; best, last and start meet the test p
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
+from gapo.telemetry.telling import fewer_prompts
 from gapo_trainer.context import TaskContext
 from gapo_trainer.evaluate.card import Figures, model_card
 from gapo_trainer.evaluate.samples import (
+    Prompt,
     Sample,
     constraint_satisfaction,
     rates_by_prompt,
@@ -17,7 +20,7 @@ from gapo_trainer.evaluate.samples import (
     satisfaction,
     write_samples,
 )
-from gapo_trainer.evaluate.sampling import Params, Subject
+from gapo_trainer.evaluate.sampling import Params, Subject, counted
 from gapo_trainer.evaluate.satisfaction import paired_gain
 from gapo_trainer.evaluate.task import stage_of, version_of
 from gapo_trainer.models import load_tokenizer
@@ -37,13 +40,19 @@ def run(ctx: TaskContext) -> dict[str, float]:
     shutil.copytree(ctx.inputs["generator"] / "generator", model)
     stage = stage_of(ctx, "generator")
     metrics = {"export/stage": float(stage)}
-    samples = _sample(ctx, params)
+    prompts = read_prompts(
+        ctx.inputs["data"] / "prompts-test.jsonl", params.evaluation.test_prompts, verified=params.verified
+    )
+    counts = counted(prompts, params.evaluation.test_prompts, "test")
+    samples = _sample(ctx, params, prompts)
     write_samples(ctx.out / "samples.jsonl", samples["best"])
     figures = None
     if params.verified:
         rates = {arm: satisfaction(drawn) for arm, drawn in samples.items()}
         gain = paired_gain(rates_by_prompt(samples["best"]), rates_by_prompt(samples["start"]))
-        figures = Figures(rates, gain, constraint_satisfaction(samples["best"])[1])
+        families = constraint_satisfaction(samples["best"])[1]
+        figures = Figures(rates, gain, families, fewer=fewer_prompts(counts))
+        metrics |= counts
         for arm, rate in rates.items():
             metrics |= rate.metrics(f"test/{arm}_satisfaction")
         metrics |= gain.metrics("test/gain")
@@ -60,12 +69,9 @@ def run(ctx: TaskContext) -> dict[str, float]:
     return metrics
 
 
-def _sample(ctx: TaskContext, params: Params) -> dict[str, list[Sample]]:
+def _sample(ctx: TaskContext, params: Params, prompts: Sequence[Prompt]) -> dict[str, list[Sample]]:
     """One completion of each test prompt by each arm, all from the same random numbers; without a verifier, by the
     best alone. Arms with the same weights are sampled once."""
-    prompts = read_prompts(
-        ctx.inputs["data"] / "prompts-test.jsonl", params.evaluation.test_prompts, verified=params.verified
-    )
     arms = ARMS if params.verified else {"best": ARMS["best"]}
     by_version: dict[str, list[Sample]] = {}
     ctx.report({"fraction": 0.0, "metrics": {}})

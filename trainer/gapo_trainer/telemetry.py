@@ -24,6 +24,7 @@ from gapo.tasks import Task
 from gapo.telemetry.catalogue import FIGURES, PHASES
 from gapo.telemetry.exposition import SampleCollector, serve
 from gapo.telemetry.figures import TaskFigures
+from gapo.telemetry.forecast import PACE_SECONDS
 from gapo.telemetry.series import NONFINITE, task_samples
 
 log = logging.getLogger(__name__)
@@ -99,12 +100,14 @@ class Account:
             self._last[name] = float(value)
 
     def _remaining(self) -> float | None:
-        """Seconds from the last report, at the pace since the first; None before there is a pace."""
+        """Seconds from the last report, at the pace since the first; None before there is a pace to rest on."""
         if self._first is None:
             return None
+        if self._fraction == 1.0:
+            return 0.0
         began, at = self._first
         done, seconds = self._fraction - at, self._updated - began
-        return (1.0 - self._fraction) * seconds / done if done > 0 and seconds >= 0 else None
+        return (1.0 - self._fraction) * seconds / done if done > 0 and seconds >= PACE_SECONDS else None
 
 
 class Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,11 +37,13 @@ from gapo.local.executor import Place
 from gapo.local.place import parse_locations, place_of
 from gapo.observe import Observer
 from gapo.planner import Plan, RunFacts, plan
+from gapo.policies.gate import not_passed
 from gapo.preview import planned_keys
 from gapo.run_record import effective_spec, read_run_record
 from gapo.seen import Seen
 from gapo.tasks import Kind
 from gapo.telemetry.forecast import forecast
+from gapo.telemetry.telling import UNKNOWN_TIME, clock, fewer_prompts
 
 SHOWN = (
     ("satisfaction", "eval/satisfaction"),
@@ -144,7 +147,9 @@ def _print_local(
             "bestStage": made.status.best_stage,
             "waitingFor": [str(key) for key in made.status.waiting_for],
             "progressPercentage": int(100 * expected.progress),
-            "estimatedRemainingSeconds": int(expected.remaining_seconds),
+            "estimatedRemainingSeconds": None
+            if expected.remaining_seconds is None
+            else int(expected.remaining_seconds),
             "location": place.uri,
             "stages": [
                 {
@@ -163,18 +168,26 @@ def _print_local(
         f"[bold]{loaded.run.metadata.name}[/] ({loaded.run_id}): {made.status.state.value}, stage {made.status.stage}"
     )
     console.print(made.status.message)
-    if expected.remaining_seconds > 0:
-        console.print(
-            f"{int(100 * expected.progress)} % of the run is done, by expected times; its other tasks take about "
-            f"{minutes(expected.remaining_seconds)}",
-            highlight=False,
+    if expected.remaining_seconds != 0:
+        rest = (
+            UNKNOWN_TIME
+            if expected.remaining_seconds is None
+            else f"its other tasks take about {clock(expected.remaining_seconds)}"
         )
+        console.print(
+            f"{int(100 * expected.progress)} % of the run is done, by expected times; {rest}", highlight=False
+        )
+    for warning in _warnings(loaded, seen, stages):
+        console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
     console.print(stage_table(seen))
 
 
-def minutes(seconds: float) -> str:
-    """Such as 12:07."""
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+def _warnings(loaded: LoadedRun, seen: Seen, stages: Sequence[int]) -> list[str]:
+    """What qualifies the figures, each once."""
+    figures = [stage_metrics(seen, stage) for stage in stages]
+    found = [not_passed(metrics, loaded.spec) for metrics in figures]
+    found += [fewer_prompts(metrics) for metrics in figures]
+    return list(dict.fromkeys(warning for warning in found if warning is not None))
 
 
 def stage_table(seen: Seen) -> Table:

@@ -1,9 +1,9 @@
-"""What `gapo run` shows: a live view on a terminal, one line an event elsewhere."""
+"""What `gapo run` shows: a live view on a terminal; elsewhere a line for each event, and one where none comes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,38 +12,43 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gapo.cli.inspect import minutes, stage_table
+from gapo.cli.inspect import stage_table
 from gapo.local.executor import Launched, View
 from gapo.local.watch import Moment, RunWatch
 from gapo.planner import Plan, State, Status
 from gapo.policies.attempts import Cause
+from gapo.policies.gate import not_passed
 from gapo.store.records import Decision, Ended
-from gapo.telemetry.figures import TaskFigures
+from gapo.telemetry.telling import clock, fewer_prompts, left, shown, working
 
 LOOK_SECONDS = 1.0
-LIVE_METRICS = (
-    "ppo/reward",
-    "ppo/kl",
-    "ppo/satisfaction",
-    "rm/pair_accuracy",
-    "rm/loss",
-    "sft/loss",
-    "sft/val_loss",
-)
+"""Between two looks where somebody sees each."""
+SILENT_SECONDS = 20.0
+"""After which something is said where there is no terminal: nobody is to wonder for half a minute."""
 
 
 class RunView(View):
-    """Feeds on the executor's events, and on a look at the running tasks every second where somebody sees it."""
+    """Feeds on the executor's events, and on looks at the running tasks: every second where somebody sees each, else
+    before a line that tells of them."""
 
-    def __init__(self, console: Console, watch: RunWatch, title: str, *, scraped: bool = False) -> None:
-        """`scraped`: the watch's samples are served, so it looks without a terminal too."""
-        self.console, self.watch, self.title, self.scraped = console, watch, title, scraped
+    def __init__(
+        self,
+        console: Console,
+        watch: RunWatch,
+        title: str,
+        *,
+        scraped: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`scraped`: the watch's samples are served, so it looks every second without a terminal too."""
+        self.console, self.watch, self.title, self.scraped, self._now = console, watch, title, scraped, now
         self.status: Status | None = None
         self._looked = 0.0
-        self._started = time.monotonic()
-        self._live = (
-            Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        )
+        self._warned: set[str] = set()
+        self._started = self._said = now()
+        # What is coloured for a reader of a log, or a terminal that cannot move its cursor, is no screen to draw on.
+        screen = console.is_interactive and console.file.isatty()
+        self._live = Live(console=console, auto_refresh=False, transient=True) if screen else None
 
     def __enter__(self) -> RunView:
         if self._live:
@@ -56,7 +61,8 @@ class RunView(View):
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self._said = self._now()
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def planned(self, made: Plan) -> None:
         before, self.status = self.status, made.status
@@ -81,19 +87,34 @@ class RunView(View):
         committed = self.watch.observer.seen().committed.get(launched.task.key)
         figures = committed.metrics if committed else {}
         self.say(f"{self._clock()} {name} done in {took:.1f} s{_headline(figures)}")
+        for warning in (not_passed(figures, self.watch.facts.spec), fewer_prompts(figures)):
+            if warning is not None and warning not in self._warned:
+                self._warned.add(warning)
+                self.say(f"{self._clock()} warning: {warning}")
 
     def decided(self, decision: Decision) -> None:
         self.say(f"{self._clock()} A{decision.stage} decided: {decision.verdict} ({decision.reason})")
 
     def tick(self, running: list[Launched]) -> None:
-        now = time.monotonic()
-        seen_by_somebody = self._live is not None or self.scraped
-        if self.status is None or not seen_by_somebody or now - self._looked < LOOK_SECONDS:
+        now = self._now()
+        if self.status is None:
             return
-        self._looked = now
-        moment = self.watch.look(self.status, running)
-        if self._live is not None:
-            self._live.update(self.render(moment), refresh=True)
+        if (self._live is not None or self.scraped) and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            moment = self.watch.look(self.status, running)
+            if self._live is not None:
+                self._live.update(self.render(moment), refresh=True)
+        if self._live is None and now - self._said >= SILENT_SECONDS:
+            self.say(self._line(self.status, self.watch.look(self.status, running)))
+
+    def _line(self, status: Status, moment: Moment) -> str:
+        """What the live view shows, on one line: running tasks, then the run."""
+        tasks = [
+            f"{_name(launched)}: {working(figures) or 'has told nothing yet'}"
+            for launched, figures in moment.tasks.values()
+        ]
+        told = "; ".join(tasks) or f"waiting: {status.message}"
+        return f"{self._clock()} {told} · {_whole(moment)}"
 
     def render(self, moment: Moment) -> RenderableType:
         """What a scrape would tell at this moment, for a reader: stages, running tasks, progress and time left."""
@@ -106,21 +127,14 @@ class RunView(View):
             line.add_row(
                 Text(_name(launched), style="bold"),
                 ProgressBar(total=100.0, completed=percentage, width=30),
-                Text(_told(figures)),
+                Text(working(figures)),
             )
             rows.append(line)
-        expected = moment.forecast
-        rows.append(
-            Text(
-                f"{int(100 * expected.progress)} % of the run · elapsed {self._clock()} · about "
-                f"{minutes(expected.remaining_seconds)} left · Ctrl-C saves and stops",
-                style="dim",
-            )
-        )
+        rows.append(Text(f"{_whole(moment)} · elapsed {self._clock()} · Ctrl-C saves and stops", style="dim"))
         return Panel(Group(*rows), title=self.title, border_style="cyan")
 
     def _clock(self) -> str:
-        return minutes(time.monotonic() - self._started)
+        return clock(self._now() - self._started)
 
 
 def _name(launched: Launched) -> str:
@@ -128,33 +142,11 @@ def _name(launched: Launched) -> str:
     return f"{'A' if task.stage else ''}{task.stage} {task.kind.value}"
 
 
-HEADLINES = (
-    "eval/satisfaction",
-    "fidelity/auc",
-    "rm/pair_accuracy",
-    "ppo/reward",
-    "ppo/kl",
-    "ppo/satisfaction",
-    "sft/val_loss",
-    "test/best_satisfaction",
-    "test/gain",
-)
-
-
-def _told(figures: TaskFigures) -> str:
-    """Such as `45 %, 1:20 left, ppo/reward 0.512`."""
-    parts = []
-    if figures.progress_percentage is not None:
-        parts.append(f"{figures.progress_percentage:.0f} %")
-    if figures.estimated_remaining_seconds is not None:
-        parts.append(f"{minutes(figures.estimated_remaining_seconds)} left")
-    return ", ".join([*parts, *_shown(figures.metrics, LIVE_METRICS)])
+def _whole(moment: Moment) -> str:
+    expected = moment.forecast
+    return f"{int(100 * expected.progress)} % of the run, {left(expected.remaining_seconds)}"
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
-    shown = _shown(metrics, HEADLINES)
-    return ": " + ", ".join(shown) if shown else ""
-
-
-def _shown(metrics: Mapping[str, float], names: tuple[str, ...]) -> list[str]:
-    return [f"{name} {metrics[name]:.3f}" for name in names if name in metrics][:4]
+    told = shown(metrics)
+    return ": " + ", ".join(told) if told else ""

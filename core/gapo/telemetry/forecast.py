@@ -24,6 +24,11 @@ UNIT_SECONDS = 10.0
 """Of weight 1, until anything is known."""
 TELLING = 0.05
 """Share of a task from which its pace says something."""
+PACE_SECONDS = 3.0
+"""How long a pace must have been seen before any time is foretold from it: a first step may be anything."""
+TRUSTED = 2.0
+"""Tasks of kinds that have not run yet may be guessed to take so many times what has been seen; of more, a guess says
+nothing."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class Forecast:
 
     progress: float
     """Share of the run that is done, 0 to 1."""
-    remaining_seconds: float
-    """To the end, at one task at a time and without waiting."""
+    remaining_seconds: float | None
+    """To the end, at one task at a time and without waiting; None while too little has run to tell."""
 
 
 def forecast(
@@ -48,15 +53,19 @@ def forecast(
         known = times.get(kind)
         return sum(known) / len(known) if known else WEIGHTS[kind] * unit
 
+    measured = times.keys() | {key.kind for key, told in running.items() if _has_pace(told)}
     spent = sum(sum(known) for known in times.values())
-    left = 0.0
+    left = guessed = 0.0
     for key in _left(planned, seen, stage):
         whole = expected(key.kind)
         told = running.get(key)
         rest = whole if told is None else _rest(whole, told)
         left += rest
+        if key.kind not in measured and (told is None or told.estimated_remaining_seconds is None):
+            guessed += rest
         spent += max(whole - rest, 0.0)
-    return Forecast(spent / (spent + left) if spent + left > 0 else 0.0, left)
+    enough = guessed <= max(left / 2, TRUSTED * _evidence(times, running))
+    return Forecast(spent / (spent + left) if spent + left > 0 else 0.0, left if enough else None)
 
 
 def _left(planned: Iterable[TaskKey], seen: Seen, stage: int) -> list[TaskKey]:
@@ -80,11 +89,27 @@ def _unit(times: Mapping[Kind, list[float]], running: Mapping[TaskKey, TaskFigur
     spent = sum(sum(known) for known in times.values())
     weight = sum(WEIGHTS[kind] * len(known) for kind, known in times.items())
     for key, told in running.items():
-        done = (told.progress_percentage or 0.0) / 100
-        if done > TELLING and told.started is not None and told.last_updated is not None:
-            spent += (told.last_updated - told.started) / done
+        if _has_pace(told):
+            spent += _lasted(told) * 100 / (told.progress_percentage or 100.0)
             weight += WEIGHTS[key.kind]
     return spent / weight if weight else UNIT_SECONDS
+
+
+def _has_pace(told: TaskFigures) -> bool:
+    return (told.progress_percentage or 0.0) / 100 > TELLING and _lasted(told) >= PACE_SECONDS
+
+
+def _lasted(told: TaskFigures) -> float:
+    """Seconds from a running task's start to its last word."""
+    if told.started is None or told.last_updated is None:
+        return 0.0
+    return told.last_updated - told.started
+
+
+def _evidence(times: Mapping[Kind, list[float]], running: Mapping[TaskKey, TaskFigures]) -> float:
+    """Seconds of tasks that have been seen; 0 where they are too few to say anything."""
+    seconds = sum(sum(known) for known in times.values()) + sum(_lasted(told) for told in running.values())
+    return seconds if seconds >= PACE_SECONDS else 0.0
 
 
 def _rest(whole: float, told: TaskFigures) -> float:

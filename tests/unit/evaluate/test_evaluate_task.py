@@ -120,6 +120,12 @@ def test_the_metrics_follow_from_the_samples(evaluated) -> None:
     assert fractions == sorted(fractions)
 
 
+def test_it_is_counted_how_many_prompts_there_were_of_those_asked_for(evaluated) -> None:
+    _, metrics, samples, _ = evaluated
+    assert metrics["eval/prompts"] == len({sample["promptId"] for sample in samples}) == 8
+    assert metrics["eval/prompts_asked"] == 8
+
+
 def test_fidelity_is_that_of_the_reward_model_on_these_samples(evaluated, artifacts) -> None:
     _, metrics, samples, shown = evaluated
     scorer = RewardModelScorer.load(artifacts["rm-0"][1] / "rm")

@@ -125,6 +125,22 @@ def test_the_cards_front_matter_and_settings_are_yaml_with_the_runs_values(expor
     assert settings["ppo"]["kl"]["coef"] == 0.01
 
 
+def test_fewer_test_prompts_than_asked_for_are_counted_and_said(inputs, tmp_path, caplog) -> None:
+    asked = {"evaluation": {**EVALUATION, "testPrompts": 500}}
+    ctx = context(tmp_path / "out", inputs, kind=Kind.EXPORT, stage=3, **asked)
+    metrics = export.run(ctx)
+    assert (metrics["test/prompts"], metrics["test/prompts_asked"]) == (16.0, 500.0)
+    said = "the test split has 16 prompts, fewer than the 500 of evaluation.testPrompts"
+    assert said in caplog.text
+    assert said in card_of(ctx)
+
+
+def test_as_many_prompts_as_asked_for_are_no_news(exported) -> None:
+    ctx, metrics = exported
+    assert metrics["test/prompts"] == metrics["test/prompts_asked"] == 10.0
+    assert "fewer than" not in card_of(ctx)
+
+
 def test_the_cards_code_runs_and_reads_prompts_as_training_did(exported) -> None:
     ctx, _ = exported
     code = re.search(r"```python\n(.*?)```", card_of(ctx), re.DOTALL)[1]

@@ -31,9 +31,37 @@ def test_a_kind_that_has_not_run_is_guessed_from_those_that_have() -> None:
     assert found.progress == pytest.approx(20 / 27)
 
 
-def test_before_anything_is_known_there_is_still_an_answer() -> None:
-    assert forecast([PPO[0]], Seen(), 0, {}) == Forecast(0.0, 20.0)
+def test_before_anything_is_known_no_time_is_foretold() -> None:
+    assert forecast([PPO[0]], Seen(), 0, {}) == Forecast(0.0, None)
     assert forecast([], Seen(), 0, {}) == Forecast(0.0, 0.0)
+
+
+def test_no_time_is_foretold_from_a_task_of_a_third_of_a_second() -> None:
+    data, sft = TaskKey(0, Kind.DATA), TaskKey(0, Kind.SFT)
+    planned = [data, sft, *PPO, EXPORT]
+    assert forecast(planned, took({data: 0.3}), 0, {}).remaining_seconds is None
+    assert forecast([data, EXPORT], took({data: 0.3}), 0, {}).remaining_seconds is None
+    first_steps = {sft: TaskFigures(progress_percentage=6, started=100.0, last_updated=100.4)}
+    assert forecast(planned, took({data: 0.3}), 0, first_steps).remaining_seconds is None
+
+
+def test_a_guess_far_beyond_what_has_been_seen_is_not_told_until_its_kind_has_run() -> None:
+    """Supervised training of 20 s would make four stages of ppo 80 s; a tenth of the first one tells that it is more."""
+    sft = TaskKey(0, Kind.SFT)
+    seen = took({sft: 20.0})
+    assert forecast([sft, *PPO], seen, 1, {}).remaining_seconds is None
+    told = {
+        PPO[0]: TaskFigures(
+            progress_percentage=10, estimated_remaining_seconds=90.0, started=0.0, last_updated=10.0
+        )
+    }
+    # The unit is (20 + 100) s for weights 2 + 2.
+    assert forecast([sft, *PPO], seen, 1, told).remaining_seconds == pytest.approx(90 + 3 * 60)
+
+
+def test_a_task_that_tells_its_own_time_is_no_guess() -> None:
+    told = {PPO[3]: TaskFigures(progress_percentage=2, estimated_remaining_seconds=900.0)}
+    assert forecast(PPO[3:], Seen(), 4, told).remaining_seconds == 900.0
 
 
 def test_a_running_task_is_trusted_about_itself() -> None:

@@ -13,6 +13,7 @@ import gapo.cli
 from gapo.api.load import load_run
 from gapo.run_record import freeze
 from gapo.store import layout
+from gapo.tasks import Kind, TaskKey
 
 SPEC: dict[str, Any] = {
     "method": "GAPO",
@@ -62,6 +63,37 @@ def test_status_of_a_file_tells_how_much_is_done_and_what_is_left(
     status(run_folder, monkeypatch)
     shown = " ".join(capsys.readouterr().out.split())
     assert "94 % of the run is done, by expected times; its other tasks take about 0:04" in shown
+
+
+def test_status_says_what_qualifies_the_figures_and_when_no_time_can_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "run.yaml"
+    head = {"apiVersion": "gapo.dev/v1alpha1", "kind": "GapoRun", "metadata": {"name": "world"}}
+    file.write_text(json.dumps({**head, "spec": {"runID": "r1", **SPEC}}))
+    root = tmp_path / "store" / "default" / "world" / "r1"
+
+    def short(key: TaskKey) -> dict[str, float]:
+        gate = {"rm/pair_accuracy": 0.5, "rm/gate_passed": 0.0} if key.kind is Kind.RM_WARMUP else {}
+        few = {"eval/prompts": 90.0, "eval/prompts_asked": 500.0} if key.kind is Kind.EVALUATE else {}
+        return {"eval/satisfaction": 0.4, **gate, **few, "wall/seconds": 0.3}
+
+    story = Story(root, short, **SPEC)
+    freeze(story.objects, load_run(file), version="0.1.0", now=START)
+    story.run()
+    for key in ("1/ppo", "1/evaluate", "1/rm", "2/ppo", "2/evaluate", "2/rm", "2/export"):
+        shutil.rmtree(root / layout.task_prefix(int(key[0]), key[2:]), ignore_errors=True)
+    shutil.rmtree(root / "decisions")
+    status(tmp_path, monkeypatch)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "warning: the reward model did not pass its gate (pair accuracy 0.50, 0.75 needed); PPO goes on"
+        in shown
+    )
+    assert "warning: the validation split has 90 prompts, fewer than the 500 of evaluation.prompts" in shown
+    assert "% of the run is done, by expected times; time left unknown yet" in shown
+    status(tmp_path, monkeypatch, "-o", "json")
+    assert json.loads(capsys.readouterr().out)["estimatedRemainingSeconds"] is None
 
 
 def test_status_of_a_finished_run_has_nothing_left_to_tell(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import threading
@@ -143,15 +144,6 @@ def test_before_the_first_look_there_is_nothing_to_tell(midway: Midway) -> None:
     assert midway.watch.samples() == []
 
 
-def test_without_terminal_and_scrapes_nobody_looks(midway: Midway) -> None:
-    console = Console(file=io.StringIO())
-    for scraped in (False, True):
-        view = RunView(console, midway.watch, "lamp", scraped=scraped)
-        view.status = STATUS
-        view.tick([midway.launched])
-        assert (midway.watch.moment is not None) == scraped
-
-
 class Hands:
     """A clock that is moved by hand."""
 
@@ -160,6 +152,117 @@ class Hands:
 
     def __call__(self) -> float:
         return self.now
+
+
+def piped(midway: Midway, clock: Hands, **more: Any) -> tuple[RunView, io.StringIO]:
+    """A view whose output goes to a file, and that output."""
+    out = io.StringIO()
+    view = RunView(Console(file=out, **more), midway.watch, "lamp", now=clock)
+    view.status = STATUS
+    return view, out
+
+
+@pytest.mark.parametrize("coloured", [False, True], ids=["plain", "coloured for a reader of logs"])
+def test_without_a_terminal_no_half_minute_passes_without_a_word(midway: Midway, coloured: bool) -> None:
+    midway.says(
+        progressPercentage=40,
+        estimatedRemainingSeconds=90,
+        metrics=[
+            {"name": "task/step", "value": "8"},
+            {"name": "task/steps", "value": "20"},
+            {"name": "task/tokens_per_second", "value": "5231.4"},
+            {"name": "ppo/kl", "value": "0.0125"},
+        ],
+    )
+    clock = Hands()
+    view, out = piped(midway, clock, force_terminal=coloured, color_system=None)
+    longest, heard, length = 0.0, clock.now, 0
+    with view:
+        for _ in range(4 * 65):  # the executor's ticks of a quarter of a second
+            clock.now += 0.25
+            view.tick([midway.launched])
+            if len(out.getvalue()) > length:
+                heard, length = clock.now, len(out.getvalue())
+            longest = max(longest, clock.now - heard)
+    assert longest < 30
+    first, *_ = lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "A2 ppo: 40 %, step 8 of 20, 1:30 left, ppo/kl 0.013, 5,231 tokens/s" in first
+    assert "34 % of the run, about 1:38 left" in first
+
+
+def test_events_count_as_a_word_and_nobody_looks_for_nothing(midway: Midway) -> None:
+    clock = Hands()
+    view, out = piped(midway, clock)
+    for _ in range(6):
+        clock.now += 15
+        view.tick([midway.launched])
+        view.say("an event")
+    assert out.getvalue().splitlines() == ["an event"] * 6
+    assert midway.watch.moment is None
+
+
+def test_a_run_that_waits_says_for_what(midway: Midway) -> None:
+    clock = Hands()
+    view, out = piped(midway, clock)
+    view.status = Status(State.WAITING, 2, "BackOff", "next attempt of 2/ppo in 120 s [link]")
+    clock.now += 25
+    view.tick([])
+    assert "0:25 waiting: next attempt of 2/ppo in 120 s [link] · " in out.getvalue()
+
+
+def test_a_task_that_has_told_nothing_yet_is_named(midway: Midway) -> None:
+    clock = Hands()
+    view, out = piped(midway, clock)
+    clock.now += 25
+    view.tick([midway.launched])
+    assert "A2 ppo: has told nothing yet" in out.getvalue()
+
+
+def test_while_samples_are_served_every_second_is_looked_at(midway: Midway) -> None:
+    view = RunView(Console(file=io.StringIO()), midway.watch, "lamp", scraped=True)
+    view.status = STATUS
+    view.tick([midway.launched])
+    assert midway.watch.moment is not None
+
+
+def ended_with(midway: Midway, key: TaskKey, times: int = 1, **metrics: float) -> list[str]:
+    """What is said of a task's end that committed these figures."""
+    named = {name.replace("__", "/"): value for name, value in metrics.items()}
+    seen = midway.watch.observer.seen()
+    committed = dataclasses.replace(seen.committed[key], metrics=named)
+    midway.watch.observer.seen = lambda: dataclasses.replace(  # type: ignore[method-assign]
+        seen, committed={**seen.committed, key: committed}
+    )
+    view, out = piped(midway, Hands())
+    task = midway.story.driver.handed_over(_first(key))
+    record = next(a.ended for a in seen.attempts[key] if a.ended is not None)
+    for _ in range(times):
+        view.ended(Launched(task, "writer", Path(), START, None), record)
+    return out.getvalue().splitlines()
+
+
+def test_a_gate_that_was_not_passed_and_stops_nothing_is_said(midway: Midway) -> None:
+    figures = {"rm__pair_accuracy": 0.56, "rm__pair_family/length.words": 0.41, "rm__gate_passed": 0.0}
+    done, warning = ended_with(midway, TaskKey(0, Kind.RM_WARMUP), **figures)
+    assert "0 rm-warmup done" in done
+    assert (
+        "warning: the reward model did not pass its gate (pair accuracy 0.56, 0.75 needed; family length.words 0.41, "
+        "0.60 needed); PPO goes on against it, as rewardModel.warmup.gate.onFail: warn asks"
+    ) in warning
+
+
+def test_a_gate_that_was_passed_is_not_worth_a_word(midway: Midway) -> None:
+    figures = {"rm__pair_accuracy": 0.96, "rm__gate_passed": 1.0}
+    assert len(ended_with(midway, TaskKey(0, Kind.RM_WARMUP), **figures)) == 1
+
+
+def test_an_evaluation_with_fewer_prompts_than_asked_says_so_once(midway: Midway) -> None:
+    figures = {"eval__satisfaction": 0.5, "eval__prompts": 96.0, "eval__prompts_asked": 500.0}
+    lines = ended_with(midway, TaskKey(1, Kind.EVALUATE), times=2, **figures)
+    warnings = [line for line in lines if "warning" in line]
+    assert len(warnings) == 1
+    assert "the validation split has 96 prompts, fewer than the 500 of evaluation.prompts" in warnings[0]
 
 
 def test_nobody_is_waited_for_who_asked_once_or_not_at_all() -> None:

@@ -26,6 +26,8 @@ class Figures:
     """Best minus start, paired by prompt."""
     families: Mapping[str, Estimate]
     """Share of met constraints by family, of the best."""
+    fewer: str | None = None
+    """A sentence about fewer test prompts than were asked for."""
 
 
 def model_card(
@@ -144,6 +146,7 @@ def _measured(params: Mapping[str, Any], figures: Figures) -> str:
         f"Share of completions that meet **every** constraint of their prompt, judged by a program: {n} test prompts "
         f"that took no part in training or in choosing the stage, one completion each at temperature "
         f"{temperature:g}, with 95 % intervals.\n",
+        *([f"Note: {figures.fewer}.\n"] if figures.fewer else []),
         "| generator | satisfaction | 95 % interval |",
         "|---|---|---|",
         *(f"| {name} | {_percent(e.value)} | {_percent(e.low)} – {_percent(e.high)} |" for name, e in rows),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,10 +17,13 @@ from gapo.api.base import ApiModel
 from gapo.api.judging import Evaluation
 from gapo.api.training import Generation
 from gapo.errors import SpecError
+from gapo.telemetry.telling import fewer_prompts
 from gapo_trainer.evaluate.samples import Prompt, Sample
 from gapo_trainer.models import eos_ids, load_generator
 from gapo_trainer.ppo.rollouts import Sampler
 from gapo_trainer.rollout.local import TransformersRollout
+
+log = logging.getLogger(__name__)
 
 COLDEST = 1e-6
 """A temperature at which the likeliest token has all the probability: greedy decoding."""
@@ -45,6 +49,15 @@ class Params(ApiModel):
     @property
     def verified(self) -> bool:
         return self.evaluation.scorer == "verifier"
+
+
+def counted(prompts: Sequence[Prompt], asked: int, split: str) -> dict[str, float]:
+    """`<split>/prompts` and how many were asked for; says so in the log where there are fewer."""
+    metrics = {f"{split}/prompts": float(len(prompts)), f"{split}/prompts_asked": float(asked)}
+    fewer = fewer_prompts(metrics)
+    if fewer is not None:
+        log.warning("%s", fewer)
+    return metrics
 
 
 @dataclass(frozen=True)

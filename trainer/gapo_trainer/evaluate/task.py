@@ -21,6 +21,7 @@ from gapo_trainer.evaluate.crossplay import Cell, Score, auc_metrics, cross_play
 from gapo_trainer.evaluate.lengths import by_length, score_length_correlation
 from gapo_trainer.evaluate.policy import TokenMeans, token_means
 from gapo_trainer.evaluate.samples import (
+    Prompt,
     Sample,
     constraint_satisfaction,
     read_prompts,
@@ -28,7 +29,7 @@ from gapo_trainer.evaluate.samples import (
     satisfaction,
     write_samples,
 )
-from gapo_trainer.evaluate.sampling import Drawn, Params, Subject, autocast, to_device
+from gapo_trainer.evaluate.sampling import Drawn, Params, Subject, autocast, counted, to_device
 from gapo_trainer.models import load_generator
 from gapo_trainer.ppo.summary import histogram as histogram_between
 from gapo_trainer.reward.metrics import auc, ece, finite, histogram, prompt_swap_gap, score_shares
@@ -47,9 +48,11 @@ def run(ctx: TaskContext) -> dict[str, float]:
     params = Params.of(ctx.params)
     if not params.verified:
         raise SpecError("evaluation.scorer is none: there is nothing to evaluate with; set it to verifier")
-    drawn, greedy, tokens = _sample(ctx, params)
+    prompts = read_prompts(ctx.inputs["data"] / "prompts-val.jsonl", params.evaluation.prompts, verified=True)
+    drawn, greedy, tokens = _sample(ctx, params, prompts)
     samples = drawn.samples
     metrics = _described(samples, greedy, tokens)
+    metrics |= counted(prompts, params.evaluation.prompts, "eval")
     shown: dict[str, Any] = {}
     if "rm" in ctx.inputs:
         judged = _Judged.of(ctx, params, samples)
@@ -72,9 +75,10 @@ def run(ctx: TaskContext) -> dict[str, float]:
     return finite(metrics)
 
 
-def _sample(ctx: TaskContext, params: Params) -> tuple[Drawn, list[Sample], TokenMeans]:
+def _sample(
+    ctx: TaskContext, params: Params, prompts: Sequence[Prompt]
+) -> tuple[Drawn, list[Sample], TokenMeans]:
     """Samples, greedy completions, and the policy's entropy and distance from its start on the samples."""
-    prompts = read_prompts(ctx.inputs["data"] / "prompts-val.jsonl", params.evaluation.prompts, verified=True)
     subject = Subject(
         ctx.inputs["generator"],
         prompts,
