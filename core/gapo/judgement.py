@@ -70,12 +70,14 @@ def committed_stages(seen: Seen) -> list[int]:
 
 
 def together(metrics: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The figures of tasks that ran one after the other. Clocks are added up; of what two tasks measured, the first
-    one's stays, so that no figure of a stage changes once it is there."""
+    """The figures of tasks that ran one after the other. Clocks are added up, of peaks the highest counts; of what two
+    tasks measured, the first one's stays, so that no figure of a stage changes once it is there."""
     merged: dict[str, float] = {}
     for task in metrics:
         for name, value in task.items():
-            if name.startswith("wall/"):
+            if name.startswith("wall/peak_"):
+                merged[name] = max(merged.get(name, 0.0), value)
+            elif name.startswith("wall/"):
                 merged[name] = merged.get(name, 0.0) + value
             else:
                 merged.setdefault(name, value)

@@ -43,7 +43,11 @@ class TaskContext:
     scratch: Path
     resume: Resume
     report: Callable[[Mapping[str, Any]], None]
-    """Progress: `{"fraction": 0…1, "metrics": {flat name: number}}`; throttled, never decided on."""
+    """Progress: `{"fraction": 0…1, "metrics": {flat name: number}}`; throttled, never decided on.
+
+    A task of steps adds `step` (done), `steps` (of so many) and `tokens` (worked on so far), and as `running` what it
+    knows of figures between two looks; `metrics` take the place of all that was told before.
+    """
     other_run: Callable[[str, str], Objects] | None = None
     """Another run of the same namespace and location, by name and run ID; read only."""
     open: Opener = by_environment

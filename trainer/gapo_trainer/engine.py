@@ -61,6 +61,8 @@ class Engine(Generic[M]):
         self.model, self.optimizer = prepared
         self.steps = 0
         """Optimiser steps since the start of the run."""
+        self.lr = 0.0
+        """Learning rate of this process's last step."""
 
     @property
     def device(self) -> torch.device:
@@ -143,8 +145,9 @@ class Engine(Generic[M]):
             raise InvariantError(
                 f"{self.name}: the gradient's norm is {norm} at step {self.steps}; lower the learning rate"
             )
+        self.lr = self.optim.lr * lr_factor
         for group in self.optimizer.param_groups:
-            group["lr"] = self.optim.lr * lr_factor
+            group["lr"] = self.lr
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps += 1

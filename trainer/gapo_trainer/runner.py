@@ -30,10 +30,13 @@ from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.records import Claim, Manifest, ManifestRef
 from gapo.tasks import Kind, Task
+from gapo.telemetry.telling import shown
 from gapo_trainer.context import TaskContext
 from gapo_trainer.endings import as_gapo_error, leave_last_words
+from gapo_trainer.memory import peak_memory
 from gapo_trainer.remote import by_environment
 from gapo_trainer.resume import ResumePoints, StopRequestedError
+from gapo_trainer.talk import talking
 from gapo_trainer.telemetry import Account, Progress, served
 
 log = logging.getLogger(__name__)
@@ -111,7 +114,7 @@ def run_request(request: Request) -> int:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         account = Account()
-        with served(account, request.metrics_port):
+        with served(account, request.metrics_port), talking(account):
             _run(request, scratch, stop, account)
     except (StopRequestedError, KeyboardInterrupt):
         return STOPPED_CODE
@@ -164,6 +167,7 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
         log.info("asked to stop, but the work is done: committing")
     metrics = dict(metrics)
     metrics["wall/seconds"] = time.monotonic() - began
+    metrics |= peak_memory()
     check_finite(metrics)
     if fence is not None:
         fence.check()
@@ -186,6 +190,7 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
             finished_at=datetime.now(UTC),
         ),
     )
+    log.info(", ".join([f"done in {metrics['wall/seconds']:.1f} s", *shown(metrics, most=len(metrics))]))
     log.info("committed" if result.won else "another attempt has committed already; nothing of it is touched")
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ LOOKS = 10
 VAL_ROWS = 500
 FLOOR = 0.1
 """The learning rate's end, as a share of its peak."""
+_NOTHING: Mapping[str, float] = {}
 
 
 class Params(ApiModel):
@@ -126,7 +128,11 @@ class State:
     """metrics.jsonl so far."""
     loss_sum: float = 0.0
     loss_steps: int = 0
+    grad_norm_sum: float = 0.0
+    """Over the same steps as the losses."""
     trained_tokens: int = 0
+    seconds: float = 0.0
+    """In the loop, looks included."""
 
 
 @dataclass
@@ -157,7 +163,7 @@ class SftTrainer:
         total = self.engine.backward_all(
             [partial(self._loss, sequences, micro, tokens) for micro in micros if len(micro)]
         )
-        self.engine.step(self._lr_factor(state.step))
+        state.grad_norm_sum += self.engine.step(self._lr_factor(state.step))
         state.step += 1
         state.loss_sum += float(self.engine.all_reduce(total))
         state.loss_steps += 1
@@ -184,9 +190,25 @@ class SftTrainer:
         row = {"step": float(state.step), "sft/val_loss": self.val_loss()}
         if state.loss_steps:
             row["sft/loss"] = state.loss_sum / state.loss_steps
-        state.loss_sum, state.loss_steps = 0.0, 0
+            row["sft/grad_norm"] = state.grad_norm_sum / state.loss_steps
+            row["sft/lr"] = self.engine.optim.lr * self._lr_factor(state.step - 1)
+        row["sft/trained_tokens"] = float(state.trained_tokens)
+        state.loss_sum, state.loss_steps, state.grad_norm_sum = 0.0, 0, 0.0
         state.rows.append(row)
         return row
+
+    def said(self, row: Mapping[str, float] = _NOTHING) -> dict[str, Any]:
+        """Where the training is, for `TaskContext.report`; `row` is that of a look."""
+        state = self.state
+        running = {"sft/loss": state.loss_sum / state.loss_steps} if state.loss_steps else {}
+        return {
+            "fraction": state.step / max(1, self.steps),
+            "metrics": row,
+            "running": running,
+            "step": state.step,
+            "steps": self.steps,
+            "tokens": state.trained_tokens,
+        }
 
     def _rows(self, step: int) -> list[int]:
         """The batch of a step: passes over all rows, each in a fresh order."""
@@ -242,11 +264,16 @@ def run(ctx: TaskContext) -> dict[str, float]:
     state, look_every = trainer.state, max(1, trainer.steps // LOOKS)
     # No dropout, as in PPO: a step depends on its batch alone.
     trainer.engine.model.train(False)
-    ctx.report({"fraction": state.step / max(1, trainer.steps), "metrics": {}})
+    ctx.report(trainer.said())
     while state.step < trainer.steps:
+        began = time.monotonic()
         trainer.step()
-        if state.step % look_every == 0 or state.step == trainer.steps:
-            ctx.report({"fraction": state.step / trainer.steps, "metrics": trainer.look()})
+        looks = state.step % look_every == 0 or state.step == trainer.steps
+        row = trainer.look() if looks else {}
+        state.seconds += time.monotonic() - began
+        if looks:
+            row["wall/seconds"] = state.seconds
+        ctx.report(trainer.said(row))
         if trainer.engine.all_reduce(torch.tensor(float(ctx.resume.due()))) > 0:
             _checkpoint(ctx, trainer, tokenizer)
     if not state.rows:

@@ -26,11 +26,14 @@ from gapo.telemetry.exposition import SampleCollector, serve
 from gapo.telemetry.figures import TaskFigures
 from gapo.telemetry.forecast import PACE_SECONDS
 from gapo.telemetry.series import NONFINITE, task_samples
+from gapo.telemetry.telling import PACE, STEP, STEPS
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 0.5
 """Between two writes of progress.json."""
+STEP_SECONDS = 5.0
+"""Between two of them for mere steps, which bring no new figures."""
 CLOSE_SECONDS = 2.0
 """How long the last write may hold up the task's end."""
 COUNTED = frozenset(
@@ -56,6 +59,8 @@ class Account:
         self._last: dict[str, float] = {}
         self._totals: dict[str, float] = {NONFINITE: 0.0}
         self._checkpoint: float | None = None
+        self._told = 0.0
+        self._worked: tuple[float, float] | None = None
 
     def report(self, said: Mapping[str, Any]) -> None:
         """Takes what `TaskContext.report` is given. The pace counts from the first report: loading is no progress, and
@@ -68,9 +73,14 @@ class Account:
             metrics: Mapping[str, float] = said.get("metrics", {})
             if metrics:
                 self._last = {}
-            for name, value in metrics.items():
+            for name, value in (*metrics.items(), *said.get("running", {}).items()):
                 self._take(name, value)
-        self.changed.set()
+            self._place(said)
+            telling = bool(metrics) or "step" not in said or self._updated - self._told >= STEP_SECONDS
+            if telling:
+                self._told = self._updated
+        if telling:
+            self.changed.set()
 
     def checkpointed(self) -> None:
         """A resume point has been stored."""
@@ -90,6 +100,20 @@ class Account:
                 started=self._started,
                 checkpoint=self._checkpoint,
             )
+
+    def _place(self, said: Mapping[str, Any]) -> None:
+        """The step, and the pace since the first one of this attempt."""
+        for name, key in ((STEP, "step"), (STEPS, "steps")):
+            if key in said:
+                self._totals[name] = float(said[key])
+        if "tokens" not in said:
+            return
+        tokens = float(said["tokens"])
+        if self._worked is None:
+            self._worked = (self._updated, tokens)
+        began, before = self._worked
+        if self._updated - began >= 1.0:
+            self._totals[PACE] = (tokens - before) / (self._updated - began)
 
     def _take(self, name: str, value: float) -> None:
         if not math.isfinite(value):

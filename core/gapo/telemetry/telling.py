@@ -66,7 +66,12 @@ def left(seconds: float | None) -> str:
 
 def shown(metrics: Mapping[str, float], names: Sequence[str] = COMMITTED, *, most: int = 4) -> list[str]:
     """The first of these figures that are there, with their values."""
-    return [f"{name} {metrics[name]:.3f}" for name in names if name in metrics][:most]
+    return [f"{name} {_number(metrics[name])}" for name in names if name in metrics][:most]
+
+
+def _number(value: float) -> str:
+    """Three decimals, and more of what is small, such as a learning rate."""
+    return f"{value:.2g}" if 0 < abs(value) < 0.0005 else f"{value:.3f}"
 
 
 def fewer_prompts(metrics: Mapping[str, float]) -> str | None:

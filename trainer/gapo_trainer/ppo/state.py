@@ -52,6 +52,12 @@ class Progress:
         self.scores += outcome.scores
         self.passed += outcome.passed or []
 
+    @property
+    def tokens(self) -> float:
+        """Sampled and trained on so far."""
+        names = ("ppo/generated_tokens", "ppo/trained_tokens")
+        return sum(row.get(name, 0.0) for row in self.rows for name in names)
+
 
 @dataclass(frozen=True)
 class Learner:

@@ -95,12 +95,18 @@ def run(ctx: TaskContext) -> dict[str, float]:
     stage = _Stage.open(ctx, params)
     trainer, progress = stage.trainer, stage.progress
     parts = params.stages.iterations + 1  # the last is the final samples
-    ctx.report({"fraction": stage.done / parts, "metrics": {}})
+
+    def report(done: int, metrics: Mapping[str, float]) -> None:
+        steps = params.stages.iterations
+        said = {"fraction": done / parts, "metrics": metrics, "tokens": progress.tokens}
+        ctx.report({**said, "step": done, "steps": steps})
+
+    report(stage.done, {})
     for iteration in range(stage.done, params.stages.iterations):
         outcome = trainer.iteration(iteration, stage.under_way, partial(stage.rest, ctx, iteration))
         progress.add(outcome)
         stage.kept, stage.under_way = outcome.kept, UnderWay()
-        ctx.report({"fraction": (iteration + 1) / parts, "metrics": progress.rows[-1]})
+        report(iteration + 1, progress.rows[-1])
         if stage.agree(ctx.resume.due()):
             stage.checkpoint(ctx, iteration + 1)
     return stage.finish(ctx)

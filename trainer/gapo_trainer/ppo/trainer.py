@@ -330,6 +330,8 @@ class PpoTrainer:
             RATIO_FIRST: update.first_ratio,
             "ppo/grad_norm": update.grad_norms[0] / last,
             "critic/grad_norm": update.grad_norms[1] / last,
+            "ppo/lr": self.actor.lr,
+            "critic/lr": self.critic.lr,
             "ppo/trained_tokens": float(self.actor.all_reduce(torch.tensor(tokens, dtype=torch.float64))),
         }
 

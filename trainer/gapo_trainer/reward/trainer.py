@@ -42,6 +42,7 @@ FLOOR = 0.05
 PATIENCE = 3
 """Warm-up: looks without a gain of `GAIN` in pair accuracy, the gate being passed, after which it ends."""
 GAIN = 0.005
+_NOTHING: Mapping[str, float] = {}
 UNLEARNT = 0.03
 """Stage: fall of held-out pair accuracy below its best that, at two looks in a row, ends the stage."""
 
@@ -86,6 +87,10 @@ class State:
     loss_steps: int = 0
     last_loss: float = math.nan
     """Mean since the last look, and the mean before it."""
+    grad_norm_sum: float = 0.0
+    """Over the same steps as the losses."""
+    lr: float = 0.0
+    """Of the last step."""
     trained_tokens: int = 0
     best: float = -1.0
     stale: int = 0
@@ -120,7 +125,7 @@ class BceTrainer:
         if resumed is not None:
             self._restore(resumed)
         self.engine.model.train(True)
-        ctx.report({"fraction": self.state.step / self.schedule.steps, "metrics": {}})
+        ctx.report(self._said())
         while self.state.step < self.schedule.steps and not self.state.stopped:
             began = self.clock()
             self._step()
@@ -128,6 +133,8 @@ class BceTrainer:
             looks = done % self.schedule.look_every == 0 or done == self.schedule.steps
             if looks:
                 self._look(ctx)
+            else:
+                ctx.report(self._said())
             self.state.seconds += self.clock() - began
             limit = self.schedule.max_seconds
             if limit is not None and self.state.seconds >= limit and not self.state.stopped:
@@ -149,7 +156,8 @@ class BceTrainer:
         step = self.state.step
         items = self.planner.plan(step, self.state.weights, self.schedule.mismatched(step))
         loss, tokens = self._backward(items, step)
-        self.engine.step(self.schedule.lr_factor(step))
+        self.state.lr = self.engine.optim.lr * self.schedule.lr_factor(step)
+        self.state.grad_norm_sum += self.engine.step(self.schedule.lr_factor(step))
         self.state.step += 1
         self.state.loss_sum += loss
         self.state.loss_steps += 1
@@ -192,16 +200,38 @@ class BceTrainer:
     def _look(self, ctx: TaskContext) -> None:
         state = self.state
         state.last_loss = state.loss_sum / max(1, state.loss_steps)
-        state.loss_sum, state.loss_steps = 0.0, 0
+        grad_norm = state.grad_norm_sum / max(1, state.loss_steps)
+        state.loss_sum, state.loss_steps, state.grad_norm_sum = 0.0, 0, 0.0
         seen = self.look()
-        row = {"step": float(state.step), "rm/loss": state.last_loss, **seen, "wall/seconds": state.seconds}
+        row = {
+            "step": float(state.step),
+            "rm/loss": state.last_loss,
+            "rm/grad_norm": grad_norm,
+            "rm/lr": state.lr,
+            "rm/trained_tokens": float(state.trained_tokens),
+            **seen,
+            "wall/seconds": state.seconds,
+        }
         state.rows.append(row)
         state.weights = gates.family_weights(seen, self.gate)
-        ctx.report({"fraction": state.step / self.schedule.steps, "metrics": row})
+        ctx.report(self._said(row))
         if self.schedule.early_stop == "settled":
             self._settled(seen)
         else:
             self._unlearning(seen)
+
+    def _said(self, row: Mapping[str, float] = _NOTHING) -> dict[str, Any]:
+        """Where the training is, for `TaskContext.report`; `row` is that of a look."""
+        state = self.state
+        running = {"rm/loss": state.loss_sum / state.loss_steps} if state.loss_steps else {}
+        return {
+            "fraction": state.step / self.schedule.steps,
+            "metrics": row,
+            "running": running,
+            "step": state.step,
+            "steps": self.schedule.steps,
+            "tokens": state.trained_tokens,
+        }
 
     def _settled(self, seen: Mapping[str, float]) -> None:
         state, now = self.state, seen.get(gates.PAIR, -1.0)
