@@ -60,6 +60,10 @@ class ClusterError(GapoError):
     reason = "ClusterRefused"
 
 
+class NoClusterError(ClusterError):
+    """There is no cluster to ask: no kubeconfig, or nothing to talk to one with."""
+
+
 class InvariantError(GapoError):
     """A number that cannot be (NaN, a broken invariant): going on would spoil the run."""
 

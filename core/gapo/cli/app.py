@@ -11,6 +11,7 @@ from typing import NoReturn
 import typer
 
 from gapo.cli.inspect import export, report, status
+from gapo.cli.options import version_option
 from gapo.cli.run import run
 from gapo.cli.terminal import adapt_streams, write_traceback
 from gapo.cli.validate import plan, validate
@@ -31,6 +32,7 @@ CLOSED_PIPE = 141
 WRONG_PLACES = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError, FileExistsError)
 WRONG_PLACE_NUMBERS = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 """A path that cannot be used is as wrong at the next attempt."""
+app.callback()(version_option)
 app.command("run")(run)
 app.command("validate")(validate)
 app.command("plan")(plan)

@@ -4,9 +4,7 @@ the status is that room's to tell."""
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from gapo.api.load import LoadedRun, load_run
-from gapo.api.paths import STDIN, user_path
+from gapo.api.paths import user_path
+from gapo.cli.here import in_cluster, is_a_file, is_a_name
 from gapo.cli.options import (
     Context,
     Endpoint,
@@ -105,28 +104,15 @@ def status(
     --kubeconfig or --watch, from the cluster.
     """
     where, file = Where(namespace, context, kubeconfig), user_path(run)
-    is_file = file == STDIN or file.is_file()
-    if not (cluster or watch or where.given) and (is_file or not _is_a_name(run)):
+    if not (cluster or watch or where.given) and (is_a_file(run) or not is_a_name(run)):
         _print_local(file, location, endpoint, region, output)
         return
     if location or endpoint or region:
         raise SpecError(
             "--location, --endpoint and --region are for a FILE; the cluster knows where its runs lie"
         )
-    name = run
-    if is_file:
-        metadata = load_run(file).run.metadata
-        name = metadata.name
-        if namespace is None and "namespace" in metadata.model_fields_set:
-            where = replace(where, namespace=metadata.namespace)
-    elif not _is_a_name(run):
-        raise SpecError(f"{run}: there is no such file, and a run cannot have that name")
+    name, where = in_cluster(run, where)
     status_in_a_cluster()(name, where, watch=watch, output=output)
-
-
-def _is_a_name(text: str) -> bool:
-    """As metadata.name may be; that of a file has a dot."""
-    return re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", text) is not None
 
 
 def _print_local(

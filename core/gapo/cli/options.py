@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+import gapo
 from gapo.api.paths import user_path
 
 
@@ -45,6 +46,21 @@ Kubeconfig = Annotated[
         help="Kubeconfig file; $KUBECONFIG, then ~/.kube/config where unset.",
     ),
 ]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gapo {gapo.__version__}")
+        raise typer.Exit
+
+
+def version_option(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end."),
+    ] = False,
+) -> None:
+    """Options of the whole command line; the help's first line is the application's own."""
 
 
 @dataclass(frozen=True)

@@ -58,5 +58,10 @@ def place_of(loaded: LoadedRun, locations: dict[str, Location]) -> Place:
 
 def work_folder(loaded: LoadedRun) -> Path:
     """For scratch and logs; beside the user's other caches, since nothing there is worth keeping."""
+    return work_root() / f"{loaded.run.metadata.name}-{loaded.run_id}"
+
+
+def work_root() -> Path:
+    """The folder of all runs' work folders, each named NAME-RUNID."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "gapo" / "work" / f"{loaded.run.metadata.name}-{loaded.run_id}"
+    return cache / "gapo" / "work"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from gapo.cli.app import end_with
+from gapo.cli.options import version_option
 from gapo.cli.validate import plan, validate
 from gapo_operator.cli.doctor import doctor
 from gapo_operator.cli.logs import logs
@@ -21,6 +22,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 1 the run failed, 2 bad command line, 64 bad manifest, 65 bad data, "
     "69 refused by the cluster, 75 try again later, 130 interrupted.",
 )
+app.callback()(version_option)
 for command in (submit, status, logs, suspend, resume, doctor, validate, plan):
     app.command(command.__name__)(command)
 

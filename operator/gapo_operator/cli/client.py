@@ -17,7 +17,7 @@ import typer
 
 from gapo.api.run import API_VERSION
 from gapo.cli.options import Where
-from gapo.errors import ClusterError, GapoError, RetryableError
+from gapo.errors import ClusterError, GapoError, NoClusterError, RetryableError
 
 if TYPE_CHECKING:
     from kubernetes.aio import client
@@ -251,7 +251,7 @@ async def connect(where: Where) -> AsyncIterator[Cluster]:
     try:
         from kubernetes.aio import client, config
     except ImportError:
-        raise ClusterError(
+        raise NoClusterError(
             "commands for a cluster need more libraries: pip install 'gapo[operator]'"
         ) from None
     settings = client.Configuration()
@@ -271,7 +271,7 @@ async def _load(where: Where, settings: client.Configuration) -> str:
 
     named = str(where.kubeconfig) if where.kubeconfig else os.environ.get("KUBECONFIG") or "~/.kube/config"
     if not any(Path(part).expanduser().is_file() for part in named.split(os.pathsep) if part):
-        raise ClusterError(
+        raise NoClusterError(
             f"no kubeconfig at {named}; give --kubeconfig FILE, or run gapo where kubectl works"
         )
     try:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gapo.cli.here import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
@@ -74,7 +75,8 @@ def logs(
         "tailLines": None if tail is None else str(tail),
         "timestamps": "true" if timestamps else None,
     }
-    run_async(_logs(name, choice, Where(namespace, context, kubeconfig), follow, query))
+    with told_locally("logs", name, Where(namespace, context, kubeconfig)) as (run, where):
+        run_async(_logs(run, choice, where, follow, query))
 
 
 async def _logs(name: str, choice: Choice, where: Where, follow: bool, query: Body) -> None:

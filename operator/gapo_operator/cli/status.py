@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from gapo.cli.here import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Namespace, Output, Where
 from gapo.errors import ClusterError, RetryableError
 from gapo_operator.cli.client import Body, Cluster, connect, core_path, run_async, runs_path
@@ -39,7 +40,8 @@ def status(
 
 def of_cluster(name: str, where: Where, *, watch: bool, output: Output) -> None:
     """The same for `gapo status`, which reads a run's storage too (entry point `gapo.cluster`)."""
-    run_async(_watched(name, where, output) if watch else _once(name, where, output))
+    with beside_local_way("status", name):
+        run_async(_watched(name, where, output) if watch else _once(name, where, output))
 
 
 async def _once(name: str, where: Where, output: Output) -> None:

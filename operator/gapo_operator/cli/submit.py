@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from gapo.api.load import LoadedRun, load_run
 from gapo.api.platform import Duration
+from gapo.cli.here import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Manifest, Namespace, Output, Where
 from gapo.cli.validate import refused_by_a_cluster
 from gapo.errors import ClusterError, GapoError, SpecError
@@ -63,7 +64,8 @@ def submit(
     document = sendable(file, loaded)
     where = Where(namespace, context, kubeconfig)
     patience = None if timeout is None else _seconds(timeout)
-    run_async(_submit(file, document, loaded, where, dry_run, force_conflicts, wait, patience, output))
+    with beside_local_way("submit", str(file)):
+        run_async(_submit(file, document, loaded, where, dry_run, force_conflicts, wait, patience, output))
 
 
 def _seconds(text: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from gapo.cli.here import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
 from gapo_operator.cli.client import MERGE, connect, run_async, runs_path
 from gapo_operator.cli.status import RunName
@@ -14,14 +15,16 @@ def suspend(
     name: RunName, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
 ) -> None:
     """Have a run save where it is and give its pods back; nothing of it is lost."""
-    run_async(_set(name, True, Where(namespace, context, kubeconfig)))
+    with told_locally("suspend", name, Where(namespace, context, kubeconfig)) as (run, where):
+        run_async(_set(run, True, where))
 
 
 def resume(
     name: RunName, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
 ) -> None:
     """Let a suspended run go on from its last resume point."""
-    run_async(_set(name, False, Where(namespace, context, kubeconfig)))
+    with told_locally("resume", name, Where(namespace, context, kubeconfig)) as (run, where):
+        run_async(_set(run, False, where))
 
 
 async def _set(name: str, value: bool, where: Where) -> None:
