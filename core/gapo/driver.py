@@ -129,7 +129,7 @@ class Driver:
         resume = self.resume_point(task, end.resume_before or 0)
         number = None if resume is None else resume.number
         self.observer.refresh(task.key)
-        reason = end.said.get("reason")
+        reason = end.said.get("reason") or end.exit.reason
         verdict = classify(end.exit, resume_before=end.resume_before, resume_after=number)
         message = end.said.get("message") or end.message
         record = Ended(

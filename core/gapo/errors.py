@@ -116,6 +116,23 @@ class StoreRefusedError(StoreError):
     reason = "StorageNotAllowed"
 
 
+class BucketMissingError(StoreRefusedError):
+    """The bucket of a location is not there, which to a reader of it is the same: only a person can help."""
+
+    reason = "BucketNotFound"
+
+
+class LocationInvalidError(SpecError):
+    """A location's endpoint, credentials or certificate cannot be used as they are written; they stand in no manifest,
+    so that the same run may go on once they are put right."""
+
+    reason = "LocationInvalid"
+
+
+ACCESS_ERRORS = (StoreRefusedError, BucketMissingError, LocationInvalidError)
+"""A task that meets one of these has not failed: it can go on, unchanged, once a person has given it access."""
+
+
 class DiskFullError(StoreError):
     """A disk is full: of the storage location, or of this machine's scratch. Only a person can make room."""
 

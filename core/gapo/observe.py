@@ -156,6 +156,7 @@ def attempt_end(record: Ended) -> AttemptEnd:
         ended_at=record.ended_at,
         code=record.exit_code,
         message=record.message or "",
+        reason=record.reason,
         resume=record.last_resume,
         step=record.step,
         gpus=record.gpus,

@@ -19,6 +19,7 @@ from gapo.judgement import change_at, change_params, choose_best, decide, lineag
 from gapo.policies.attempts import Cause, Ended
 from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
 from gapo.policies.rollback import Changes
+from gapo.reasons import Reason
 from gapo.recipes import Line, Recipe, Step, recipe_for
 from gapo.seen import AttemptKey, AttemptSeen, Committed, Seen
 from gapo.store.records import Decision
@@ -117,7 +118,7 @@ class _Walk:
 
     def _done(self, step: Step, change: Changes | None) -> bool:
         if step.key in self.seen.problems:
-            raise _Failed(State.STALLED, "ForeignManifest", self.seen.problems[step.key])
+            raise _Failed(State.STALLED, Reason.FOREIGN_MANIFEST, self.seen.problems[step.key])
         inputs = {name: self.seen.committed.get(key) for name, key in step.inputs.items()}
         ready = all(
             c is not None and key not in self._void()
@@ -147,12 +148,12 @@ class _Walk:
                 self.waiting_for.append(step.key)
                 return False
             raise _Failed(
-                State.STALLED, "ForeignManifest", f"{found.ref.key}: made from other inputs than this run's"
+                State.STALLED, Reason.FOREIGN_MANIFEST, f"{found.ref.key}: made from other inputs than this run's"
             )
         if found.task_digest != self._expected_digest(step.key, refs, change):
             raise _Failed(
                 State.STALLED,
-                "ForeignManifest",
+                Reason.FOREIGN_MANIFEST,
                 f"{found.ref.key}: made by another task than this run's; give the run another spec.runID",
             )
         return True
@@ -245,7 +246,7 @@ class _Walk:
                     message = (
                         f"{committed.ref.key} is corrupt again after it was made anew; check the storage"
                     )
-                    raise _Failed(State.STALLED, "InputCorrupt", message)
+                    raise _Failed(State.STALLED, Reason.INPUT_CORRUPT, message)
                 evidence = f"attempt {attempt.number} of {step.key} found it corrupt"
                 self.revoke.append(Revocation(key, committed.generation, evidence))
 
@@ -276,7 +277,7 @@ def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1) -> Plan:
     }
     if run.spec.suspend:
         status = Status(
-            State.SUSPENDED, _newest_stage(seen), "Suspended", "spec.suspend is true; nothing runs"
+            State.SUSPENDED, _newest_stage(seen), Reason.SUSPENDED, "spec.suspend is true; nothing runs"
         )
         return Plan(status, stop=tuple(sorted(alive)), lost=lost)
     walk = _Walk(run, seen, now, slots)
@@ -339,12 +340,13 @@ def _export(walk: _Walk, recipe: Recipe, line: Line, stage: int) -> tuple[Status
     )
     if not walk.all_done([step]):
         return _running(walk, stage, best), None
-    reason, why = "StagesDone", f"all {walk.run.spec.stages.max} stages are done"
+    reason: str = Reason.STAGES_COMPLETED
+    why = f"all {walk.run.spec.stages.max} stages are done"
     decision = walk.seen.decisions.get(stage)
     if decision is not None and decision.verdict == "converged":
-        reason, why = "Converged", f"converged at stage {stage}: {decision.reason}"
+        reason, why = Reason.CONVERGED, f"converged at stage {stage}: {decision.reason}"
     elif decision is not None and decision.verdict == "stopped":
-        reason, why = "Stopped", f"stopped at stage {stage}: {decision.reason}"
+        reason, why = Reason.STOPPED, f"stopped at stage {stage}: {decision.reason}"
     message = f"{why}; exported stage {best}"
     return Status(State.SUCCEEDED, stage, reason, message, best_stage=best), None
 
@@ -352,9 +354,9 @@ def _export(walk: _Walk, recipe: Recipe, line: Line, stage: int) -> tuple[Status
 def _running(walk: _Walk, stage: int, best: int | None = None) -> Status:
     waiting = tuple(walk.waiting_for)
     if walk.wake_at is not None and not walk.start and not walk.running:
-        return Status(State.WAITING, stage, "BackOff", walk.retry_reason or "", best, waiting)
+        return Status(State.WAITING, stage, Reason.BACK_OFF, walk.retry_reason or "", best, waiting)
     message = "waiting for " + ", ".join(map(str, waiting)) if waiting else f"deciding stage {stage}"
-    return Status(State.RUNNING, stage, "Running", message, best, waiting)
+    return Status(State.RUNNING, stage, Reason.RUNNING, message, best, waiting)
 
 
 def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:

@@ -5,8 +5,6 @@ Everything here is untrusted input from an API: absent and unknown fields are no
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,30 +12,27 @@ from enum import StrEnum
 from typing import Any
 
 from gapo.policies.attempts import Exit
+from gapo.reasons import Reason
 from gapo.seen import AttemptKey
-from gapo.store.layout import check_key
 from gapo.tasks import Kind, TaskKey
+from gapo_operator.endings import MESSAGE_LIMIT, PREEMPTED_CODE, ending_of, is_terminal
 from gapo_operator.render.names import PREFIX
 from gapo_operator.render.pod_group import GROUP_ANNOTATION
 
 Body = Mapping[str, Any]
 
-PREEMPTED_CODE = 143
-"""An attempt whose pod was taken away, whatever its exit code was: free where it had got on."""
-TRAINER = "trainer"
-MESSAGE_LIMIT = 1000
 GROUP_NOT_ADMITTED = "as the podgroup phase is Pending"
 """Words of Volcano's webhook, which in some releases lets no pod be created before its group has left the queue."""
 
 WAITING_REASONS = {
-    "ErrImagePull": "ImagePullFailed",
-    "ImagePullBackOff": "ImagePullFailed",
-    "InvalidImageName": "ImagePullFailed",
-    "ErrImageNeverPull": "ImagePullFailed",
-    "CreateContainerConfigError": "ContainerConfigInvalid",
-    "CreateContainerError": "ContainerNotCreated",
-    "RunContainerError": "ContainerNotStarted",
-    "CrashLoopBackOff": "ContainerNotStarted",
+    "ErrImagePull": Reason.IMAGE_PULL_FAILED,
+    "ImagePullBackOff": Reason.IMAGE_PULL_FAILED,
+    "InvalidImageName": Reason.IMAGE_PULL_FAILED,
+    "ErrImageNeverPull": Reason.IMAGE_PULL_FAILED,
+    "CreateContainerConfigError": Reason.CONTAINER_CONFIG_INVALID,
+    "CreateContainerError": Reason.CONTAINER_NOT_CREATED,
+    "RunContainerError": Reason.CONTAINER_NOT_STARTED,
+    "CrashLoopBackOff": Reason.CONTAINER_NOT_STARTED,
 }
 """Why a container waits (kubelet's words) → our condition reason."""
 
@@ -120,7 +115,7 @@ def children_of(
     for left in of_job.values():
         for pod in left:
             attempt = _attempt(pod)
-            gone = _terminal(pod) or _meta(pod).get("name") in lost
+            gone = is_terminal(pod) or _meta(pod).get("name") in lost
             if attempt is not None and attempt not in found and not gone:
                 name = str((_meta(pod).get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
                 started = _since(pod, "PodScheduled")
@@ -147,7 +142,7 @@ def _foreign(attempt: AttemptKey, job: Body) -> Child:
     if _meta(job).get("deletionTimestamp"):
         return Child(attempt, name, ChildState.STOPPING)
     text = f"a Job of that name is there and belongs to no GapoRun that is: kubectl delete job {name}"
-    return Child(attempt, name, ChildState.STOPPING, problem=Problem("JobNotOurs", text))
+    return Child(attempt, name, ChildState.STOPPING, problem=Problem(Reason.JOB_CONFLICT, text))
 
 
 def _child(
@@ -178,13 +173,13 @@ def _child(
         return child(ChildState.SUCCEEDED, ended_at=ended)
     if "Failed" in conditions:
         failed = conditions["Failed"]
-        exit_, said, message = _failure(newest, failed)
+        ending = ending_of(attempt.task.kind, newest, failed)
         return child(
             ChildState.FAILED,
             ended_at=_time(failed.get("lastTransitionTime")),
-            exit=exit_,
-            said=said,
-            message=message,
+            exit=ending.exit,
+            said=ending.said,
+            message=ending.message,
         )
     if newest is not None and _meta(newest).get("name") in lost:
         return child(
@@ -207,40 +202,6 @@ def _child(
     return child(waiting, problem=_pending(newest))
 
 
-def _failure(pod: Body | None, condition: Body) -> tuple[Exit | None, Mapping[str, Any], str]:
-    """Exit, termination message, and words for people, of a failed Job's newest pod; no exit while the pod does not
-    say, for what is told of pods may come later than what is told of Jobs."""
-    if pod is None or not _terminal(pod):
-        return None, {}, str(condition.get("message") or "its pod is gone")[:MESSAGE_LIMIT]
-    status = pod.get("status") or {}
-    disrupted = next(
-        (
-            c
-            for c in status.get("conditions") or []
-            if c.get("type") == "DisruptionTarget" and c.get("status") == "True"
-        ),
-        None,
-    )
-    ended = _terminated(status)
-    code = ended.get("exitCode") if isinstance(ended.get("exitCode"), int) else None
-    said = _said(ended.get("message"))
-    if ended.get("reason") == "OOMKilled":
-        text = "the kernel ended it for want of memory (OOMKilled)"
-        return Exit(code=code, oom_killed=True), said, text
-    if disrupted is not None:
-        text = f"its pod was taken away: {disrupted.get('reason')}: {disrupted.get('message')}"
-        return Exit(code=PREEMPTED_CODE), said, text[:MESSAGE_LIMIT]
-    if code is None:
-        text = str(
-            status.get("message") or status.get("reason") or condition.get("message") or "its pod ended"
-        )
-        return Exit(code=PREEMPTED_CODE), said, text[:MESSAGE_LIMIT]
-    text = f"exit code {code}"
-    if ended.get("message") and not said:
-        text += f": {str(ended['message']).strip()[-MESSAGE_LIMIT:]}"
-    return Exit(code=code, reason=said.get("reason")), said, text
-
-
 def _pending(pod: Body) -> Problem | None:
     """What keeps a pod from starting, where the cluster says so."""
     status = pod.get("status") or {}
@@ -253,7 +214,7 @@ def _pending(pod: Body) -> Problem | None:
                 return Problem(reason, text[:MESSAGE_LIMIT])
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            reason = str(condition.get("reason") or "Unschedulable")
+            reason = str(condition.get("reason") or Reason.UNSCHEDULABLE)
             return Problem(reason, str(condition.get("message") or "")[:MESSAGE_LIMIT])
     return None
 
@@ -261,8 +222,8 @@ def _pending(pod: Body) -> Problem | None:
 def _refusal(message: str) -> Problem:
     """Why no pod could be created: the API server's words, sorted by what a user has to do."""
     if "exceeded quota" in message:
-        return Problem("QuotaExceeded", message[:MESSAGE_LIMIT])
-    return Problem("PodRefused", message[:MESSAGE_LIMIT])
+        return Problem(Reason.QUOTA_EXCEEDED, message[:MESSAGE_LIMIT])
+    return Problem(Reason.POD_REJECTED, message[:MESSAGE_LIMIT])
 
 
 def _since(pod: Body | None, condition: str) -> datetime | None:
@@ -271,33 +232,6 @@ def _since(pod: Body | None, condition: str) -> datetime | None:
         if found.get("type") == condition and found.get("status") == "True":
             return _time(found.get("lastTransitionTime"))
     return None
-
-
-def _terminated(status: Body) -> Body:
-    for container in status.get("containerStatuses") or []:
-        if container.get("name") == TRAINER:
-            state = container.get("state") or {}
-            return state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
-    return {}
-
-
-def _said(message: object) -> Mapping[str, Any]:
-    if not isinstance(message, str):
-        return {}
-    try:
-        said = json.loads(message)
-    except ValueError:
-        return {}
-    if not isinstance(said, dict):
-        return {}
-    found = {k: said[k] for k in ("reason", "message", "badInput") if isinstance(said.get(k), str)}
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{0,63}", found.get("reason", "")):
-        found.pop("reason", None)
-    try:
-        check_key(found.get("badInput", ""))
-    except ValueError:
-        found.pop("badInput", None)
-    return found
 
 
 def _attempt(body: Body) -> AttemptKey | None:
@@ -311,10 +245,6 @@ def _attempt(body: Body) -> AttemptKey | None:
 
 def _label(body: Body, name: str) -> str | None:
     return (_meta(body).get("labels") or {}).get(f"{PREFIX}/{name}")
-
-
-def _terminal(pod: Body) -> bool:
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _controller(body: Body, kind: str) -> str:

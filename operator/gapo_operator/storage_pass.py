@@ -25,7 +25,8 @@ from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
 from gapo.telemetry.figures import RunFigures, TaskFigures
-from gapo_operator.children import PREEMPTED_CODE, Child, ChildState
+from gapo_operator.children import Child, ChildState
+from gapo_operator.endings import PREEMPTED_CODE
 from gapo_operator.limits import active_seconds, rest, time_for_room, without_room
 from gapo_operator.outlook import Outlook
 from gapo_operator.render.threads import with_threads

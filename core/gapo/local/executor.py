@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gapo.driver import Driver, End, sha256_of
-from gapo.errors import DiskFullError
+from gapo.errors import ACCESS_ERRORS, DiskFullError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.observe import Observer
 from gapo.own_files import own_folder
@@ -230,6 +230,9 @@ class Executor:
         self.view.ended(launched, record)
         if reason == DiskFullError.reason:
             raise DiskFullError(record.message or "the scratch folder's")
+        for kind in ACCESS_ERRORS:
+            if reason == kind.reason:
+                raise kind(f"{record.message or kind.reason}; put that right, then run the same command again")
 
     def _abandon(self) -> None:
         """Leaves no process behind, whatever ended the loop; their ends are recorded by the next executor."""

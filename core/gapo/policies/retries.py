@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gapo.policies.attempts import NEVER_COUNTED, Cause, Ended, Exit
+from gapo.errors import ACCESS_ERRORS, FencedError
+from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Cause, Ended, Exit
+from gapo.reasons import Reason
 from gapo.tasks import ROLE_OF, Kind
 
 MAX_FREE_PER_STAGE = 20
@@ -14,8 +16,7 @@ PERMANENT_CODES = range(64, 74)
 RETRYABLE_CODE = 75
 SIGTERM_CODES = (143, -15)
 
-OUT_OF_MEMORY = "OutOfMemory"
-FENCED = "Fenced"
+NO_ACCESS = frozenset(error.reason for error in ACCESS_ERRORS)
 
 MEMORY_FIELDS = {
     "sft": "ppo.tokensPerMicroBatch",
@@ -36,6 +37,9 @@ class RetrySettings:
     backoff: timedelta = timedelta(seconds=10)
     """Wait after the first charged failure; it doubles with each further one."""
     backoff_limit: timedelta = timedelta(minutes=5)
+    patience: timedelta = timedelta(seconds=30)
+    """Wait after an end that a person has to do something about; doubled while nobody has."""
+    patience_limit: timedelta = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,18 @@ def classify(ended: Exit, *, resume_before: int | None, resume_after: int | None
     code = ended.code
     if ended.committed:
         return Classified(Cause.COMMITTED, charged=False)
+    if ended.reason in NO_ACCESS:
+        return Classified(Cause.STOPPED if ended.stopped else Cause.NO_ACCESS, charged=False)
     # A task that found its input corrupt stays permanent although the user pressed Ctrl-C meanwhile.
     if code in PERMANENT_CODES:
         return Classified(Cause.PERMANENT, charged=True)
     if ended.stopped:
         return Classified(Cause.STOPPED, charged=False)
-    if ended.oom_killed or (code == RETRYABLE_CODE and ended.reason == OUT_OF_MEMORY):
+    if ended.never_ran:
+        return Classified(Cause.NOT_STARTED, charged=False)
+    if ended.oom_killed or (code == RETRYABLE_CODE and ended.reason == Reason.OUT_OF_MEMORY):
         return Classified(Cause.OUT_OF_MEMORY, charged=True)
-    if code == RETRYABLE_CODE and ended.reason == FENCED:
+    if code == RETRYABLE_CODE and ended.reason == FencedError.reason:
         return Classified(Cause.FENCED, charged=False)
     if ended.executor_lost or code is None:
         return Classified(Cause.EXECUTOR_LOST, charged=False)
@@ -124,16 +132,20 @@ def next_attempt(
         return Start(0, None)
     for end in history:
         if end.cause is Cause.PERMANENT:
-            return Fail("PermanentFailure", f"{kind} failed for good with exit {end.code}: {end.message}")
+            return Fail(Reason.PERMANENT_FAILURE, f"{kind} failed for good with exit {end.code}: {end.message}")
     failure = _out_of_memory_again(history, kind)
     if failure is not None:
         return failure
 
     charged = _charged(history, free_elsewhere)
     if len(charged) > settings.max_failures:
-        return Fail("TooManyFailures", _too_many(charged, settings, kind))
+        return Fail(Reason.TOO_MANY_FAILURES, _too_many(charged, settings, kind))
     last = history[-1]
-    if charged and charged[-1] is last:
+    if last.cause in FOR_A_PERSON:
+        until = last.ended_at + _patience(history, settings)
+        if now < until:
+            return Wait(until, f"{kind} waits until somebody acts: {last.message}")
+    elif charged and charged[-1] is last:
         wait = settings.backoff * 2 ** min(len(charged) - 1, 30)
         until = last.ended_at + min(wait, settings.backoff_limit)
         if now < until:
@@ -142,6 +154,13 @@ def next_attempt(
             )
     resumes = [e.resume for e in history if e.resume is not None]
     return Start(len(history), max(resumes, default=None))
+
+
+def _patience(history: Sequence[Ended], settings: RetrySettings) -> timedelta:
+    in_a_row = 0
+    while in_a_row < len(history) and history[-1 - in_a_row].cause in FOR_A_PERSON:
+        in_a_row += 1
+    return min(settings.patience * 2 ** min(in_a_row - 1, 30), settings.patience_limit)
 
 
 def _charged(history: Sequence[Ended], free_elsewhere: int) -> list[Ended]:
@@ -169,7 +188,7 @@ def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
             else:
                 act = f"raise roles.{ROLE_OF[Kind(kind)]}.resources.limits.memory"
             where = "device" if end.device_memory else "host"
-            return Fail("OutOfMemory", f"{kind} ran out of {where} memory twice at step {end.step}; {act}")
+            return Fail(Reason.OUT_OF_MEMORY, f"{kind} ran out of {where} memory twice at step {end.step}; {act}")
         seen.add(at)
     return None
 

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
-from gapo.errors import SpecError
+from gapo.errors import LocationInvalidError, SpecError
 from gapo.store.objects import plain_message
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ def open_location(
     with AWS_ENDPOINT_URL and AWS_ALLOW_HTTP in the environment.
     `read_timeout` bounds one read or one uploaded part of at most some 16 MiB, not a whole transfer.
     `retry_for` bounds all retries of one request. `options` are further settings of obstore's store by name, such
-    as `virtual_hosted_style_request`. Raises SpecError where the address cannot be understood.
+    as `virtual_hosted_style_request`. Raises SpecError where the address cannot be understood, LocationInvalidError
+    where endpoint, keys or certificate cannot be used.
     """
     scheme, bucket, path = _split(uri)
+    _check_endpoint(uri, scheme, endpoint)
     if scheme == "memory":
         return MemoryStore()
     if scheme == "file":
@@ -88,7 +90,7 @@ def open_location(
         },
     }
     settings: dict[str, Any] = {"client_options": client, "retry_config": retry}
-    settings |= {"prefix": path or None, **(options or {})}
+    settings |= {"prefix": path or None, **_keys(uri, scheme, options or {}), **(options or {})}
     if endpoint is not None:
         settings["endpoint"] = endpoint
     if region is not None:
@@ -100,7 +102,55 @@ def open_location(
             return GCSStore(bucket, **settings)
         return AzureStore(bucket, **settings)
     except (BaseError, ValueError) as error:
-        raise SpecError(f"storage location {uri!r}: {plain_message(error)}") from error
+        raise LocationInvalidError(f"storage location {uri!r}: {plain_message(error)}") from error
+
+
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+
+
+def _check_endpoint(uri: str, scheme: str, endpoint: str | None) -> None:
+    """What is no address is refused here: the library beneath would panic at the first request."""
+    written = [("endpoint", endpoint)]
+    if endpoint is None and scheme == "s3":
+        written = [(name, os.environ.get(name)) for name in ENDPOINT_VARIABLES]
+    for name, value in written:
+        if value and not is_endpoint(value):
+            raise LocationInvalidError(
+                f"storage location {uri!r}: {name} {value!r} is no address; write http://HOST[:PORT] or https://HOST[:PORT]"
+            )
+
+
+KEY_VARIABLES = {
+    "AWS_ACCESS_KEY_ID": "access_key_id",
+    "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+    "AWS_SESSION_TOKEN": "session_token",
+}
+
+
+def _keys(uri: str, scheme: str, options: Mapping[str, str]) -> dict[str, str]:
+    """The environment's keys without the line's end that a Secret made from a file often has; none where `options` has
+    some. What no request could carry is refused, as with endpoints."""
+    if scheme != "s3" or any(name.lower().removeprefix("aws_") == "access_key_id" for name in options):
+        return {}
+    keys = {option: os.environ.get(name, "").strip() for name, option in KEY_VARIABLES.items()}
+    for name, option in KEY_VARIABLES.items():
+        if keys[option] and not (keys[option].isascii() and keys[option].isprintable()):
+            raise LocationInvalidError(
+                f"storage location {uri!r}: {name} in the environment is no key: it has characters that no request can carry"
+            )
+    return {option: value for option, value in keys.items() if value}
+
+
+def is_endpoint(text: str) -> bool:
+    """Whether it is the URL of a service, such as https://minio.example:9000."""
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return False
+    if parts.scheme not in ("http", "https") or not host or port == 0 or parts.query or parts.fragment:
+        return False
+    return text.isascii() and text.isprintable() and not any(one in text for one in " <>\"{}|\\^`@")
 
 
 def _plain_http(endpoint: str | None) -> bool:

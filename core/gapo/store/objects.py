@@ -25,7 +25,13 @@ from obstore.exceptions import (
 )
 from obstore.store import LocalStore, ObjectStore
 
-from gapo.errors import InputArtifactError, InvariantError, StoreError, StoreRefusedError
+from gapo.errors import (
+    BucketMissingError,
+    InputArtifactError,
+    InvariantError,
+    StoreError,
+    StoreRefusedError,
+)
 from gapo.store.layout import check_key
 from gapo.store.records import ObjectRef
 
@@ -54,7 +60,7 @@ def plain_message(error: BaseException) -> str:
     sent = re.search(r"<Code>(.*?)</Code>(?:\s*<Message>(.*?)</Message>)?", text, re.DOTALL)
     if sent:
         text = ": ".join(part for part in sent.groups() if part)
-    elif "169.254.169.254" in text:
+    elif any(words in text for words in NO_KEYS):
         text = (
             "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use the pod's identity"
         )
@@ -262,15 +268,38 @@ class Objects:
         request, began = _Request(), time.monotonic()
         try:
             yield request
-        except (BaseError, OSError) as error:
-            target = f" to {to}" if to else ""
-            refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-            request.result = "refused" if refused else "failed"
-            kind, verb = StoreRefusedError if refused else StoreError, _VERBS.get(operation, operation)
+        except BaseException as error:
+            if not (isinstance(error, BaseError | OSError) or _is_panic(error)):
+                raise
+            target, kind = f" to {to}" if to else "", _kind_of(error)
+            request.result = "refused" if issubclass(kind, StoreRefusedError) else "failed"
+            verb = _VERBS.get(operation, operation)
             raise kind(f"cannot {verb} {key} in {self.where}{target}: {plain_message(error)}") from error
         finally:
             if self.listener is not None:
                 self.listener(operation, request.result, time.monotonic() - began)
+
+
+NO_KEYS = ("169.254.169.254", "Failed to read token file")
+"""Words of errors of a client that found no credentials: the first is where it looked for an instance's last."""
+REFUSALS = ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken")
+"""S3's codes for credentials that do not do, some of which come with other statuses than 401 and 403."""
+
+
+def _kind_of(error: BaseException) -> type[StoreError]:
+    """The class of our errors that says whether time may help, or a person alone."""
+    text = str(error)
+    if "NoSuchBucket" in text:
+        return BucketMissingError
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return StoreRefusedError
+    codes = (f"<Code>{code}</Code>" for code in REFUSALS)
+    return StoreRefusedError if any(words in text for words in (*NO_KEYS, *codes)) else StoreError
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Of the library beneath, whose exception cannot be imported."""
+    return type(error).__name__ == "PanicException"
 
 
 @dataclass

@@ -15,11 +15,12 @@ from gapo.cli.here import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
-from gapo_operator.children import TRAINER, ChildState, children_of
+from gapo_operator.children import ChildState, children_of
 from gapo_operator.cli.client import Cluster, RefusedError, connect, core_path, run_async, runs_path
 from gapo_operator.cli.follow import Source, follow_all
 from gapo_operator.cli.show import over, sight, stage_name
 from gapo_operator.cli.status import RunName
+from gapo_operator.endings import TRAINER
 from gapo_operator.render.names import PREFIX
 
 Body = Mapping[str, Any]

@@ -1,7 +1,7 @@
 """The trainer's real server and runner around tasks that take milliseconds: `python -m tests.unit.local.instant`.
 
 Each task counts to `STEPS`, may save resume points, and leaves one small file. `GAPO_INSTANT` (JSON) makes attempts
-fail: {"<stage>/<kind>/<attempt>": "exit:65" | "full" | "raise" | "sigkill" | "hang" | "linger" | "badinput:<input>"}.
+fail: {"<stage>/<kind>/<attempt>": "exit:65" | "full" | "denied" | "raise" | "sigkill" | "hang" | "linger" | "badinput:<input>"}.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch  # noqa: F401  (imported before the server forks, as the real one does)
 
-from gapo.errors import DataError, GateError, InputArtifactError
+from gapo.errors import DataError, GateError, InputArtifactError, StoreRefusedError
 from gapo.tasks import Kind
 from gapo_trainer import serve
 from gapo_trainer.context import TaskContext
@@ -72,6 +72,8 @@ def misbehave(ctx: TaskContext) -> None:
             raise GateError("the gate was not passed: keywords.forbidden_words 0.51")
         case ("full", _, _):
             raise OSError(errno.ENOSPC, "No space left on device", str(ctx.out))
+        case ("denied", _, _):
+            raise StoreRefusedError("data.sources.0.uri: cannot download rows.jsonl in s3://b: AccessDenied")
         case ("raise", _, _):
             raise RuntimeError("a bug")
         case ("sigkill", _, _):

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from gapo.api.load import LoadedRun, load_document
-from gapo.errors import DiskFullError, FencedError
+from gapo.errors import DiskFullError, FencedError, StoreRefusedError
 from gapo.local.executor import Executor, Place, View
 from gapo.local.place import parse_locations, place_of
 from gapo.local.processes import TrainerServer
@@ -143,6 +143,14 @@ def test_a_full_disk_ends_the_executor_at_once_and_the_next_one_goes_on(machine:
         machine.run(stages=0)
     assert machine.run(stages=0).state is State.SUCCEEDED
     assert machine.causes(0, Kind.DATA) == ["retryable", "committed"]
+
+
+def test_denied_access_ends_the_executor_at_once_and_the_next_one_goes_on(machine: Machine) -> None:
+    machine.misbehave({"0/data/0": "denied"})
+    with pytest.raises(StoreRefusedError, match="AccessDenied; put that right, then run the same command again"):
+        machine.run(stages=0)
+    assert machine.run(stages=0).state is State.SUCCEEDED
+    assert machine.causes(0, Kind.DATA) == ["noAccess", "committed"]
 
 
 def test_a_failed_run_that_is_started_again_tries_the_failed_task_anew(machine: Machine) -> None:

@@ -204,7 +204,7 @@ def test_an_orphan_of_our_name_is_told_and_not_touched() -> None:
     child = only([orphan], [])
     assert (child.state, child.uid) == (ChildState.STOPPING, None)
     assert child.problem is not None
-    assert (child.problem.reason, "kubectl delete job job" in child.problem.message) == ("JobNotOurs", True)
+    assert (child.problem.reason, "kubectl delete job job" in child.problem.message) == ("JobConflict", True)
 
 
 def test_a_pod_that_no_job_made_holds_up_nothing() -> None:

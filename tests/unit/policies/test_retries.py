@@ -43,6 +43,13 @@ LATER = T0 + timedelta(days=1)
         (Exit(75, reason="StoreUnavailable"), None, None, "retryable", True),
         (Exit(75), None, None, "retryable", True),
         (Exit(75, reason="Fenced"), None, None, "fenced", False),
+        (Exit(75, reason="StorageNotAllowed"), None, None, "noAccess", False),
+        (Exit(75, reason="BucketNotFound"), 1, 1, "noAccess", False),
+        (Exit(64, reason="LocationInvalid"), None, None, "noAccess", False),
+        (Exit(75, reason="StorageNotAllowed", stopped=True), None, None, "stopped", False),
+        (Exit(64, reason="LocationInvalid", stopped=True), None, None, "stopped", False),
+        (Exit(128, never_ran=True), None, None, "notStarted", False),
+        (Exit(None, never_ran=True), None, None, "notStarted", False),
         (Exit(64), None, None, "permanent", True),
         (Exit(73), None, None, "permanent", True),
         (Exit(66, stopped=True), None, None, "permanent", True),
@@ -142,6 +149,25 @@ def test_charged_failures_back_off_twice_as_long_each_time_up_to_five_minutes(
     assert isinstance(just_before, Wait)
     assert just_before.until == until
     assert next_attempt(history, settings, kind="ppo", now=until) == Start(failures, None)
+
+
+@pytest.mark.parametrize("cause", ["noAccess", "notStarted"])
+@pytest.mark.parametrize(("times", "seconds"), [(1, 30), (2, 60), (5, 480), (6, 600), (1000, 600)])
+def test_what_a_person_has_to_put_right_is_waited_for_without_end_and_looked_at_rarely(
+    cause: str, times: int, seconds: int
+) -> None:
+    history = ends(*[CHARGED] * 3, *[(cause, False)] * times, message="keys are wrong")
+    until = T0 + timedelta(seconds=seconds)
+    waiting = next_attempt(history, kind="data", now=until - timedelta(milliseconds=1))
+    assert waiting == Wait(until, "data waits until somebody acts: keys are wrong")
+    assert next_attempt(history, kind="data", now=until) == Start(3 + times, None)
+
+
+def test_what_was_put_right_once_is_waited_for_anew_at_first_shortly() -> None:
+    history = ends(*[("noAccess", False)] * 8, FREE, ("noAccess", False))
+    waiting = next_attempt(history, kind="data", now=T0)
+    assert isinstance(waiting, Wait)
+    assert waiting.until == T0 + timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("end", [FREE, LOST, STOPPED, FENCED])

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from tests.unit.store.s3_servers import CONFLICT, Answer, FaultProxy
-from tests.unit.store.support import NOW, s3_objects
+from tests.unit.store.support import BUCKET, NOW, s3_objects
 
-from gapo.errors import StoreError, UnsafeLocationError
+from gapo.errors import LocationInvalidError, StoreError, StoreRefusedError, UnsafeLocationError
 from gapo.store.claims import take_claim
 from gapo.store.commit import commit_manifest
+from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
 from gapo.store.records import Manifest
@@ -164,3 +165,70 @@ def test_a_large_upload_that_breaks_off_leaves_no_object(
     with pytest.raises(StoreError, match=r"cannot upload stages/2/ppo/0/w/weights"):
         behind.upload_file(source, "stages/2/ppo/0/w/weights")
     assert behind.head("stages/2/ppo/0/w/weights") is None
+
+
+def answer_of(code: str, status: int) -> Answer:
+    return status, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (answer_of("AccessDenied", 403), "StorageNotAllowed"),
+        (answer_of("InvalidAccessKeyId", 403), "StorageNotAllowed"),
+        (answer_of("SignatureDoesNotMatch", 403), "StorageNotAllowed"),
+        (answer_of("ExpiredToken", 400), "StorageNotAllowed"),
+        (answer_of("InvalidToken", 400), "StorageNotAllowed"),
+        (answer_of("Unauthorized", 401), "StorageNotAllowed"),
+        (answer_of("NoSuchBucket", 404), "BucketNotFound"),
+    ],
+)
+def test_what_only_a_person_can_put_right_is_told_apart_from_a_fault_of_the_network(
+    behind: Objects, proxy: FaultProxy, answer: Answer, reason: str
+) -> None:
+    proxy.instead = lambda method, path: answer
+    with pytest.raises(StoreRefusedError) as refused:
+        behind.get(KEY)
+    assert refused.value.reason == reason
+    assert len(proxy.seen) == 1
+
+
+def test_a_service_that_fails_is_no_refusal(behind: Objects, proxy: FaultProxy) -> None:
+    proxy.instead = lambda method, path: answer_of("InternalError", 500)
+    with pytest.raises(StoreError) as failed:
+        behind.get(KEY)
+    assert failed.value.reason == "StoreUnavailable"
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["minio:9000", "minio.example", "http://", "http://mi nio:9000", "http://minio:99999", "ftp://minio", "https://a@b"],
+)
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_an_endpoint_that_is_no_address_is_refused_before_any_request(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str, by_environment: bool
+) -> None:
+    if by_environment:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    with pytest.raises(LocationInvalidError, match=r"is no address; write http://HOST\[:PORT\]") as refused:
+        open_location("s3://runs", endpoint=None if by_environment else endpoint)
+    assert refused.value.code == 64
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://localhost:9000", "https://minio.example", "http://[::1]:9000", "https://x.example/s3/"]
+)
+def test_an_endpoint_that_is_an_address_is_taken(endpoint: str) -> None:
+    open_location("s3://runs", endpoint=endpoint, options={"access_key_id": "a", "secret_access_key": "b"})
+
+
+def test_keys_that_no_request_can_carry_are_refused_and_the_line_end_of_a_secret_is_none_of_them(
+    monkeypatch: pytest.MonkeyPatch, moto_endpoint: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a\n")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b\n")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    assert Objects(open_location(f"s3://{BUCKET}", endpoint=moto_endpoint)).get("absent") is None
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b\u00e9")
+    with pytest.raises(LocationInvalidError, match="AWS_SECRET_ACCESS_KEY"):
+        open_location("s3://runs", endpoint=moto_endpoint)
