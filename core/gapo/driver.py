@@ -56,6 +56,10 @@ class Driver:
         self.facts, self.objects, self.clock, self.slots = facts, objects, clock, slots
         self.observer = Observer(objects, facts.run_id)
 
+    def use(self, objects: Objects) -> None:
+        """From now on the same objects by another client, such as one with newer credentials."""
+        self.objects = self.observer.objects = self.fence.objects = objects
+
     def begin(self, claim: Claim, *, fresh: bool = False) -> None:
         """Reads the run and finishes a retirement that was cut short. `fresh`: this executor has created run.json, so
         that nothing of the run is older."""

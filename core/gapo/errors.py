@@ -64,6 +64,12 @@ class NoClusterError(ClusterError):
     """There is no cluster to ask: no kubeconfig, or nothing to talk to one with."""
 
 
+class RunMovedError(ClusterError):
+    """A run that has begun does not lie where its storage location says now; nothing of it is begun anew there."""
+
+    reason = "StorageMoved"
+
+
 class InvariantError(GapoError):
     """A number that cannot be (NaN, a broken invariant): going on would spoil the run."""
 

@@ -148,7 +148,9 @@ class _Walk:
                 self.waiting_for.append(step.key)
                 return False
             raise _Failed(
-                State.STALLED, Reason.FOREIGN_MANIFEST, f"{found.ref.key}: made from other inputs than this run's"
+                State.STALLED,
+                Reason.FOREIGN_MANIFEST,
+                f"{found.ref.key}: made from other inputs than this run's",
             )
         if found.task_digest != self._expected_digest(step.key, refs, change):
             raise _Failed(

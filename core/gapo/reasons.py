@@ -36,8 +36,6 @@ class Reason(StrEnum):
     # its storage
     AVAILABLE = "Available"
     NOT_OBSERVED = "NotObserved"
-    STORAGE_MOVED = "StorageMoved"
-    """The run lies elsewhere than its location says now, or is not there any more."""
 
     # its tasks
     AS_EXPECTED = "AsExpected"

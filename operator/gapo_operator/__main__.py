@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gapo.errors import GapoError
 from gapo_operator.app import Operator, Options
-from gapo_operator.config import load_config
+from gapo_operator.config import ConfigFile
 
 
 class JsonLines(logging.Formatter):
@@ -60,7 +60,7 @@ def main() -> int:
     arguments = parser.parse_args()
     _log(arguments.log_level)
     try:
-        config = load_config(arguments.config)
+        config = ConfigFile(arguments.config)
     except GapoError as error:
         sys.stderr.write(f"{error}\n")
         return error.code

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client import generate_latest
 
-from gapo_operator.config import OperatorConfig
+from gapo_operator.config import ConfigFile
 from gapo_operator.health import BEAT_SECONDS, Health, serve_health, serve_metrics
 from gapo_operator.history import History
 from gapo_operator.kube import Kube, KubeError, connect
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 300.0
 """How often everything is listed anew: a watch that broke tells of no deletion it has missed."""
+REREAD_SECONDS = 10.0
+"""How often the files that we were given are looked at; also over how long the passes are spread that follow a change."""
 LOST_LEASE = 1
 
 
@@ -37,7 +39,7 @@ LOST_LEASE = 1
 class Options:
     """How the process was started."""
 
-    config: OperatorConfig
+    config: ConfigFile
     namespaces: Sequence[str] = ()
     """Watched; all where empty."""
     lease_namespace: str | None = None
@@ -60,7 +62,7 @@ class Operator:
         self.leadership = Leadership(required=options.lease_namespace is not None)
         self.stores = Stores(options.credentials, options.authorities, metrics=self.metrics)
         self.series = RunSeries(self._is_exported)
-        self.history = History(self.stores, options.config)
+        self.history = History(self.stores, options.config.current)
         self.metrics.waiting.set_function(lambda: len(self.queue))
         self.metrics.active.set_function(lambda: self.queue.active)
         self.metrics.unread.set_function(lambda: len(self.history))
@@ -158,7 +160,7 @@ class Operator:
             self.view,
             kube,
             self.stores,
-            options.config,
+            options.config.current,
             self.leadership,
             Telemetry(self.metrics, self.series, self.history),
         )
@@ -166,6 +168,7 @@ class Operator:
             asyncio.create_task(self.queue.run(lambda key: self._pass(reconciler, key))),
             asyncio.create_task(self.history.run(reconciler.found)),
             asyncio.create_task(self._resync_often(kube)),
+            asyncio.create_task(self._reread_often(reconciler)),
         ]
         try:
             await asyncio.wait(
@@ -202,6 +205,17 @@ class Operator:
         self.metrics.passes.observe(time.monotonic() - started)
         if after is not None:
             self.queue.add(key, after)
+
+    async def _reread_often(self, reconciler: Reconciler) -> None:
+        """Keys, certificates and the configuration come by files, which change while we run: then every run is looked
+        at, for what it waited for may be there."""
+        while True:
+            await asyncio.sleep(REREAD_SECONDS)
+            config = self.options.config
+            changed = [config.refresh(), self.stores.refresh()]
+            reconciler.config = self.history.config = config.current
+            for key in self.view.every_run() if any(changed) else ():
+                self.queue.add(key, random.uniform(0, REREAD_SECONDS))
 
     async def _resync_often(self, kube: Kube) -> None:
         while True:

@@ -16,7 +16,7 @@ from gapo.reasons import Reason
 from gapo.seen import AttemptKey
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.endings import MESSAGE_LIMIT, PREEMPTED_CODE, ending_of, is_terminal
-from gapo_operator.render.names import PREFIX
+from gapo_operator.render.names import ASKED_ANNOTATION, PREFIX
 from gapo_operator.render.pod_group import GROUP_ANNOTATION
 
 Body = Mapping[str, Any]
@@ -35,6 +35,10 @@ WAITING_REASONS = {
     "CrashLoopBackOff": Reason.CONTAINER_NOT_STARTED,
 }
 """Why a container waits (kubelet's words) → our condition reason."""
+
+
+BEGUN = ("Running", "Succeeded", "Failed")
+"""Phases of a pod whose container runs or has run."""
 
 
 class ChildState(StrEnum):
@@ -78,6 +82,12 @@ class Child:
     """The task's termination message, where it left one."""
     message: str | None = None
     problem: Problem | None = None
+    begun: bool = False
+    """Its pod has run, as far as that is told."""
+    asked: str | None = None
+    """What its Job was asked for (`gapo_operator.asked`)."""
+    superseded: bool = False
+    """It has not begun, and something else is asked for by now."""
 
     @property
     def over(self) -> bool:
@@ -164,9 +174,11 @@ def _child(
     conditions = {c.get("type"): c for c in status.get("conditions") or [] if c.get("status") == "True"}
 
     pod = None if newest is None else str(_meta(newest).get("uid", "")) or None
+    begun = newest is not None and (newest.get("status") or {}).get("phase") in BEGUN
+    asked = (_meta(job).get("annotations") or {}).get(ASKED_ANNOTATION)
 
     def child(state: ChildState, **more: Any) -> Child:
-        return Child(attempt, name, state, uid, pod, created, started, **more)
+        return Child(attempt, name, state, uid, pod, created, started, begun=begun, asked=asked, **more)
 
     if "Complete" in conditions:
         ended = _time(status.get("completionTime")) or _time(conditions["Complete"].get("lastTransitionTime"))
@@ -196,7 +208,7 @@ def _child(
         if refused and GROUP_NOT_ADMITTED in refused:
             return child(ChildState.QUEUED)
         return child(ChildState.PENDING, problem=_refusal(refused) if refused else None)
-    if (newest.get("status") or {}).get("phase") in ("Running", "Succeeded", "Failed"):
+    if begun:
         return child(ChildState.RUNNING)
     waiting = ChildState.QUEUED if waits_in_group(newest) else ChildState.PENDING
     return child(waiting, problem=_pending(newest))
@@ -214,8 +226,8 @@ def _pending(pod: Body) -> Problem | None:
                 return Problem(reason, text[:MESSAGE_LIMIT])
     for condition in status.get("conditions") or []:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-            reason = str(condition.get("reason") or Reason.UNSCHEDULABLE)
-            return Problem(reason, str(condition.get("message") or "")[:MESSAGE_LIMIT])
+            unplaced = str(condition.get("reason") or Reason.UNSCHEDULABLE)
+            return Problem(unplaced, str(condition.get("message") or "")[:MESSAGE_LIMIT])
     return None
 
 

@@ -1,7 +1,9 @@
-"""What an administrator sets for all runs of a cluster: the chart writes it, the operator reads it at its start."""
+"""What an administrator sets for all runs of a cluster: the chart writes it, the operator reads it at its start and
+whenever it changes."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +14,8 @@ from gapo.api.base import ApiModel
 from gapo.api.pods import AnnotationValue, LabelKey, LabelValue, ObjectName, Toleration
 from gapo.api.quantity import Quantity
 from gapo.errors import SpecError
+
+log = logging.getLogger(__name__)
 
 Name = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Prefix = Annotated[
@@ -44,6 +48,11 @@ class StorageLocation(ApiModel):
         if (self.credentials == "mountedSecret") != (self.secret_name is not None):
             raise ValueError("credentials: mountedSecret and secretName belong together")
         return self
+
+    @property
+    def address(self) -> tuple[str | None, ...]:
+        """What says which place it is."""
+        return self.uri.rstrip("/"), self.endpoint, self.region
 
     def allows(self, namespace: str) -> bool:
         return not self.namespaces or namespace in self.namespaces
@@ -144,3 +153,36 @@ def load_config(path: Path) -> OperatorConfig:
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise SpecError("\n".join(lines)) from None
+
+
+class ConfigFile:
+    """The configuration as its file says it now. What cannot be read leaves what was read before in force."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises SpecError with one line a problem."""
+        self._path, self.current = path, load_config(path)
+        self._read = self._content()
+
+    def refresh(self) -> bool:
+        """Reads the file again where it has changed; True where that says something else."""
+        content = self._content()
+        if content is None or content == self._read:
+            return False
+        self._read = content
+        try:
+            found = load_config(self._path)
+        except SpecError as error:
+            log.error(
+                "the configuration has changed and cannot be used; the one before stays in force: %s", error
+            )
+            return False
+        changed, self.current = found != self.current, found
+        if changed:
+            log.info("the configuration has changed")
+        return changed
+
+    def _content(self) -> bytes | None:
+        try:
+            return self._path.read_bytes()
+        except OSError:
+            return None

@@ -25,6 +25,7 @@ from gapo.telemetry.figures import RunFigures
 from gapo.telemetry.gather import figures_of
 from gapo.telemetry.rest import figures_at_rest
 from gapo_operator.config import OperatorConfig
+from gapo_operator.place import check_place, folder_of
 from gapo_operator.stores import PausedError, Stores
 from gapo_operator.summary import FINISHED, conditions_of, figures_of_status
 from gapo_operator.view import RunKey
@@ -56,7 +57,7 @@ class History:
     """Reads each run that it is given; what storage fails at is tried again."""
 
     def __init__(self, stores: Stores, config: OperatorConfig) -> None:
-        self._stores, self._config = stores, config
+        self._stores, self.config = stores, config
         self._wanted: dict[RunKey, Entry] = {}
         self._failures: dict[RunKey, int] = {}
         self._queue: WorkQueue[RunKey] = WorkQueue()
@@ -113,8 +114,9 @@ class History:
     async def _figures(self, entry: Entry) -> RunFigures:
         """Raises SpecError where the location is not for that namespace any more, and what storage raises."""
         key, storage, run_id = entry.key, entry.spec.storage, entry.status.run_id or ""
-        location = self._config.location(storage.location, key.namespace)
+        location = self.config.location(storage.location, key.namespace)
         prefix = layout.run_prefix(key.namespace, key.name, run_id, storage.path)
+        check_place(entry.status.location, storage.location, folder_of(location, prefix))
         return await self._stores.call(location, prefix, lambda objects: read(objects, entry), writes=False)
 
 

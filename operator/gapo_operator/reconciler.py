@@ -11,21 +11,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import gapo
 from gapo.api.load import LoadedRun, load_document
-from gapo.errors import FencedError, GapoError, StoreError, UnknownSpecError, UnsafeLocationError
+from gapo.errors import (
+    ACCESS_ERRORS,
+    FencedError,
+    GapoError,
+    LocationInvalidError,
+    RunMovedError,
+    StoreError,
+    UnsafeLocationError,
+)
 from gapo.planner import State
+from gapo.reasons import Reason
 from gapo.seen import AttemptKey
 from gapo.store import layout
 from gapo.telemetry.figures import RunFigures
+from gapo_operator.asked import asked_of, with_superseded
 from gapo_operator.children import Child, ChildState, Problem, children_of, is_unfinished_job_of
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.history import Entry
-from gapo_operator.kube import Kube, KubeError, NoPodGroupsError
+from gapo_operator.kube import Kube, KubeError
 from gapo_operator.leader import Leadership
+from gapo_operator.place import access_of, check_place, folder_of, has_begun
+from gapo_operator.problems import problem_of, refusal_of
 from gapo_operator.readback import Readback
 from gapo_operator.render.job import job
-from gapo_operator.render.names import Owner, attempt_name, job_name
+from gapo_operator.render.names import ASKED_ANNOTATION, Owner, attempt_name, job_name
 from gapo_operator.render.patch import check_pods
 from gapo_operator.render.pod_group import GROUP_ANNOTATION, pod_group
 from gapo_operator.status import CRD_OUTDATED, Findings, status_of
@@ -45,10 +56,13 @@ LONGEST_RETRY_SECONDS = 60.0
 LONGEST_REFUSAL_SECONDS = 150.0
 """Between two tries to create what the cluster refuses, such as a Job beyond a quota: doubled from RETRY_SECONDS up. No
 event tells when there is room again."""
+REFUSED_SECONDS, LONGEST_REFUSED_SECONDS = 30.0, 300.0
+"""After access to storage that a person has to give: seldom, for no time helps there. New keys are noticed at once."""
+MOVED_SECONDS = 60.0
+"""Until a run that is not where it should be is looked for again."""
 GIVE_WAY_SECONDS = 2.0
 """Until a Job of an earlier GapoRun of the same name is looked for again."""
 MANAGED_BY = "gapo.dev/operator"
-UNAVAILABLE = "ApiUnavailable"
 
 
 @dataclass
@@ -57,6 +71,8 @@ class _Known:
 
     uid: str
     storage: RunStorage
+    address: tuple[str | None, ...] | None = None
+    """Of the location that `storage` was read from."""
     generation: int = -1
     failures: int = 0
     """Passes in a row that storage failed."""
@@ -116,7 +132,7 @@ class Reconciler:
             await self._delete_jobs(key, known.uid)
         found = Findings(generation=int(run["metadata"].get("generation") or 0))
         if isinstance(known.loaded, GapoError):
-            await self._say(key, run, replace(found, refused=_problem(known.loaded)))
+            await self._say(key, run, replace(found, refused=problem_of(known.loaded)))
             return None
         assert known.loaded is not None  # noqa: S101  (_remember sets it)
         return await self._go_on(key, run, known, known.loaded, found)
@@ -163,29 +179,40 @@ class Reconciler:
         try:
             location = self.config.location(loaded.spec.storage.location, key.namespace)
             check_pods(loaded.spec, key.namespace, self.config)
+            children = with_superseded(children, loaded.spec, key.namespace, self.config)
             prefix = layout.run_prefix(key.namespace, key.name, loaded.run_id, loaded.spec.storage.path)
-            found = replace(found, run_id=loaded.run_id, location=f"{location.uri.rstrip('/')}/{prefix}")
+            place = folder_of(location, prefix)
+            if has_begun(run, loaded.run_id):
+                check_place((run["status"] or {}).get("location"), loaded.spec.storage.location, place)
+            found = replace(found, run_id=loaded.run_id, location=place, access=access_of(location))
             # The run ID is in the status before anything starts: from then on the server holds the identity fast.
             if (run.get("status") or {}).get("runID") != loaded.run_id:
                 named = await self._say(key, run, found)
                 if named is None:
                     return None
                 run = named
-            outcome = await self._advance(key, location, prefix, known, loaded, children)
+            outcome = await self._advance(key, location, prefix, known, run, loaded, children)
         except PausedError as error:
-            await self._say(key, run, replace(found, storage=_problem(error)))
+            await self._say(key, run, replace(found, storage=problem_of(error)))
             return error.retry_after + random.uniform(0, 1)
         except (FencedError, UnsafeLocationError) as error:
-            await self._say(key, run, replace(found, refused=_problem(error)))
+            await self._say(key, run, replace(found, refused=problem_of(error)))
             return None
-        except StoreError as error:
+        except RunMovedError as error:
+            known.storage = RunStorage(known.uid, self.clock)  # what it knows is of another place
+            await self._say(key, run, replace(found, refused=problem_of(error)))
+            return MOVED_SECONDS * random.uniform(0.8, 1.2)
+        except (StoreError, LocationInvalidError) as error:
             known.failures += 1
             self.telemetry.metrics.errors.labels("storage").inc()
-            await self._say(key, run, replace(found, storage=_problem(error)))
-            wait = min(LONGEST_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(known.failures - 1, 10))
+            await self._say(key, run, replace(found, storage=problem_of(error)))
+            first, longest = RETRY_SECONDS, LONGEST_RETRY_SECONDS
+            if isinstance(error, ACCESS_ERRORS):
+                first, longest = REFUSED_SECONDS, LONGEST_REFUSED_SECONDS
+            wait = min(longest, first * 2.0 ** min(known.failures - 1, 10))
             return wait * random.uniform(0.8, 1.2)
         except GapoError as error:
-            await self._say(key, run, replace(found, refused=_problem(error)))
+            await self._say(key, run, replace(found, refused=problem_of(error)))
             return None
         known.failures = 0
         if not self._is_still(key, known.uid):
@@ -205,7 +232,7 @@ class Reconciler:
             trouble, again = await self._apply(key, known, run, loaded, outcome, children)
         except GapoError as error:
             # What the manifest asks of its pods is not allowed here; every other Job is as it should be.
-            await self._say(key, run, replace(found, refused=_problem(error)))
+            await self._say(key, run, replace(found, refused=problem_of(error)))
             return None
         if outcome.create:  # what the answers told of them is told at once
             found = replace(found, children=self._children(key, known, loaded))
@@ -238,13 +265,19 @@ class Reconciler:
         location: StorageLocation,
         prefix: str,
         known: _Known,
+        run: Body,
         loaded: LoadedRun,
         children: Mapping[AttemptKey, Child],
     ) -> Outcome:
         self.leadership.check()
-        image, waited = self.config.trainer.image, self.view.waited(key)
+        image, waited, begun = self.config.trainer.image, self.view.waited(key), has_begun(run, loaded.run_id)
+        if known.address not in (None, location.address):
+            known.storage = RunStorage(known.uid, self.clock)  # what is known was read elsewhere
+        known.address = location.address
         return await self.stores.call(
-            location, prefix, lambda objects: known.storage.advance(objects, loaded, children, image, waited)
+            location,
+            prefix,
+            lambda objects: known.storage.advance(objects, loaded, children, image, waited, has_begun=begun),
         )
 
     async def _apply(
@@ -264,7 +297,7 @@ class Reconciler:
         try:
             await self._own_groups(key, known)
         except KubeError as error:
-            trouble, again = _refused(error), RETRY_SECONDS
+            trouble, again = refusal_of(error), RETRY_SECONDS
         owner = Owner(key.name, key.namespace, loaded.run_id, str(run["metadata"]["uid"]))
         config = _with_image(self.config, outcome.record.default_image)
         for attempt in outcome.stop:
@@ -278,10 +311,12 @@ class Reconciler:
                 if loaded.spec.scheduling.scheduler == "volcano":
                     await self.kube.delete_pod_group(key.namespace, name)
             except KubeError as error:
-                trouble, again = _refused(error), RETRY_SECONDS
+                trouble, again = refusal_of(error), RETRY_SECONDS
         for task in outcome.create:
             try:
                 made = job(task, loaded.spec, owner, config, claim=outcome.claim)
+                asked = asked_of(task.kind, loaded.spec, owner.namespace, config)
+                made["metadata"]["annotations"][ASKED_ANNOTATION] = asked
                 self.leadership.check()
                 group = pod_group(made, loaded.spec)
                 if group is not None:
@@ -293,8 +328,8 @@ class Reconciler:
                 elif job_name(owner, task) not in {child.job for child in children.values()}:
                     again = GIVE_WAY_SECONDS  # it is ours and not heard of yet, or an earlier run's on its way out
             except KubeError as error:
-                trouble, again = _refused(error), RETRY_SECONDS
-        if trouble is None or trouble.reason == UNAVAILABLE:
+                trouble, again = refusal_of(error), RETRY_SECONDS
+        if trouble is None or trouble.reason == Reason.API_UNAVAILABLE:
             known.refusals = 0
             return trouble, again
         known.refusals += 1
@@ -365,10 +400,12 @@ class Reconciler:
 
 
 def _at_rest(run: Body, loaded: LoadedRun, children: Mapping[AttemptKey, Child]) -> bool:
-    """A run that ended under an earlier process of ours: there is nothing to read and nothing to do."""
+    """A run that ended under an earlier process of ours: there is nothing to read and nothing to do. Tasks in its status
+    are of an earlier release, which listed what was on its way out: they go with one more pass."""
     status = run.get("status") or {}
     return (
-        status.get("state") in ("Succeeded", "Failed")
+        not status.get("tasks")
+        and status.get("state") in ("Succeeded", "Failed")
         and status.get("observedGeneration") == run["metadata"].get("generation")
         and status.get("runID") == loaded.run_id
         and all(child.over for child in children.values())
@@ -408,22 +445,3 @@ def _with_image(config: OperatorConfig, image: str | None) -> OperatorConfig:
     if image is None or image == config.trainer.image:
         return config
     return config.model_copy(update={"trainer": config.trainer.model_copy(update={"image": image})})
-
-
-def _problem(error: GapoError) -> Problem:
-    if isinstance(error, UnknownSpecError):
-        # The API server took it, by a definition of another release than ours.
-        hint = (
-            f"the operator, gapo {gapo.__version__}, does not know it: upgrade the operator, or take it out"
-        )
-        return Problem("UnsupportedByOperator", f"{error}; {hint}")
-    return Problem(error.reason, str(error))
-
-
-def _refused(error: KubeError) -> Problem:
-    if isinstance(error, NoPodGroupsError):
-        return Problem("VolcanoUnavailable", str(error))
-    if "exceeded quota" in str(error):
-        return Problem("QuotaExceeded", str(error))
-    unavailable = error.status in (0, 429) or error.status >= 500
-    return Problem(UNAVAILABLE if unavailable else "JobRefused", str(error))

@@ -17,6 +17,8 @@ from gapo.api.run import GapoRunSpec
 from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
 from gapo.judgement import stage_metrics
 from gapo.planner import State, Status
+from gapo.policies.attempts import FOR_A_PERSON, Cause
+from gapo.reasons import Reason
 from gapo.seen import AttemptKey, Seen
 from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.figures import RunFigures, TaskFigures
@@ -27,6 +29,11 @@ from gapo_operator.summary import summary_of, trainer_status
 MAX_STAGES = 50
 SATISFACTION, PAIR_ACCURACY = "eval/satisfaction", "rm/pair_accuracy"
 ENDED = (State.SUCCEEDED, State.FAILED)
+NOT_STALLED: Mapping[State | None, str] = {
+    State.SUCCEEDED: Reason.SUCCEEDED,
+    State.SUSPENDED: Reason.SUSPENDED,
+}
+"""Why nobody need act; beside these, because something is being done."""
 CRD_OUTDATED = "CRDOutdated"
 
 
@@ -46,6 +53,8 @@ class Findings:
     """The run's, where its storage was read."""
     told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
     """What running tasks tell of themselves."""
+    access: str | None = None
+    """Where the run's pods have their credentials from."""
     refused: Problem | None = None
     """Why the run cannot go on until somebody changes something."""
     storage: Problem | None = None
@@ -130,6 +139,10 @@ def _share(value: float | None) -> float | None:
 
 
 def _tasks(found: Findings) -> list[TaskStatus]:
+    """What runs or waits; a process that lives on for a moment after its commit does neither. Nothing is left of a run
+    that has ended, which no later pass may look at."""
+    if found.status is not None and found.status.state in ENDED:
+        return []
     shown = {ChildState.QUEUED: "Queued", ChildState.PENDING: "Pending", ChildState.RUNNING: "Running"}
     return [
         TaskStatus.model_validate(
@@ -142,7 +155,7 @@ def _tasks(found: Findings) -> list[TaskStatus]:
             }
         )
         for attempt, child in sorted(found.children.items())
-        if child.state in shown
+        if child.state in shown and attempt.task not in found.seen.committed
     ][:8]
 
 
@@ -204,7 +217,7 @@ def _succeeded(found: Findings) -> _Made:
     if found.refused is not None:
         return "Succeeded", "False", found.refused.reason, found.refused.message
     if status is None:
-        return "Succeeded", "Unknown", "NotObserved", "the run's storage has not been read yet"
+        return "Succeeded", "Unknown", Reason.NOT_OBSERVED, "the run's storage has not been read yet"
     if status.state is State.SUCCEEDED:
         return "Succeeded", "True", status.reason, status.message
     if status.state in (State.FAILED, State.STALLED):
@@ -218,7 +231,7 @@ def _reconciling(found: Findings) -> _Made:
         return "Reconciling", "False", found.refused.reason, "nothing is done until that is put right"
     if status is None or status.state in (State.RUNNING, State.WAITING):
         problem = found.storage or _trouble(found)
-        reason = problem.reason if problem else (status.reason if status else "Starting")
+        reason = problem.reason if problem else (status.reason if status else Reason.STARTING)
         message = problem.message if problem else (status.message if status else "reading the run's storage")
         return "Reconciling", "True", reason, message
     return "Reconciling", "False", status.reason, status.message
@@ -230,24 +243,25 @@ def _stalled(found: Findings) -> _Made:
     status = found.status
     if status is not None and status.state in (State.FAILED, State.STALLED):
         return "Stalled", "True", status.reason, status.message
-    return "Stalled", "False", "GettingOn", ""
+    state = None if status is None else status.state
+    return "Stalled", "False", NOT_STALLED.get(state, Reason.PROGRESSING), ""
 
 
 def _suspended(found: Findings) -> _Made:
     asked = found.spec is not None and found.spec.suspend
     left = [child.job for child in found.children.values() if not child.over]
     if asked and left:
-        return "Suspended", "False", "Stopping", f"waiting for {', '.join(sorted(left))} to save and end"
+        return "Suspended", "False", Reason.STOPPING, f"waiting for {', '.join(sorted(left))} to save and end"
     if asked:
-        return "Suspended", "True", "Suspended", "spec.suspend is true; nothing runs"
-    return "Suspended", "False", "NotSuspended", ""
+        return "Suspended", "True", Reason.SUSPENDED, "spec.suspend is true; nothing runs"
+    return "Suspended", "False", Reason.NOT_SUSPENDED, ""
 
 
 def _tasks_healthy(found: Findings) -> _Made:
     problem = _trouble(found)
     if problem is not None:
         return "TasksHealthy", "False", problem.reason, problem.message
-    return "TasksHealthy", "True", "NoTrouble", ""
+    return "TasksHealthy", "True", Reason.AS_EXPECTED, ""
 
 
 def _trouble(found: Findings) -> Problem | None:
@@ -260,10 +274,15 @@ def _trouble(found: Findings) -> Problem | None:
     for key, attempts in sorted(found.seen.attempts.items()):
         last = attempts[-2:] if attempts and attempts[-1].ended is None else attempts[-1:]
         ended = last[0].ended if last else None
-        if key in found.seen.committed or ended is None or not ended.charged:
+        if key in found.seen.committed or ended is None:
             continue
-        reason = f"{ended.cause.value[:1].upper()}{ended.cause.value[1:]}"
-        return Problem(reason, f"attempt {ended.attempt} of {key} ended: {ended.message}")
+        if not ended.charged and ended.cause not in FOR_A_PERSON:
+            continue
+        reason = ended.reason or f"{ended.cause.value[:1].upper()}{ended.cause.value[1:]}"
+        message = f"attempt {ended.attempt} of {key} ended: {ended.message}"
+        if ended.cause is Cause.NO_ACCESS and found.access:
+            message += f"; {found.access}"
+        return Problem(reason, message)
     return None
 
 
@@ -271,8 +290,8 @@ def _storage_ready(found: Findings) -> _Made:
     if found.storage is not None:
         return "StorageReady", "False", found.storage.reason, found.storage.message
     if found.status is None:
-        return "StorageReady", "Unknown", "NotObserved", ""
-    return "StorageReady", "True", "Reached", ""
+        return "StorageReady", "Unknown", Reason.NOT_OBSERVED, ""
+    return "StorageReady", "True", Reason.AVAILABLE, ""
 
 
 def _crd_outdated(found: Findings, before: Mapping[str, Any] | None) -> Iterator[_Made]:
@@ -282,7 +301,7 @@ def _crd_outdated(found: Findings, before: Mapping[str, Any] | None) -> Iterator
             f"the definition of GapoRun in this cluster does not keep {', '.join(found.unkept)}: it is of another release; "
             "kubectl apply --server-side -f crds/gapo.dev_gaporuns.yaml"
         )
-        yield CRD_OUTDATED, "True", "FieldsDropped", message
+        yield CRD_OUTDATED, "True", Reason.FIELDS_DROPPED, message
     elif found.unkept is None and before is not None:
         yield CRD_OUTDATED, str(before.get("status")), str(before.get("reason")), str(before.get("message"))
 

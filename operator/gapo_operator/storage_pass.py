@@ -9,31 +9,33 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import gapo
 from gapo.api.load import LoadedRun
 from gapo.api.run import GapoRunSpec
 from gapo.driver import Driver, End
+from gapo.errors import RunMovedError
 from gapo.planner import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
+from gapo.reasons import Reason
 from gapo.run_record import RunRecord, effective_spec, freeze, read_run_record
 from gapo.seen import AttemptKey, Seen
+from gapo.store import layout
 from gapo.store.claims import adopt_claim, take_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
 from gapo.telemetry.figures import RunFigures, TaskFigures
-from gapo_operator.children import Child, ChildState
+from gapo_operator.children import Child, ChildState, Problem
 from gapo_operator.endings import PREEMPTED_CODE
-from gapo_operator.limits import active_seconds, rest, time_for_room, without_room
+from gapo_operator.limits import active_seconds, overdue, rest, time_for_room, why_given_back
 from gapo_operator.outlook import Outlook
 from gapo_operator.render.threads import with_threads
 
 SLOTS = 8
 """Tasks of one run at a time; more never follow from a plan."""
-CAPACITY_TIMEOUT, DEADLINE_EXCEEDED = "CapacityTimeout", "DeadlineExceeded"
 NO_COMMIT_SECONDS = 60.0
 """How long after a Job's success its manifest may be looked for."""
 UNCLEAR_SECONDS = 15.0
@@ -80,8 +82,12 @@ class _Memory:
 
     started_at: datetime | None = None
     has_job: bool = False
+    begun: bool = False
     told_to_go: bool = False
     """Its Job's deletion was asked for."""
+    superseded: bool = False
+    """It had not begun when what is asked of it changed: another attempt takes its place, even where its pod begins
+    meanwhile."""
     doubtful_since: float | None = None
     """Since when its Job is over and what became of it is not clear."""
     committed_since: float | None = None
@@ -98,7 +104,9 @@ class RunStorage:
         self._handed_over: dict[AttemptKey, Task] = {}
         self._memories: defaultdict[AttemptKey, _Memory] = defaultdict(_Memory)
         self._adopted = False
-        self._without_room, self._resting_until = 0, 0.0
+        self._given_back_times, self._resting_until = 0, 0.0
+        self._given_back = Problem(Reason.CAPACITY_TIMEOUT, "")
+        self._asked: GapoRunSpec | None = None
         self._outlook = Outlook(monotonic)
 
     def advance(
@@ -108,14 +116,21 @@ class RunStorage:
         children: Mapping[AttemptKey, Child],
         image: str,
         waited: Mapping[str, float],
+        *,
+        has_begun: bool = False,
     ) -> Outcome:
-        """Records what has ended, decides what is to be decided, hands over what is to be started.
+        """Records what has ended, decides what is to be decided, hands over what is to be started. `has_begun`: the
+        run has been read from storage before, so that it must be there.
 
-        Raises FencedError where another executor drives the run, SpecError where the run was begun with another
-        identity, InputArtifactError for a record that nobody may believe, StoreError where storage fails.
+        Raises FencedError where another executor drives the run, RunMovedError where a run that has begun is not
+        there, SpecError where the run was begun with another identity, InputArtifactError for a record that nobody may
+        believe, StoreError where storage fails.
         """
-        driver, record = self._begun(objects, loaded, image)
+        driver, record = self._begun(objects, loaded, image, has_begun)
         driver.facts = RunFacts(loaded.run_id, self._spec(record, loaded))
+        if self._asked is not loaded.spec and self._asked != loaded.spec:
+            # Somebody has changed the manifest: what kept its pods from starting may be over.
+            self._asked, self._resting_until, self._given_back_times = loaded.spec, 0.0, 0
         self._poll(driver, children)
         self._notice(driver, children)
         ended: list[tuple[AttemptKey, Ended]] = []
@@ -139,7 +154,7 @@ class RunStorage:
             driver, loaded, made.status, outcome.seen, children, outcome.told
         )
         outcome.polls = any(self._may_commit(attempt, children) for attempt in self._unended(driver))
-        if made.status.reason == CAPACITY_TIMEOUT:
+        if self._resting_until > self._monotonic():
             outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
         else:
             for left in time_for_room(children, waited, driver.facts.spec.scheduling.pending_timeout):
@@ -156,7 +171,9 @@ class RunStorage:
             child, memory = children.get(attempt), self._memories[attempt]
             if child is not None:
                 memory.has_job = memory.has_job or child.uid is not None
+                memory.begun = memory.begun or child.begun
                 memory.started_at = child.started_at or memory.started_at
+                memory.superseded = memory.superseded or child.superseded
             if attempt.task in driver.observer.seen().committed and memory.committed_since is None:
                 memory.committed_since = self._monotonic()
 
@@ -168,10 +185,12 @@ class RunStorage:
         if made.status.state not in (State.RUNNING, State.WAITING):
             return made
         held = self._held_up(driver, made.status, children, waited)
-        if held is None:
-            return made
-        alive = [a for a in self._unended(driver) if a.task not in driver.observer.seen().committed]
-        return Plan(held, stop=tuple(alive))
+        committed = driver.observer.seen().committed
+        alive = [a for a in self._unended(driver) if a.task not in committed]
+        if held is not None:
+            return Plan(held, stop=tuple(alive))
+        replaced = [a for a in alive if self._memories[a].superseded and a not in made.stop]
+        return replace(made, stop=(*made.stop, *replaced)) if replaced else made
 
     def _held_up(
         self,
@@ -188,25 +207,32 @@ class RunStorage:
             message = (
                 f"tasks ran {used:.0f} s of {limit} allowed; raise scheduling.activeDeadlineSeconds to go on"
             )
-            return Status(State.FAILED, status.stage, DEADLINE_EXCEEDED, message)
+            return Status(State.FAILED, status.stage, Reason.DEADLINE_EXCEEDED, message)
         if any(child.state is ChildState.RUNNING for child in children.values()):
-            self._without_room = 0
-        waiting = without_room(children, waited, scheduling.pending_timeout)
-        if waiting and now >= self._resting_until:
-            self._without_room += 1
-            self._resting_until = now + rest(self._without_room) * random.uniform(0.8, 1.2)
+            self._given_back_times = 0
+        late = overdue(children, waited, scheduling.pending_timeout)
+        if late and now >= self._resting_until:
+            self._given_back = why_given_back(late[0], scheduling.pending_timeout)
+            self._given_back_times += 1
+            pause = rest(self._given_back.reason, self._given_back_times)
+            self._resting_until = now + pause * random.uniform(0.8, 1.2)
         if now < self._resting_until:
-            message = (
-                f"no room within {scheduling.pending_timeout:.0f} s (scheduling.pendingTimeout); everything of the run "
-                "is given back for a while, then tried again"
-            )
-            return Status(State.WAITING, status.stage, CAPACITY_TIMEOUT, message)
+            return Status(State.WAITING, status.stage, self._given_back.reason, self._given_back.message)
         return None
 
-    def _begun(self, objects: Objects, loaded: LoadedRun, image: str) -> tuple[Driver, RunRecord]:
+    def _begun(
+        self, objects: Objects, loaded: LoadedRun, image: str, has_begun: bool
+    ) -> tuple[Driver, RunRecord]:
         if self._driver is not None and self._record is not None:
+            self._driver.use(objects)
             return self._driver, self._record
         found, now, owner = read_run_record(objects), self._clock(), f"gaporun-{self.uid}"
+        if found is None and has_begun:
+            raise RunMovedError(
+                f"the run has begun, and there is no {layout.RUN} of it in storage location {objects.where} now; its "
+                "folder was removed, or the location leads elsewhere: put that right, and it goes on. To begin anew, "
+                "delete the GapoRun and apply it again"
+            )
         record = freeze(objects, loaded, version=gapo.__version__, now=now, default_image=image)
         fresh = found is None and record.created_at == now
         facts = RunFacts(loaded.run_id, self._spec(record, loaded))
@@ -265,8 +291,9 @@ class RunStorage:
             elif child is None and committed:
                 end = self._record_gone(driver, attempt, Exit(committed=True))
             elif child is None and memory.has_job and not memory.told_to_go:
-                # Somebody else deleted its Job: that took its pod away.
-                end = self._record_gone(driver, attempt, Exit(code=PREEMPTED_CODE), "its Job was deleted")
+                # Somebody else deleted its Job: that took its pod away, where that had begun.
+                exit_ = Exit(code=PREEMPTED_CODE) if memory.begun else Exit(never_ran=True)
+                end = self._record_gone(driver, attempt, exit_, "its Job was deleted")
             if end is not None:
                 recorded.append((attempt, end))
         return recorded
@@ -296,6 +323,14 @@ class RunStorage:
         )
         return driver.record_end(task, end)
 
+    def _record_stopped(self, driver: Driver, attempt: AttemptKey) -> Ended:
+        if self._memories[attempt].superseded:
+            exit_ = Exit(stopped=True, reason=Reason.TASK_REPLACED)
+            return self._record_gone(
+                driver, attempt, exit_, "what is asked of it changed before it had begun"
+            )
+        return self._record_gone(driver, attempt, Exit(stopped=True))
+
     def _record_gone(
         self, driver: Driver, attempt: AttemptKey, exit_: Exit, message: str | None = None
     ) -> Ended:
@@ -319,7 +354,9 @@ class RunStorage:
             child, memory = children.get(attempt), self._memories[attempt]
             committed = attempt.task in driver.observer.seen().committed
             if attempt in stopped and child is None and memory.told_to_go:
-                outcome.ended.append((attempt, self._record_gone(driver, attempt, Exit(stopped=True))))
+                outcome.ended.append((attempt, self._record_stopped(driver, attempt)))
+                if memory.superseded:
+                    outcome.look_again(0.0)  # another follows, by a plan that knows of this end
             elif attempt in stopped:
                 # Also where no Job is seen: one may be there that the watch has not told of yet.
                 memory.told_to_go = True

@@ -4,6 +4,8 @@ alone for a while when they fail."""
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import random
 import time
 from collections.abc import Callable
@@ -15,12 +17,15 @@ from typing import TypeVar
 
 from obstore.store import ObjectStore
 
-from gapo.errors import SpecError, StoreError, StoreRefusedError
+from gapo.digest import digest, sha256_hex
+from gapo.errors import GapoError, LocationInvalidError, StoreError, StoreRefusedError
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
 from gapo_operator.config import StorageLocation
 from gapo_operator.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -32,6 +37,11 @@ READ_TIMEOUT = timedelta(seconds=10)
 RETRY_FOR = timedelta(seconds=5)
 PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 2.0, 60.0
 """How long a location that failed is left alone: doubled from failure to failure."""
+
+
+FILES_OF_THE_ENVIRONMENT = ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT")
+"""Variables that name a file of credentials which the client reads once, when it is made; tokens of a pod's identity it
+reads again by itself."""
 
 
 class PausedError(StoreError):
@@ -47,17 +57,21 @@ class PausedError(StoreError):
 class _Opened:
     location: StorageLocation
     store: ObjectStore
+    files: str
+    """Digest of the files that its credentials and its certificate were read from."""
     pool: ThreadPoolExecutor
     readers: ThreadPoolExecutor
     probed: bool = False
     failures: int = 0
     paused_until: float = 0.0
     last_error: StoreError = field(default_factory=StoreError)
+    unusable: GapoError | None = None
+    """Why it could not be opened with what its files say now."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Stores:
-    """Opens each location once. Used from one event loop."""
+    """Opens each location once, and again where `refresh` finds other keys. Used from one event loop."""
 
     def __init__(
         self,
@@ -75,6 +89,17 @@ class Stores:
         """How many locations are left alone just now."""
         now = self._clock()
         return sum(opened.paused_until > now for opened in list(self._opened.values()))
+
+    def refresh(self) -> bool:
+        """Opens locations anew whose files have changed, as a mounted Secret's do when it is rotated. True where any
+        was: what was refused may be allowed now. Work that is under way goes on with the keys that it has."""
+        changed = [one for one in self._opened.values() if self._digest(one.location) != one.files]
+        for opened in changed:
+            log.info(
+                "storage location %s: its credentials or its certificate have changed", opened.location.name
+            )
+            self._reopen(opened, opened.location)
+        return bool(changed)
 
     async def call(
         self, location: StorageLocation, prefix: str, work: Callable[[Objects], T], *, writes: bool = True
@@ -133,9 +158,29 @@ class Stores:
     def _open(self, location: StorageLocation) -> _Opened:
         known = self._opened.get(location.name)
         if known is not None:
+            if known.location != location:
+                self._reopen(known, location)
+            if known.unusable is not None:
+                raise known.unusable
             return known
-        authority = self._authorities / location.name / "ca.crt" if self._authorities else None
-        store = open_location(
+        files, store = self._digest(location), self._store(location)
+        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"store-{location.name}")
+        readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{location.name}")
+        return self._opened.setdefault(location.name, _Opened(location, store, files, pool, readers))
+
+    def _reopen(self, opened: _Opened, location: StorageLocation) -> None:
+        """What was learnt of an address holds for that address, and a failure for the keys that it was met with."""
+        opened.probed = opened.probed and opened.location.address == location.address
+        opened.location, opened.files, opened.unusable = location, self._digest(location), None
+        opened.failures, opened.paused_until = 0, 0.0
+        try:
+            opened.store = self._store(location)
+        except GapoError as error:
+            opened.unusable = error
+
+    def _store(self, location: StorageLocation) -> ObjectStore:
+        authority = self._authority(location)
+        return open_location(
             location.uri,
             endpoint=location.endpoint,
             region=location.region,
@@ -144,25 +189,39 @@ class Stores:
             retry_for=RETRY_FOR,
             options=self._keys(location),
         )
-        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"store-{location.name}")
-        readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{location.name}")
-        return self._opened.setdefault(location.name, _Opened(location, store, pool, readers))
+
+    def _authority(self, location: StorageLocation) -> Path | None:
+        return self._authorities / location.name / "ca.crt" if self._authorities else None
+
+    def _digest(self, location: StorageLocation) -> str:
+        """Of every file that opening the location reads."""
+        named = [Path(os.environ[name]) for name in FILES_OF_THE_ENVIRONMENT if os.environ.get(name)]
+        authority = self._authority(location)
+        files = [*self._key_files(location), *([authority] if authority else []), *named]
+        return digest([[str(path), _content(path)] for path in files])
+
+    def _key_files(self, location: StorageLocation) -> list[Path]:
+        folder = self._credentials / location.name if self._credentials else None
+        if folder is None or not folder.is_dir():
+            return []
+        return [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
 
     def _keys(self, location: StorageLocation) -> dict[str, str]:
         """The operator's credentials for a location, one file a setting, as a mounted Secret has them."""
-        folder = self._credentials / location.name if self._credentials else None
-        if folder is None or not folder.is_dir():
-            return {}
-        files = [
-            path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")
-        ]
         try:
-            return {path.name.lower(): path.read_text().strip() for path in files}
+            return {path.name.lower(): path.read_text().strip() for path in self._key_files(location)}
         except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"credentials for storage location {location.name}: {error}") from None
+            raise LocationInvalidError(f"credentials for storage location {location.name}: {error}") from None
 
     def _pause(self, opened: _Opened, error: StoreError) -> None:
         opened.failures += 1
         opened.last_error = error
         pause = min(LONGEST_PAUSE_SECONDS, PAUSE_SECONDS * 2 ** min(opened.failures - 1, 10))
         opened.paused_until = self._clock() + pause * random.uniform(0.8, 1.2)
+
+
+def _content(path: Path) -> str | None:
+    try:
+        return sha256_hex(path.read_bytes())
+    except OSError:
+        return None

@@ -8,7 +8,8 @@ from typing import Literal
 
 from gapo.api.load import LoadedRun
 from gapo.planner import State
-from gapo.policies.attempts import NEVER_COUNTED, Cause
+from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Cause
+from gapo.reasons import Reason
 from gapo_operator.storage_pass import Outcome
 
 
@@ -27,31 +28,34 @@ def story_of(outcome: Outcome, loaded: LoadedRun, before: object) -> Iterator[Ev
     if outcome.adopted:
         yield Event(
             "Normal",
-            "AdoptedExistingRun",
+            Reason.ADOPTED,
             f"run {loaded.run_id} is in storage already; going on from what is committed there",
             f"claim {outcome.claim}",
         )
     for task in outcome.create:
         again = f", attempt {task.attempt}" if task.attempt else ""
-        yield Event("Normal", "TaskStarted", f"{task.key}{again}", f"{task.key}/{task.attempt}")
+        yield Event("Normal", Reason.TASK_STARTED, f"{task.key}{again}", f"{task.key}/{task.attempt}")
     for attempt, end in outcome.ended:
         about = f"{attempt.task}/{attempt.attempt}"
         if end.cause == Cause.COMMITTED.value:
-            yield Event("Normal", "TaskCommitted", str(attempt.task), about)
-        elif end.cause in {cause.value for cause in NEVER_COUNTED}:
-            yield Event("Normal", "TaskStopped", f"{attempt.task}: {end.cause}", about)
+            yield Event("Normal", Reason.TASK_COMMITTED, str(attempt.task), about)
+        elif end.reason == Reason.TASK_REPLACED:
+            text = f"attempt {attempt.attempt} of {attempt.task} (free of charge): {end.message}; another follows"
+            yield Event("Normal", Reason.TASK_REPLACED, text, about)
+        elif end.cause in {cause.value for cause in NEVER_COUNTED - FOR_A_PERSON}:
+            yield Event("Normal", Reason.TASK_STOPPED, f"{attempt.task}: {end.cause}", about)
         else:
             cost = "charged" if end.charged else "free of charge"
             text = f"attempt {attempt.attempt} of {attempt.task}: {end.cause} ({cost}): {end.message}"
-            yield Event("Warning", "TaskFailed", text, about)
+            yield Event("Warning", Reason.TASK_FAILED, text, about)
     for decision in outcome.decisions:
         kind: Literal["Normal", "Warning"] = "Warning" if decision.verdict == "rolled-back" else "Normal"
         text = f"stage {decision.stage}: {decision.verdict}: {decision.reason}"
-        yield Event(kind, "StageDecided", text, f"decision {decision.stage}")
+        yield Event(kind, Reason.STAGE_DECIDED, text, f"decision {decision.stage}")
     for revocation in outcome.plan.revoke:
         yield Event(
             "Warning",
-            "ManifestRevoked",
+            Reason.MANIFEST_REVOKED,
             f"{revocation.task}: {revocation.evidence}; it is made anew",
             f"{revocation.task}/{revocation.generation}",
         )
@@ -59,6 +63,6 @@ def story_of(outcome: Outcome, loaded: LoadedRun, before: object) -> Iterator[Ev
     if status.state.value == before:
         return
     if status.state is State.SUCCEEDED:
-        yield Event("Normal", "Succeeded", status.message, f"succeeded at {status.stage}")
+        yield Event("Normal", Reason.SUCCEEDED, status.message, f"succeeded at {status.stage}")
     elif status.state in (State.FAILED, State.STALLED):
         yield Event("Warning", status.reason, status.message, f"{status.reason} {status.message}")

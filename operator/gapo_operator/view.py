@@ -140,6 +140,9 @@ class ClusterView:
                 self._forget_pods_of(run, uid)
         return {run for run, _ in gone}
 
+    def every_run(self) -> list[RunKey]:
+        return list(self._tables["runs"].bodies)
+
     def run(self, key: RunKey) -> Body | None:
         return self._tables["runs"].bodies.get(key, {}).get(key.name)
 

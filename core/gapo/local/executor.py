@@ -232,7 +232,9 @@ class Executor:
             raise DiskFullError(record.message or "the scratch folder's")
         for kind in ACCESS_ERRORS:
             if reason == kind.reason:
-                raise kind(f"{record.message or kind.reason}; put that right, then run the same command again")
+                raise kind(
+                    f"{record.message or kind.reason}; put that right, then run the same command again"
+                )
 
     def _abandon(self) -> None:
         """Leaves no process behind, whatever ended the loop; their ends are recorded by the next executor."""

@@ -132,7 +132,9 @@ def next_attempt(
         return Start(0, None)
     for end in history:
         if end.cause is Cause.PERMANENT:
-            return Fail(Reason.PERMANENT_FAILURE, f"{kind} failed for good with exit {end.code}: {end.message}")
+            return Fail(
+                Reason.PERMANENT_FAILURE, f"{kind} failed for good with exit {end.code}: {end.message}"
+            )
     failure = _out_of_memory_again(history, kind)
     if failure is not None:
         return failure
@@ -160,7 +162,8 @@ def _patience(history: Sequence[Ended], settings: RetrySettings) -> timedelta:
     in_a_row = 0
     while in_a_row < len(history) and history[-1 - in_a_row].cause in FOR_A_PERSON:
         in_a_row += 1
-    return min(settings.patience * 2 ** min(in_a_row - 1, 30), settings.patience_limit)
+    wait: timedelta = settings.patience * 2 ** min(in_a_row - 1, 30)
+    return min(wait, settings.patience_limit)
 
 
 def _charged(history: Sequence[Ended], free_elsewhere: int) -> list[Ended]:
@@ -188,7 +191,9 @@ def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
             else:
                 act = f"raise roles.{ROLE_OF[Kind(kind)]}.resources.limits.memory"
             where = "device" if end.device_memory else "host"
-            return Fail(Reason.OUT_OF_MEMORY, f"{kind} ran out of {where} memory twice at step {end.step}; {act}")
+            return Fail(
+                Reason.OUT_OF_MEMORY, f"{kind} ran out of {where} memory twice at step {end.step}; {act}"
+            )
         seen.add(at)
     return None
 

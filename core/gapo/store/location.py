@@ -150,7 +150,7 @@ def is_endpoint(text: str) -> bool:
         return False
     if parts.scheme not in ("http", "https") or not host or port == 0 or parts.query or parts.fragment:
         return False
-    return text.isascii() and text.isprintable() and not any(one in text for one in " <>\"{}|\\^`@")
+    return text.isascii() and text.isprintable() and not any(one in text for one in ' <>"{}|\\^`@')
 
 
 def _plain_http(endpoint: str | None) -> bool:

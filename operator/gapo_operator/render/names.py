@@ -8,6 +8,8 @@ from gapo.digest import digest
 from gapo.tasks import ROLE_OF, Task, TaskKey
 
 PREFIX = "gapo.dev"
+ASKED_ANNOTATION = f"{PREFIX}/asked"
+"""On a Job: what was asked of its pod when it was created."""
 MAX_NAME = 63
 """A Job's name becomes a label of its pods (RFC 1123 label)."""
 

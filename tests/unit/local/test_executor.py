@@ -147,7 +147,9 @@ def test_a_full_disk_ends_the_executor_at_once_and_the_next_one_goes_on(machine:
 
 def test_denied_access_ends_the_executor_at_once_and_the_next_one_goes_on(machine: Machine) -> None:
     machine.misbehave({"0/data/0": "denied"})
-    with pytest.raises(StoreRefusedError, match="AccessDenied; put that right, then run the same command again"):
+    with pytest.raises(
+        StoreRefusedError, match="AccessDenied; put that right, then run the same command again"
+    ):
         machine.run(stages=0)
     assert machine.run(stages=0).state is State.SUCCEEDED
     assert machine.causes(0, Kind.DATA) == ["noAccess", "committed"]

@@ -20,7 +20,10 @@ BY_KUBELET = {"type": "DisruptionTarget", "status": "True", "reason": "Terminati
 
 def pod(state: dict[str, Any] | None = None, **status: Any) -> dict[str, Any]:
     containers = [] if state is None else [{"name": "trainer", "state": state}]
-    return {"metadata": {"name": "p"}, "status": {"phase": "Failed", "containerStatuses": containers, **status}}
+    return {
+        "metadata": {"name": "p"},
+        "status": {"phase": "Failed", "containerStatuses": containers, **status},
+    }
 
 
 def ended(kind: Kind = Kind.PPO, state: dict[str, Any] | None = None, **status: Any) -> Ending:
@@ -84,7 +87,10 @@ def test_an_eviction_for_want_of_the_nodes_is_free_where_the_attempt_had_got_on(
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        ({"reason": "OutOfcpu", "message": "Pod was rejected: Node didn't have enough resource: cpu"}, "OutOfcpu"),
+        (
+            {"reason": "OutOfcpu", "message": "Pod was rejected: Node didn't have enough resource: cpu"},
+            "OutOfcpu",
+        ),
         ({"reason": "OutOfnvidia.com/gpu", "message": "no devices"}, "OutOfnvidiacomgpu"),
         ({"reason": "UnexpectedAdmissionError", "message": "Allocate failed"}, "UnexpectedAdmissionError"),
         ({"reason": "NodeAffinity", "message": "Pod was rejected"}, "NodeAffinity"),

@@ -29,14 +29,14 @@ KEY = RunKey("red", "run")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def ended(objects: Objects, run: LoadedRun, failing: str = "") -> tuple[Entry, RunFigures]:
+def ended(objects: Objects, run: LoadedRun, failing: str = "", name: str = "run") -> tuple[Entry, RunFigures]:
     """A run that has ended as the operator that drove it left it, and the figures that it showed last."""
     outcome = play(objects, run, failing=failing)
     assert outcome.figures is not None
     findings = Findings(
         generation=1,
         run_id=run.run_id,
-        location="s3://runs/red/run/abc",
+        location=f"s3://runs/red/{name}/{run.run_id}",
         spec=run.spec,
         status=outcome.plan.status,
         seen=outcome.seen,
@@ -126,7 +126,9 @@ def test_runs_are_read_through_failures_of_storage_and_those_that_are_gone_meanw
     async def story() -> None:
         opened = Stores(credentials)
         entry = await opened.call(
-            config.storage_locations[0], f"red/kept/{run.run_id}", lambda objects: ended(objects, run)[0]
+            config.storage_locations[0],
+            f"red/kept/{run.run_id}",
+            lambda objects: ended(objects, run, name="kept")[0],
         )
         reader = History(opened, config)
         for name in ("gone", "kept"):

@@ -8,9 +8,11 @@ from tests.unit.planner.world import spec_of
 
 from gapo.planner import State, Status
 from gapo.policies.attempts import Cause, Ended
-from gapo.seen import AttemptKey, AttemptSeen, Seen
-from gapo.tasks import Kind, TaskKey
+from gapo.seen import AttemptKey, AttemptSeen, Committed, Seen
+from gapo.tasks import InputRef, Kind, TaskKey
 from gapo_operator.children import Child, ChildState, Problem
+from gapo_operator.config import StorageLocation
+from gapo_operator.place import access_of
 from gapo_operator.status import Findings, status_of
 
 NOON, LATER = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)
@@ -148,3 +150,80 @@ def test_words_that_a_later_release_wrote_into_the_status_are_left_out() -> None
     )
     after = status_of(failing, before, LATER)
     assert (after["state"], after["tasks"], after["stage"]) == ("Pending", [], 1)
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
+def test_a_run_that_has_ended_lists_no_task_although_its_last_pod_is_still_on_its_way_out(
+    state: State,
+) -> None:
+    running = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    assert [task["state"] for task in running["tasks"]] == ["Running"]
+    assert status_of(findings(state, children=live(ChildState.RUNNING)), running, LATER)["tasks"] == []
+
+
+def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
+    committed = {
+        PPO.task: Committed(
+            InputRef(key="stages/1/ppo/manifest-0.json", sha256="a" * 64), 0, "b" * 64, {}, {}
+        )
+    }
+    seen = Seen(committed=committed)
+    assert status_of(findings(children=live(ChildState.RUNNING), seen=seen), None, NOON)["tasks"] == []
+
+
+def attempt_that_ended(cause: Cause, reason: str | None) -> Seen:
+    ended = Ended(0, cause, False, NOON, LATER, message="AccessDenied: no", reason=reason)
+    return Seen(attempts={PPO.task: (AttemptSeen(0, ended=ended),)})
+
+
+def test_denied_access_is_told_with_the_secret_that_the_keys_come_from() -> None:
+    location = StorageLocation(
+        name="team", uri="s3://b", credentials="mountedSecret", secret_name="team-keys"
+    )
+    seen = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed")
+    status = status_of(findings(State.WAITING, seen=seen, access=access_of(location)), None, NOON)
+    told = conditions(status)["TasksHealthy"]
+    assert (told["status"], told["reason"]) == ("False", "StorageNotAllowed")
+    for words in ("AccessDenied: no", "Secret team-keys of this namespace", "storage location team"):
+        assert words in told["message"]
+    assert conditions(status)["Reconciling"]["reason"] == "StorageNotAllowed"
+    assert (status["state"], conditions(status)["Stalled"]["status"]) == ("Pending", "False")
+
+
+def test_an_end_is_told_by_the_word_that_its_pod_left_and_else_by_its_cause() -> None:
+    for reason, word in (("Evicted", "Evicted"), (None, "NotStarted")):
+        found = findings(seen=attempt_that_ended(Cause.NOT_STARTED, reason))
+        assert conditions(status_of(found, None, NOON))["TasksHealthy"]["reason"] == word
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (State.RUNNING, "Progressing"),
+        (State.WAITING, "Progressing"),
+        (State.SUSPENDED, "Suspended"),
+        (State.SUCCEEDED, "Succeeded"),
+    ],
+)
+def test_where_nobody_need_act_the_reasons_say_what_is_so(state: State, reason: str) -> None:
+    found = conditions(status_of(findings(state), None, NOON))
+    assert (found["Stalled"]["status"], found["Stalled"]["reason"]) == ("False", reason)
+    assert (found["TasksHealthy"]["status"], found["TasksHealthy"]["reason"]) == ("True", "AsExpected")
+    assert (found["StorageReady"]["status"], found["StorageReady"]["reason"]) == ("True", "Available")
+
+
+def test_a_status_of_an_earlier_release_is_read_and_its_words_replaced() -> None:
+    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    for condition, word in (
+        ("Stalled", "GettingOn"),
+        ("TasksHealthy", "NoTrouble"),
+        ("StorageReady", "Reached"),
+    ):
+        conditions(before)[condition]["reason"] = word
+    after = conditions(status_of(findings(State.SUCCEEDED), before, LATER))
+    assert [after[c]["reason"] for c in ("Stalled", "TasksHealthy", "StorageReady")] == [
+        "Succeeded",
+        "AsExpected",
+        "Available",
+    ]
+    assert after["TasksHealthy"]["lastTransitionTime"] == "2026-01-01T12:00:00Z"

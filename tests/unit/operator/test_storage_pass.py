@@ -10,7 +10,7 @@ from obstore.store import MemoryStore
 from tests.unit.planner.world import START
 
 from gapo.api.load import LoadedRun, load_document
-from gapo.errors import FencedError, SpecError
+from gapo.errors import FencedError, RunMovedError, SpecError
 from gapo.planner import State
 from gapo.policies.attempts import Exit
 from gapo.seen import AttemptKey
@@ -19,8 +19,9 @@ from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
 from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
-from gapo_operator.children import Child, ChildState
+from gapo_operator.children import Child, ChildState, Problem
 from gapo_operator.storage_pass import LINGER_SECONDS, NO_COMMIT_SECONDS, UNCLEAR_SECONDS, Outcome, RunStorage
+from gapo_operator.story import story_of
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
 SFT = AttemptKey(TaskKey(0, Kind.SFT), 0)
@@ -178,7 +179,7 @@ def test_a_job_that_shows_up_after_its_end_was_recorded_is_deleted(room: Room) -
 
 def test_a_job_that_somebody_deleted_took_its_pod_away(room: Room) -> None:
     room.advance()
-    room.advance(child(DATA, ChildState.RUNNING, started_at=START))
+    room.advance(child(DATA, ChildState.RUNNING, started_at=START, begun=True))
     assert causes(room.advance())[0] == "preempted"
 
 
@@ -277,3 +278,139 @@ def test_an_upgrade_of_the_operator_changes_no_image_of_a_run_that_has_begun(roo
     room.advance()
     later = room.operator("uid-1").advance(room.objects, room.loaded(), {}, "image:2", {})
     assert later.record.default_image == "image:1"
+
+
+def test_an_attempt_that_had_not_begun_gives_way_to_one_with_what_is_asked_now_free_of_charge(
+    room: Room,
+) -> None:
+    room.advance(roles={"data": {"threads": 1}})
+    waiting = child(DATA, ChildState.PENDING, superseded=True)
+    changed = {"roles": {"data": {"threads": 2}}}
+    replacing = room.advance(waiting, **changed)
+    assert (replacing.stop, started(replacing), causes(replacing)) == ([DATA], [], ["none"])
+    assert causes(room.advance(child(DATA, ChildState.STOPPING), **changed)) == ["none"]
+    gone = room.advance(**changed)
+    ((_, record),) = gone.ended
+    assert (record.cause, record.charged, record.reason) == ("stopped", False, "TaskReplaced")
+    assert gone.again_after == 0.0
+    (event,) = [e for e in story_of(gone, room.loaded(), None) if e.reason == "TaskReplaced"]
+    following = room.advance(**changed)
+    assert started(following) == [AttemptKey(DATA.task, 1)]
+    assert [task.threads for task in following.create] == [2]
+    assert "attempt 0 of 0/data (free of charge)" in event.message
+
+
+def test_an_attempt_that_begins_while_it_is_replaced_is_neither_lost_nor_doubled(room: Room) -> None:
+    (data,) = room.advance().create
+    room.advance(child(DATA, ChildState.PENDING, superseded=True))
+    begun = room.advance(child(DATA, ChildState.RUNNING, started_at=START))
+    assert (begun.stop, started(begun)) == ([DATA], [])
+    room.commit(data)
+    after = room.advance(child(DATA, ChildState.STOPPING))
+    assert DATA.task not in {attempt.task for attempt in started(after)}
+    gone = room.advance()
+    assert causes(gone) == ["committed"]
+    assert {a.task.kind for a in started(gone)} == {Kind.SFT, Kind.RM_WARMUP}
+
+
+def test_an_operator_that_starts_in_the_middle_of_a_replacement_carries_it_through(room: Room) -> None:
+    room.advance()
+    room.advance(child(DATA, ChildState.PENDING, superseded=True))
+    successor = room.operator("uid-1")
+    going = room.advance(child(DATA, ChildState.STOPPING, superseded=True), storage=successor)
+    assert started(going) == []
+    assert causes(room.advance(storage=successor)) == ["stopped"]
+    assert started(room.advance(storage=successor)) == [AttemptKey(DATA.task, 1)]
+
+
+def test_a_job_that_somebody_deleted_before_its_pod_ran_costs_nothing(room: Room) -> None:
+    room.advance()
+    room.advance(child(DATA, ChildState.PENDING))
+    gone = room.advance()
+    assert [(end.cause, end.charged) for _, end in gone.ended] == [("notStarted", False)]
+
+
+@pytest.mark.parametrize(
+    ("more", "reason", "words"),
+    [
+        (
+            {"problem": Problem("ContainerConfigInvalid", 'secret "keys" not found')},
+            "ContainerConfigInvalid",
+            '"keys"',
+        ),
+        ({"problem": Problem("ImagePullFailed", "no such image")}, "ImagePullFailed", "no such image"),
+        ({"problem": Problem("PodRejected", "denied by policy")}, "PodRejected", "denied by policy"),
+        ({"started_at": START}, "ContainerNotStarted", "kubectl describe pods -l"),
+        ({"problem": Problem("Unschedulable", "0/1 nodes")}, "CapacityTimeout", "Unschedulable: 0/1 nodes"),
+        ({"problem": Problem("QuotaExceeded", "gpus")}, "CapacityTimeout", "QuotaExceeded: gpus"),
+        ({}, "CapacityTimeout", "no room"),
+    ],
+)
+def test_what_a_pod_waited_for_is_told_once_it_is_given_back_and_only_room_is_called_room(
+    room: Room, more: dict[str, Any], reason: str, words: str
+) -> None:
+    room.advance()
+    given = room.advance(child(DATA, ChildState.PENDING, **more), {"job-data": 901.0})
+    assert (given.stop, given.plan.status.state, given.plan.status.reason) == ([DATA], State.WAITING, reason)
+    assert words in given.plan.status.message
+    resting = room.advance()
+    assert (resting.plan.status.reason, causes(resting)) == (reason, ["stopped"])
+
+
+def test_what_a_person_has_to_put_right_is_tried_again_each_minute_however_often_it_failed(
+    room: Room,
+) -> None:
+    room.advance()
+    problem = Problem("ContainerConfigInvalid", 'secret "keys" not found')
+    for attempt in range(6):
+        waiting = AttemptKey(DATA.task, attempt)
+        room.advance(child(waiting, ChildState.PENDING, problem=problem), {"job-data": 901.0})
+        resting = room.advance()
+        assert resting.again_after is not None
+        assert resting.again_after <= 1.2 * 60
+        room.seconds += resting.again_after + 1
+        assert started(room.advance()) == [AttemptKey(DATA.task, attempt + 1)]
+
+
+def test_a_changed_manifest_ends_the_rest_of_a_run_that_found_no_room(room: Room) -> None:
+    room.advance()
+    room.advance(child(DATA, ChildState.PENDING), {"job-data": 901.0})
+    assert started(room.advance()) == []
+    assert started(room.advance(roles={"data": {"threads": 2}})) == [AttemptKey(DATA.task, 1)]
+
+
+def test_denied_access_is_no_failure_of_the_task(room: Room) -> None:
+    room.advance()
+    for attempt in range(6):
+        denied = child(
+            AttemptKey(DATA.task, attempt),
+            ChildState.FAILED,
+            exit=Exit(75, "StorageNotAllowed"),
+            said={"reason": "StorageNotAllowed", "message": "cannot read run.json: AccessDenied"},
+            ended_at=START + timedelta(seconds=room.seconds),
+        )
+        waiting = room.advance(denied)
+        assert waiting.plan.status.state is State.WAITING
+        room.seconds += 601
+        assert started(room.advance()) == [AttemptKey(DATA.task, attempt + 1)]
+    assert causes(room.advance()) == ["noAccess"] * 6 + ["none"]
+
+
+def test_a_run_that_has_begun_is_never_begun_anew_where_it_is_not(room: Room) -> None:
+    room.advance()
+    elsewhere = Objects(MemoryStore())
+    for _ in range(2):
+        with pytest.raises(RunMovedError, match=r"there is no run\.json of it"):
+            room.operator("uid-1").advance(elsewhere, room.loaded(), {}, "image:1", {}, has_begun=True)
+    assert elsewhere.get("run.json") is None
+    back = room.operator("uid-1").advance(room.objects, room.loaded(), {}, "image:1", {}, has_begun=True)
+    assert started(back) == [DATA]
+
+
+def test_what_is_known_of_a_run_is_used_with_the_newest_client(room: Room) -> None:
+    room.advance()
+    old, room.objects = room.objects, Objects(room.objects.store)
+    requests: list[str] = []
+    old.listener = lambda op, _result, _seconds: requests.append(op)
+    room.advance(child(DATA, ChildState.RUNNING))
+    assert requests == []

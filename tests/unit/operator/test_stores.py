@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 
-from gapo.errors import SpecError, StoreError, StoreRefusedError, UnsafeLocationError
+from gapo.errors import LocationInvalidError, StoreError, StoreRefusedError, UnsafeLocationError
 from gapo.store.objects import Objects
 from gapo_operator.config import StorageLocation
 from gapo_operator.metrics import Metrics
@@ -95,7 +95,7 @@ def test_a_location_that_fails_holds_up_no_other(proxy: FaultProxy, credentials:
 
 def test_keys_that_cannot_be_read_are_told_by_location(proxy: FaultProxy, credentials: Path) -> None:
     (credentials / "red" / "AWS_ACCESS_KEY_ID").write_bytes(b"\xff\xfe")
-    with pytest.raises(SpecError, match="storage location red"):
+    with pytest.raises(LocationInvalidError, match="storage location red"):
         asyncio.run(Stores(credentials).call(location(proxy), "ns/d/id", write))
 
 
@@ -153,5 +153,111 @@ def test_requests_and_pauses_are_counted(proxy: FaultProxy, credentials: Path) -
         assert counted("get", "failed") == 1
         assert metrics.registry.get_sample_value("gapo_object_store_paused_locations") == 1
         assert metrics.registry.get_sample_value("gapo_object_store_wait_seconds_count") == 2
+
+    asyncio.run(story())
+
+
+def rotate(credentials: Path, key: str) -> None:
+    """As a kubelet does: the new files appear at once, by a link that is changed."""
+    (credentials / "red" / "AWS_ACCESS_KEY_ID").unlink()
+    fresh = credentials / "red" / f"..{key}"
+    fresh.write_text(key)
+    (credentials / "red" / "AWS_ACCESS_KEY_ID").symlink_to(fresh)
+
+
+def test_rotated_keys_are_used_once_they_are_there(proxy: FaultProxy, credentials: Path) -> None:
+    async def story() -> None:
+        stores = Stores(credentials)
+        assert await stores.call(location(proxy), "ns/rotated/id", write)
+        proxy.refused_keys = {"a"}
+        with pytest.raises(StoreRefusedError, match="InvalidAccessKeyId"):
+            await stores.call(location(proxy), "ns/rotated/id", write)
+        assert not stores.refresh()
+        rotate(credentials, "new")
+        assert stores.refresh()
+        assert await stores.call(location(proxy), "ns/rotated-2/id", write)
+        assert not stores.refresh()
+
+    asyncio.run(story())
+
+
+def test_new_keys_end_the_pause_of_a_location(proxy: FaultProxy, credentials: Path) -> None:
+    async def story() -> None:
+        stores = Stores(credentials, clock=Clock())
+        proxy.instead = lambda method, path: (503, b"")
+        with pytest.raises(StoreError):
+            await stores.call(location(proxy), "ns/a2/id", write)
+        proxy.instead = lambda method, path: None
+        rotate(credentials, "new")
+        assert stores.refresh()
+        assert await stores.call(location(proxy), "ns/a2/id", write)
+
+    asyncio.run(story())
+
+
+def test_a_certificate_that_is_no_such_thing_is_told_until_it_is_replaced(
+    proxy: FaultProxy, credentials: Path, tmp_path: Path
+) -> None:
+    authority = tmp_path / "ca" / "red" / "ca.crt"
+    authority.parent.mkdir(parents=True)
+
+    async def story() -> None:
+        stores = Stores(credentials, tmp_path / "ca")
+        assert await stores.call(location(proxy), "ns/ca/id", write)
+        authority.write_text("no certificate")
+        assert stores.refresh()
+        with pytest.raises(LocationInvalidError, match="certificate"):
+            await stores.call(location(proxy), "ns/ca/id", write)
+        authority.unlink()
+        assert stores.refresh()
+        assert await stores.call(location(proxy), "ns/ca-2/id", write)
+
+    asyncio.run(story())
+
+
+def test_keys_that_cannot_be_read_any_more_are_told_and_read_again(
+    proxy: FaultProxy, credentials: Path
+) -> None:
+    async def story() -> None:
+        stores = Stores(credentials)
+        assert await stores.call(location(proxy), "ns/unread/id", write)
+        (credentials / "red" / "AWS_ACCESS_KEY_ID").write_bytes(b"\xff\xfe")
+        assert stores.refresh()
+        with pytest.raises(LocationInvalidError, match="credentials for storage location red"):
+            await stores.call(location(proxy), "ns/unread/id", write)
+        rotate(credentials, "new")
+        assert stores.refresh()
+        assert await stores.call(location(proxy), "ns/unread-2/id", write)
+
+    asyncio.run(story())
+
+
+def test_a_location_that_gets_another_address_is_opened_and_probed_there(
+    proxy: FaultProxy, credentials: Path, endpoint: str
+) -> None:
+    async def story() -> None:
+        stores = Stores(credentials)
+        await stores.call(location(proxy), "ns/moved/id", write)
+        with fault_proxy(endpoint) as other:
+            await stores.call(location(other), "ns/moved-2/id", write)
+            assert any(path.endswith("-twice") for _, path in other.seen)
+            await stores.call(location(other), "ns/moved-3/id", write)
+        assert len({path for _, path in proxy.seen if path.endswith("-twice")}) == 1
+
+    asyncio.run(story())
+
+
+def test_a_file_of_credentials_that_the_environment_names_is_looked_at_too(
+    credentials: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: FaultProxy
+) -> None:
+    named = tmp_path / "google.json"
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(named))
+
+    async def story() -> None:
+        stores = Stores(credentials)
+        await stores.call(location(proxy), "ns/named/id", write)
+        assert not stores.refresh()
+        named.write_text("{}")
+        assert stores.refresh()
 
     asyncio.run(story())

@@ -33,6 +33,8 @@ class FaultProxy:
         self.after: Callable[[str, str], Answer | None] = lambda method, path: None
         """Forwards, then answers this instead of what the server said, where it returns something."""
         self.seen: list[tuple[str, str]] = []
+        self.refused_keys: set[str] = set()
+        """Access keys that are answered 403."""
         self.url = ""
 
     def handle(self, handler: BaseHTTPRequestHandler) -> None:
@@ -40,6 +42,9 @@ class FaultProxy:
         body = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
         self.seen.append((method, path))
         answer = self.instead(method, path)
+        key = handler.headers.get("Authorization", "").partition("Credential=")[2].partition("/")[0]
+        if key in self.refused_keys:
+            answer = 403, b"<Error><Code>InvalidAccessKeyId</Code><Message>no such key</Message></Error>"
         if answer is not None:
             self._reply(handler, answer[0], {}, answer[1])
             return

@@ -202,7 +202,15 @@ def test_a_service_that_fails_is_no_refusal(behind: Objects, proxy: FaultProxy) 
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["minio:9000", "minio.example", "http://", "http://mi nio:9000", "http://minio:99999", "ftp://minio", "https://a@b"],
+    [
+        "minio:9000",
+        "minio.example",
+        "http://",
+        "http://mi nio:9000",
+        "http://minio:99999",
+        "ftp://minio",
+        "https://a@b",
+    ],
 )
 @pytest.mark.parametrize("by_environment", [False, True])
 def test_an_endpoint_that_is_no_address_is_refused_before_any_request(
@@ -216,7 +224,8 @@ def test_an_endpoint_that_is_no_address_is_refused_before_any_request(
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["http://localhost:9000", "https://minio.example", "http://[::1]:9000", "https://x.example/s3/"]
+    "endpoint",
+    ["http://localhost:9000", "https://minio.example", "http://[::1]:9000", "https://x.example/s3/"],
 )
 def test_an_endpoint_that_is_an_address_is_taken(endpoint: str) -> None:
     open_location("s3://runs", endpoint=endpoint, options={"access_key_id": "a", "secret_access_key": "b"})
