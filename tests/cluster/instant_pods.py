@@ -30,6 +30,7 @@ from gapo.store.objects import Objects
 from gapo.store.records import Claim, Manifest, ManifestRef
 from gapo.tasks import Kind, Task
 
+WAITING = {"CreateContainerConfigError": 'secret "team-keys" not found'}
 SELECTOR = "app.kubernetes.io/managed-by=gapo-operator"
 
 
@@ -40,7 +41,7 @@ class InstantPods:
     api: client.ApiClient
     misbehave: dict[str, str] = field(default_factory=dict)
     """`<stage>/<kind>/<attempt>` → `hang`, `commit-then-hang`, `no-commit`, `exit:<code>`, `oom`, `disrupted`,
-    `pending:<reason>`, `unschedulable`, `refused`."""
+    `denied`, `evicted:<the kubelet's message>`, `pending:<reason>`, `unschedulable`, `refused`."""
     started: list[str] = field(default_factory=list)
     """`<stage>/<kind>/<attempt>` of every Job that was taken, in order."""
     committed: list[str] = field(default_factory=list)
@@ -69,7 +70,7 @@ class InstantPods:
             return self._refuse(job, detail)
         pod = self._create_pod(job)
         if what == "pending":
-            waiting = {"reason": detail, "message": f'Back-off pulling image "{detail}"'}
+            waiting = {"reason": detail, "message": WAITING.get(detail, f'Back-off pulling image "{detail}"')}
             return self._patch_pod(
                 pod, {"phase": "Pending", "containerStatuses": [container(waiting=waiting)]}
             )
@@ -161,7 +162,21 @@ class InstantPods:
         )
         ended: dict[str, Any] = {"finishedAt": now(), "startedAt": now()}
         conditions = []
-        if what == "exit":
+        status: dict[str, Any] = {"phase": "Failed"}
+        if what == "denied":
+            denied = {
+                "code": 75,
+                "reason": "StorageNotAllowed",
+                "message": "cannot read run.json in s3://runs: AccessDenied",
+            }
+            ended |= {"exitCode": 75, "reason": "Error", "message": json.dumps(denied)}
+        elif what == "evicted":
+            unread = (
+                "Error on reading termination message from logs: failed to try resolving symlinks in path"
+            )
+            ended |= {"exitCode": 137, "reason": "Error", "message": unread}
+            status |= {"reason": "Evicted", "message": detail}
+        elif what == "exit":
             ended |= {"exitCode": int(detail), "reason": "Error", "message": said if detail == "65" else ""}
         elif what == "oom":
             ended |= {"exitCode": 137, "reason": "OOMKilled"}
@@ -171,7 +186,7 @@ class InstantPods:
             conditions = [{"type": "DisruptionTarget", "status": "True", **why}]
         self._patch_pod(
             pod_of(job, pod),
-            {"phase": "Failed", "conditions": conditions, "containerStatuses": [container(terminated=ended)]},
+            {**status, "conditions": conditions, "containerStatuses": [container(terminated=ended)]},
         )
         failed = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
         conditions = [

@@ -40,11 +40,13 @@ def enter(
     config.write_text(yaml.safe_dump({"storageLocations": [location], "trainer": {"image": "trainer:test"}}))
 
     @contextmanager
-    def enter(cluster: ControlPlane, kubeconfig: Path | None = None) -> Iterator[Room]:
+    def enter(cluster: ControlPlane, kubeconfig: Path | None = None, *arguments: str) -> Iterator[Room]:
         cluster.said("create", "namespace", namespace)
         with (
             instant_pods(cluster.kubeconfig, namespace) as pods,
-            operator(tmp_path, kubeconfig or cluster.kubeconfig, config, "--namespace", namespace) as process,
+            operator(
+                tmp_path, kubeconfig or cluster.kubeconfig, config, "--namespace", namespace, *arguments
+            ) as process,
         ):
             yield Room(cluster, namespace, s3, pods, process, config, proxy)
         # Nobody empties the namespace, and to `gapo doctor` a Lease that is left is an operator that is gone.

@@ -13,7 +13,7 @@ from gapo.telemetry.series import Sample, run_samples, task_samples
 Key = tuple[str, frozenset[tuple[str, str]]]
 CAUSES = (
     "committed", "stopped", "fenced", "executorLost", "preempted", "killed", "outOfMemory", "noCommit", "retryable",
-    "permanent", "failed",
+    "permanent", "failed", "noAccess", "notStarted",
 )  # fmt: skip
 """Every cause for which an attempt may end; each has its series from the start."""
 
