@@ -148,7 +148,7 @@ def test_a_pod_that_volcano_holds_is_queued_and_what_it_says_is_told(room: Room)
 
 def test_a_group_whose_job_is_refused_goes_when_the_run_is_suspended(room: Room) -> None:
     room.apply(scheduling=QUEUED, roles={"data": {"pod": {"affinity": NO_NODE}}})
-    room.wait(lambda: room.condition("TasksHealthy").get("reason") == "JobRefused", "its Job is refused")
+    room.wait(lambda: room.condition("TasksHealthy").get("reason") == "JobRejected", "its Job is refused")
     ((_, group),) = groups(room).items()
     assert owner_of(group)[0] == "GapoRun"
     room.kubectl("patch", "gaporun", "run", "--type=merge", "-p", '{"spec":{"suspend":true}}')

@@ -22,6 +22,7 @@ from gapo.api.identity import model_in
 from gapo.api.load import load_document, load_run
 from gapo.api.reading import read_documents
 from gapo.api.run import GapoRunSpec
+from gapo.reasons import Reason
 from gapo_trainer.constraints import FAMILIES, parse
 
 TO_COME: set[str] = set()
@@ -179,6 +180,16 @@ def test_every_reason_in_the_table_of_failures_occurs_in_the_code() -> None:
     reasons = [row[0].split("`")[1] for row in rows_of("docs/running.md", r"`[A-Z]")]
     assert len(reasons) >= 8
     assert [reason for reason in reasons if f'"{reason}"' not in sources] == []
+
+
+def test_every_reason_that_a_run_on_a_cluster_may_have_is_one_of_ours() -> None:
+    told = {
+        word for row in rows_of("docs/cluster-runs.md", r"`[A-Z]\w+`") for word in row[0].split("`")[1::2]
+    } - {"Succeeded", "Reconciling", "Stalled", "Suspended", "TasksHealthy", "StorageReady", "CRDOutdated"}
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    ours = {kind.reason for kind in kinds if issubclass(kind, errors.GapoError)} | set(Reason)
+    assert len(told) >= 25
+    assert told - ours == set()
 
 
 def test_the_table_of_constraint_families_is_complete_and_its_examples_are_valid() -> None:

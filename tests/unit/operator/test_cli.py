@@ -90,7 +90,7 @@ def test_each_problem_is_told_once() -> None:
         condition("Reconciling", "True", "ImagePullFailed", "smoke-1: no such image"),
         condition("TasksHealthy", "False", "ImagePullFailed", "smoke-1: no such image"),
         condition("StorageReady", "False", "StoreUnavailable", "timeout"),
-        condition("Stalled", "False", "GettingOn", ""),
+        condition("Stalled", "False", "Progressing", ""),
         state="Pending",
     )
     assert seen.message == "smoke-1: no such image"

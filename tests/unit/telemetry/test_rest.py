@@ -109,7 +109,7 @@ def test_the_run_itself_is_told_as_by_a_scan_with_the_statuss_word_for_what_reco
     condition = {
         "type": "Succeeded",
         "status": "True",
-        "reason": "StagesDone",
+        "reason": "StagesCompleted",
         "lastTransitionTime": "2026-03-01T09:10:00Z",
     }
     kept = status_of(status, usage=usage, conditions=[condition])
