@@ -29,6 +29,7 @@ from gapo.telemetry.figures import RunFigures
 from gapo_operator.asked import asked_of, with_superseded
 from gapo_operator.children import Child, ChildState, Problem, children_of, is_unfinished_job_of
 from gapo_operator.config import OperatorConfig, StorageLocation
+from gapo_operator.finished import at_rest, condition_of, time_to_live
 from gapo_operator.history import Entry
 from gapo_operator.kube import Kube, KubeError
 from gapo_operator.leader import Leadership
@@ -166,7 +167,7 @@ class Reconciler:
     ) -> float | None:
         children = self._children(key, known, loaded)
         found = replace(found, spec=loaded.spec, children=children)
-        known.rests = known.state is None and _at_rest(run, loaded, children)
+        known.rests = known.state is None and at_rest(run, loaded, children)
         if (
             not known.met
             and known.figures is None
@@ -362,8 +363,8 @@ class Reconciler:
                 run, "Warning", found.refused.reason, found.refused.message, found.refused.message
             )
         news = self.readback.learn(after, stored.get("status") or {})
-        told = _condition_of(after, CRD_OUTDATED)
-        if told is not None and told != _condition_of(before or {}, CRD_OUTDATED):
+        told = condition_of(after, CRD_OUTDATED)
+        if told is not None and told != condition_of(before or {}, CRD_OUTDATED):
             # As an event too: the definition may not keep the condition.
             log.error("%s: %s", key, told["message"])
             await self.kube.tell(run, "Warning", CRD_OUTDATED, told["message"], told["message"])
@@ -397,35 +398,6 @@ class Reconciler:
         if outcome.polls and outcome.plan.status.state in (State.RUNNING, State.WAITING):
             waits.append(POLL_SECONDS * random.uniform(0.8, 1.2))
         return min(waits, default=None)
-
-
-def _at_rest(run: Body, loaded: LoadedRun, children: Mapping[AttemptKey, Child]) -> bool:
-    """A run that ended under an earlier process of ours: there is nothing to read and nothing to do. Tasks in its status
-    are of an earlier release, which listed what was on its way out: they go with one more pass."""
-    status = run.get("status") or {}
-    return (
-        not status.get("tasks")
-        and status.get("state") in ("Succeeded", "Failed")
-        and status.get("observedGeneration") == run["metadata"].get("generation")
-        and status.get("runID") == loaded.run_id
-        and all(child.over for child in children.values())
-    )
-
-
-def time_to_live(loaded: LoadedRun, run: Body, now: datetime) -> float | None:
-    """Seconds until a finished run is to be deleted; None where it is not finished, or never to be."""
-    ttl = loaded.spec.scheduling.ttl_seconds_after_finished
-    status = run.get("status") or {}
-    if ttl is None or status.get("state") not in ("Succeeded", "Failed"):
-        return None
-    ended = _condition_of(status, "Succeeded")
-    if ended is None:
-        return None
-    return ttl - (now - datetime.fromisoformat(ended["lastTransitionTime"])).total_seconds()
-
-
-def _condition_of(status: Mapping[str, Any], kind: str) -> Mapping[str, Any] | None:
-    return next((c for c in status.get("conditions") or [] if c.get("type") == kind), None)
 
 
 def _document(run: Body) -> dict[str, Any]:

@@ -276,7 +276,7 @@ def _trouble(found: Findings) -> Problem | None:
         ended = last[0].ended if last else None
         if key in found.seen.committed or ended is None:
             continue
-        if not ended.charged and ended.cause not in FOR_A_PERSON:
+        if not (ended.charged or (ended.cause in FOR_A_PERSON and not _runs(found, key))):
             continue
         reason = ended.reason or f"{ended.cause.value[:1].upper()}{ended.cause.value[1:]}"
         message = f"attempt {ended.attempt} of {key} ended: {ended.message}"
@@ -284,6 +284,12 @@ def _trouble(found: Findings) -> Problem | None:
             message += f"; {found.access}"
         return Problem(reason, message)
     return None
+
+
+def _runs(found: Findings, key: TaskKey) -> bool:
+    """What kept a task from running is over once it runs."""
+    running = (one for one, child in found.children.items() if child.state is ChildState.RUNNING)
+    return any(attempt.task == key for attempt in running)
 
 
 def _storage_ready(found: Findings) -> _Made:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from gapo.api.addresses import VOLUMES, in_volume
-from gapo.errors import DataError, RetryableError
+from gapo.errors import DataError, RetryableError, StoreRefusedError
 from gapo.store.objects import Objects
 from gapo_trainer.remote import Opener, by_environment, download
 
@@ -96,10 +96,20 @@ def held(source: str, *, what: str, volumes: Path = Path(VOLUMES)) -> Path | Non
 def _from_hub(source: str, what: str) -> Path:
     repo, _, revision = source.removeprefix("hf://").partition("@")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=_HUB_FILES))
+    except GatedRepoError as error:
+        raise StoreRefusedError(
+            f"{what}: {source} is not open to everybody: accept its terms on the Hub, and give a token that may read it "
+            "in HF_TOKEN (on a cluster a Secret that roles.*.pod.envFromSecrets names)"
+        ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise DataError(f"{what}: {source} cannot be found: {str(error).splitlines()[0]}") from error
     except (OSError, RuntimeError) as error:

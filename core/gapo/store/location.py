@@ -78,7 +78,7 @@ def open_location(
         "allow_http": _plain_http(endpoint),
     }
     if ca_file is not None:
-        client["root_certificate"] = ca_file.read_bytes()
+        client["root_certificate"] = _certificate(uri, ca_file)
     # Time alone bounds the retries: ten of them, the library's limit, are over within four seconds.
     retry: RetryConfig = {
         "max_retries": 1000,
@@ -102,7 +102,20 @@ def open_location(
             return GCSStore(bucket, **settings)
         return AzureStore(bucket, **settings)
     except (BaseError, ValueError) as error:
-        raise LocationInvalidError(f"storage location {uri!r}: {plain_message(error)}") from error
+        what = plain_message(error)
+        if ca_file is not None and ("certificate" in what or "builder error" in what):
+            what = f"{ca_file} holds no certificate in PEM ({what})"
+        raise LocationInvalidError(f"storage location {uri!r}: {what}") from error
+
+
+def _certificate(uri: str, ca_file: Path) -> bytes:
+    try:
+        return ca_file.read_bytes()
+    except OSError as error:
+        raise LocationInvalidError(
+            f"storage location {uri!r}: the certificate {ca_file} cannot be read ({error.strerror}); on a cluster it is "
+            "the key ca.crt of the ConfigMap that the location names"
+        ) from error
 
 
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -204,3 +207,42 @@ def test_a_path_is_its_folder_and_a_missing_one_is_refused(tmp_path: Path) -> No
 def test_a_name_that_the_hub_cannot_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rewardModel\.model: hf://not a name cannot be found"):
         locate("hf://not a name", what=WHAT, into=tmp_path)
+
+
+HUB = """
+import http.server, os, sys, threading
+from pathlib import Path
+
+class Gate(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(403)
+        self.send_header("X-Error-Code", "GatedRepo")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    do_HEAD = do_GET
+    def log_message(self, *ignored): pass
+
+hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gate)
+threading.Thread(target=hub.serve_forever, daemon=True).start()
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"
+from gapo.errors import GapoError
+from gapo_trainer.locate import locate
+try:
+    locate("hf://org/closed", what="generator.model", into=Path(sys.argv[1]))
+except GapoError as error:
+    print(error.code, error.reason, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_the_hub_shows_to_some_alone_waits_for_a_token(tmp_path: Path) -> None:
+    """In a process of its own: the library reads the Hub's address when it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, str(tmp_path)],
+        env=os.environ | {"HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("75 StorageNotAllowed generator.model: hf://org/closed")
+    assert "HF_TOKEN" in done.stdout

@@ -190,6 +190,16 @@ def test_denied_access_is_told_with_the_secret_that_the_keys_come_from() -> None
     assert (status["state"], conditions(status)["Stalled"]["status"]) == ("Pending", "False")
 
 
+def test_what_kept_a_task_from_running_is_told_no_more_once_it_runs() -> None:
+    ended = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed").attempts[PPO.task]
+    seen = Seen(attempts={PPO.task: (*ended, AttemptSeen(1, running=True))})
+    again = AttemptKey(PPO.task, 1)
+    for state, healthy in ((ChildState.PENDING, "False"), (ChildState.RUNNING, "True")):
+        children = {again: Child(again, "job", state)}
+        status = status_of(findings(seen=seen, children=children), None, NOON)
+        assert conditions(status)["TasksHealthy"]["status"] == healthy
+
+
 def test_an_end_is_told_by_the_word_that_its_pod_left_and_else_by_its_cause() -> None:
     for reason, word in (("Evicted", "Evicted"), (None, "NotStarted")):
         found = findings(seen=attempt_that_ended(Cause.NOT_STARTED, reason))

@@ -241,3 +241,22 @@ def test_keys_that_no_request_can_carry_are_refused_and_the_line_end_of_a_secret
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b\u00e9")
     with pytest.raises(LocationInvalidError, match="AWS_SECRET_ACCESS_KEY"):
         open_location("s3://runs", endpoint=moto_endpoint)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        ("no certificate", "holds no certificate in PEM"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "holds no certificate in PEM"),
+    ],
+)
+def test_a_certificate_that_is_absent_or_none_is_told_by_its_file(
+    tmp_path: Path, content: str | None, words: str
+) -> None:
+    authority = tmp_path / "ca.crt"
+    if content is not None:
+        authority.write_text(content)
+    with pytest.raises(LocationInvalidError, match=words) as refused:
+        open_location("s3://runs", endpoint="https://minio.example", ca_file=authority)
+    assert str(authority) in str(refused.value)
