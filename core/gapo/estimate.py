@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ GPU_FLOPS = 400e12 * 0.4
 DECODE_SLOWDOWN = 5.0
 """Sampling a token costs about this many times its forward FLOPs' time: it is bound by memory, not arithmetic."""
 SMALL_VOCABULARY = 256
+HEADER_LIMIT = 100_000_000
+"""Bytes: the format's own limit."""
 OPTIMISER_BYTES = 16
 """Bytes a trained parameter: float32 weight, gradient and two Adam moments."""
 
@@ -54,23 +57,30 @@ def scratch_parameters(model: FromScratch, vocabulary: int = SMALL_VOCABULARY) -
 
 
 def folder_parameters(uri: str | None) -> int | None:
-    """Parameters of a model folder, from its safetensors' headers' sizes; None for one that is not here."""
+    """Parameters of a model folder, counted from its safetensors' headers; None for one that is not here."""
     if uri is None or "://" in uri:
         return None
-    folder = Path(uri)
-    files = list(folder.glob("*.safetensors"))
-    if not files:
-        return None
+    sizes: dict[str, int] = {}
     try:
-        kind = json.loads((folder / "config.json").read_text()).get("dtype", "float32")
-    except (OSError, ValueError):
-        kind = "float32"
-    width = 2 if "16" in str(kind) else 4
-    return sum(file.stat().st_size for file in files) // width
+        for file in Path(uri).glob("*.safetensors"):
+            sizes |= _tensors(file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return sum(sizes.values()) or None
+
+
+def _tensors(file: Path) -> dict[str, int]:
+    """How many numbers each tensor holds: of the file, only the header is read."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        if length > HEADER_LIMIT:
+            raise ValueError(f"{file} has a header of {length} bytes")
+        header = json.loads(opened.read(length))
+    return {name: math.prod(one["shape"]) for name, one in header.items() if name != "__metadata__"}
 
 
 def estimate(spec: GapoRunSpec, keys: Iterable[TaskKey], *, device: str = "cpu", count: int = 1) -> Estimate:
-    """Estimates the planned tasks on `count` cores or GPUs."""
+    """Estimates the planned tasks on `count` cores, or on one of `count` GPUs: a task is one process on one device."""
     kinds = [key.kind for key in keys]
     stages = kinds.count(Kind.PPO)
     generator = _size(spec.generator.from_scratch, spec.generator.model)
@@ -97,7 +107,7 @@ def estimate(spec: GapoRunSpec, keys: Iterable[TaskKey], *, device: str = "cpu",
         flops = 6.0 * row * (generator * (sft_rows + ppo_rows) + critic * ppo_rows + rm * rm_rows)
         flops += 2.0 * row * rollouts * (2 * generator + critic + rm)
         flops += 2.0 * generated * generator * DECODE_SLOWDOWN
-        seconds = flops / (count * (CPU_FLOPS if device == "cpu" else GPU_FLOPS))
+        seconds = flops / (count * CPU_FLOPS if device == "cpu" else GPU_FLOPS)
     return Estimate(
         models=(
             ModelSize("generator", generator, trained=True),
@@ -117,8 +127,14 @@ def estimate(spec: GapoRunSpec, keys: Iterable[TaskKey], *, device: str = "cpu",
             "rewardModel": _times(rm, OPTIMISER_BYTES),
         },
         seconds=seconds,
-        device=f"{count} x {'CPU core' if device == 'cpu' else 'GPU'}",
+        device=_used(device, count),
     )
+
+
+def _used(device: str, count: int) -> str:
+    if device == "cpu":
+        return f"{count} x CPU core"
+    return "1 x GPU" if count == 1 else f"1 of {count} x GPU, for a task is one process on one device,"
 
 
 def _size(scratch: FromScratch | None, uri: str | None) -> int | None:

@@ -84,8 +84,9 @@ def end_with(application: typer.Typer) -> None:
 
 def _end(message: str, code: int) -> NoReturn:
     try:
-        sys.stderr.write(f"error: {message}\n")
-        sys.stderr.flush()
+        if sys.stderr is not None:  # a shell may have closed it
+            sys.stderr.write(f"error: {message}\n")
+            sys.stderr.flush()
     except OSError:
         os._exit(code)
     sys.exit(code)

@@ -36,8 +36,10 @@ from gapo.local.place import parse_locations, place_of, work_folder
 from gapo.local.processes import TrainerServer
 from gapo.local.watch import RunWatch
 from gapo.planner import RunFacts, State, Status
+from gapo.preflight import check_manifest, refuse
 from gapo.preview import planned_keys
 from gapo.run_record import check_stages, effective_spec, freeze
+from gapo.store import layout
 from gapo.store.probe import probe_location
 from gapo.tasks import Kind, TaskKey
 
@@ -87,6 +89,7 @@ def run(
     server = TrainerServer(work / "logs" / "server.log")
     try:
         probe_location(place.objects)
+        _look_ahead(loaded, place)
         record = freeze(place.objects, loaded, version=gapo.__version__, now=datetime.now(UTC))
         spec = effective_spec(record, loaded.spec)
         check_stages(place.objects, spec)
@@ -120,6 +123,12 @@ def run(
     finally:
         server.close()
     _finish(loaded, place, status, console, out or out_folder(loaded), report=not no_report)
+
+
+def _look_ahead(loaded: LoadedRun, place: Place) -> None:
+    """Raises DataError with every fault of data and models that this machine shows, unless the run has passed them."""
+    if not place.objects.exists(layout.manifest(0, Kind.DATA.value, 0)):
+        refuse(check_manifest(loaded))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,12 @@ from gapo.errors import DataError
 from gapo.estimate import Estimate, estimate
 from gapo.preflight import Finding, Level, check_manifest, refuse
 from gapo.preview import Preview, preview
+
+
+class Device(StrEnum):
+    CPU = "cpu"
+    GPU = "gpu"
+
 
 REMOTE = ("s3://", "gs://", "az://")
 """Where a cluster's pods can read data from."""
@@ -122,8 +129,10 @@ def validate(file: Manifest, output: Format = Output.TEXT) -> None:
 def plan(
     file: Manifest,
     output: Format = Output.TEXT,
-    device: Annotated[str, typer.Option(help="cpu or gpu, for the estimated time.")] = "cpu",
-    count: Annotated[int, typer.Option(min=1, help="Cores or GPUs, for the estimated time.")] = 2,
+    device: Annotated[Device, typer.Option(help="For the estimated time.")] = Device.CPU,
+    count: Annotated[
+        int, typer.Option(min=1, help="Cores, for the estimated time. Of GPUs a task uses one.")
+    ] = 2,
 ) -> None:
     """Show the tasks that a run will go through, and what it will roughly take. Nothing is started.
 
@@ -131,7 +140,7 @@ def plan(
     """
     loaded = load_run(file)
     shown = preview(loaded.spec, loaded.run_id)
-    costs = estimate(loaded.spec, shown.keys, device=device, count=count)
+    costs = estimate(loaded.spec, shown.keys, device=device.value, count=count)
     if output is Output.JSON:
         typer.echo(json.dumps(_as_json(loaded, shown, costs), indent=1))
     else:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gapo.api.load import LoadedRun
+from gapo.api.paths import at_home
 from gapo.errors import SpecError
 from gapo.local.executor import Place
 from gapo.store import layout
@@ -29,7 +30,7 @@ def parse_locations(named: Iterable[str], *, endpoint: str | None, region: str |
             raise SpecError(
                 f"--location {item!r}: memory:// ends with its process; tasks are processes of their own"
             )
-        plain = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        plain = uri if "://" in uri else str(at_home(Path(uri), what=f"--location {item!r}").absolute())
         remote = not plain.startswith(("/", "file:"))
         locations[name] = Location(name, plain, endpoint if remote else None, region if remote else None)
     return locations
@@ -63,5 +64,6 @@ def work_folder(loaded: LoadedRun) -> Path:
 
 def work_root() -> Path:
     """The folder of all runs' work folders, each named NAME-RUNID."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "gapo" / "work"
+    named = os.environ.get("XDG_CACHE_HOME")
+    cache = at_home(Path(named or "~/.cache"), what="the folder for working files (XDG_CACHE_HOME)")
+    return cache.absolute() / "gapo" / "work"

@@ -7,6 +7,7 @@ Credentials are ambient: environment variables, pod identity or instance role. P
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, ObjectStore, S3Store
 
+from gapo.api.paths import at_home
 from gapo.errors import LocationInvalidError, SpecError
 from gapo.store.objects import plain_message
 
@@ -62,6 +64,7 @@ def open_location(
     """
     scheme, bucket, path = _split(uri)
     _check_endpoint(uri, scheme, endpoint)
+    _check_region(uri, region)
     if scheme == "memory":
         return MemoryStore()
     if scheme == "file":
@@ -133,6 +136,17 @@ def _check_endpoint(uri: str, scheme: str, endpoint: str | None) -> None:
             )
 
 
+def _check_region(uri: str, region: str | None) -> None:
+    named = [("region", region)]
+    if region is None:
+        named = [(name, os.environ.get(name)) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")]
+    for name, value in named:
+        if value and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+            raise LocationInvalidError(
+                f"storage location {uri!r}: {name} {value!r} is no region; write its name alone, such as eu-central-1"
+            )
+
+
 KEY_VARIABLES = {
     "AWS_ACCESS_KEY_ID": "access_key_id",
     "AWS_SECRET_ACCESS_KEY": "secret_access_key",
@@ -169,7 +183,7 @@ def is_endpoint(text: str) -> bool:
 def _plain_http(endpoint: str | None) -> bool:
     """Given options, obstore does not look into the environment for this one."""
     if endpoint is not None:
-        return endpoint.startswith("http://")
+        return endpoint.lower().startswith("http://")
     return os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
 
 
@@ -178,7 +192,7 @@ def _split(uri: str) -> tuple[str, str, str]:
     if "://" not in uri:
         if not uri.strip() or uri.startswith(("s3:", "gs:", "az:", "file:", "memory:")):
             raise SpecError(f"storage location {uri!r}: expected {SCHEMES}")
-        return "file", "", str(Path(uri).expanduser().absolute())
+        return "file", "", str(at_home(Path(uri), what="storage location").absolute())
     parts = urlsplit(uri)
     if parts.query or parts.fragment or "@" in parts.netloc:
         raise SpecError(
@@ -199,4 +213,8 @@ def _split(uri: str) -> tuple[str, str, str]:
         raise SpecError(f"storage location {uri!r}: unknown scheme {parts.scheme!r}; expected {SCHEMES}")
     if not parts.netloc:
         raise SpecError(f"storage location {uri!r} names no bucket; expected {SCHEMES}")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", parts.netloc):
+        raise SpecError(
+            f"storage location {uri!r}: {parts.netloc!r} is no name of a bucket; letters, digits, ., _ and - make one"
+        )
     return parts.scheme, parts.netloc, parts.path.strip("/")

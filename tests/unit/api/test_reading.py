@@ -148,7 +148,7 @@ def test_an_amount_is_kept_as_text_without_an_exponent(tmp_path: Path, written: 
         (b"a: !!set {b, c}", "type set means nothing"),
         (b"a: !!python/object:os.system x", "not YAML"),
         ("a: 1\n# b\u2028c\n".encode(), "line 2: it holds U+2028, which ends a line in YAML"),
-        ("a: b\x85  c\n".encode(), "line 1: it holds U+0085"),
+        ("# b\x85c\na: 1\n".encode(), "line 1: it holds U+0085"),
         (b"a: .inf", "is no number that Kubernetes takes"),
         (b'a: "\\ud83d"', "half of a character"),
         (b"? [a]\n: b", "unhashable key"),
