@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gapo.cli.app import app
+from gapo.errors import DataError
 
 ROWS = b'{"prompt": "p", "response": "r", "label": 1}\n'
 
@@ -58,3 +59,46 @@ def test_programs_read_the_same(file: Path) -> None:
     body = json.loads(done.output)
     assert body["valid"] is True
     assert [said.split(" ")[0] for said in body["refusedByACluster"]] == ["data.sources.0.uri"]
+
+
+def test_faults_are_in_the_json_too_and_end_the_command(file: Path) -> None:
+    (file.parent / "mine.jsonl").write_text('{"prompt": "p"}\n{\n')
+    done = CliRunner().invoke(app, ["validate", str(file), "-o", "json"])
+    body = json.loads(done.stdout)
+    assert isinstance(done.exception, DataError)
+    assert (body["valid"], body["runID"]) == (False, None)
+    faults = [one for one in body["findings"] if one["level"] == "fault" and one["field"] == "data.sources.0"]
+    assert ["line 1" in faults[0]["message"], "line 2" in faults[1]["message"]] == [True, True]
+    assert str(done.exception).split("\n")[0] == f"data.sources.0: {faults[0]['message']}"
+
+
+def test_a_file_that_is_missing_hides_no_fault_of_the_others(file: Path) -> None:
+    document = yaml.safe_load(file.read_text())
+    document["spec"]["data"]["sources"] = [
+        {"uri": "none.jsonl"},
+        {"uri": "mine.jsonl"},
+        {"uri": "gone.jsonl"},
+    ]
+    file.write_text(yaml.safe_dump(document))
+    (file.parent / "mine.jsonl").write_text("{\n")
+    done = CliRunner().invoke(app, ["validate", str(file)])
+    told = [line for line in str(done.exception).split("\n") if line.startswith("data.sources")]
+    assert [line.split(": ")[0] for line in told] == ["data.sources.0", "data.sources.1", "data.sources.2"]
+    assert "none.jsonl: cannot be read: No such file" in told[0]
+    assert "mine.jsonl: line 1: is not JSON" in told[1]
+
+
+def test_a_run_is_refused_with_every_fault_before_anything_is_recorded(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(file.parent)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file.parent / "cache"))
+    document = yaml.safe_load(file.read_text())
+    document["spec"]["data"]["sources"] = [{"uri": "mine.jsonl"}]
+    file.write_text(yaml.safe_dump(document))
+    (file.parent / "mine.jsonl").write_text("{\n" * 60)
+    done = CliRunner().invoke(app, ["run", str(file)])
+    assert isinstance(done.exception, DataError)
+    assert "line 50: is not JSON" in str(done.exception)
+    assert "and 10 more" in str(done.exception)
+    assert not list(file.parent.glob("runs/**/run.json"))
