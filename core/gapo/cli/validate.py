@@ -112,14 +112,19 @@ def validate(file: Manifest, output: Format = Output.TEXT) -> None:
             "spec": loaded.spec.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         typer.echo(json.dumps(body, indent=1))
+    else:
+        _tell(file, loaded, findings, ignored, valid=not faults)
     refuse(findings)
-    if output is Output.JSON:
-        return
-    typer.echo(
-        f"{file}: valid. Run {loaded.run.metadata.name}, ID {loaded.run_id}, profile {profile_of(loaded.written)}."
-    )
+
+
+def _tell(file: Path, loaded: LoadedRun, findings: list[Finding], ignored: list[str], *, valid: bool) -> None:
+    """All but the faults."""
+    if valid:
+        name, profile = loaded.run.metadata.name, profile_of(loaded.written)
+        typer.echo(f"{file}: valid. Run {name}, ID {loaded.run_id}, profile {profile}.")
     for finding in findings:
-        typer.echo(f"{finding.level.value}: {finding}")
+        if finding.level is not Level.FAULT:
+            typer.echo(f"{finding.level.value}: {finding}")
     for field in ignored:
         typer.echo(f"note: {field} is for a cluster; gapo run ignores it")
     for sentence in refused_by_a_cluster(loaded):

@@ -12,7 +12,7 @@ from gapo_trainer.context import TaskContext
 from gapo_trainer.data.make import make_dataset
 from gapo_trainer.data.sources import prepare, write_splits
 from gapo_trainer.data.splits import Needs
-from gapo_trainer.preflight.models import check_models
+from gapo_trainer.preflight import check_models_of
 
 
 def run(ctx: TaskContext) -> dict[str, float]:
@@ -40,4 +40,4 @@ def run(ctx: TaskContext) -> dict[str, float]:
 
 
 def _models(ctx: TaskContext) -> list[Finding]:
-    return [] if ctx.spec is None else check_models(ctx.spec, open=ctx.open, into=ctx.scratch / "models")
+    return [] if ctx.spec is None else check_models_of(ctx.spec, open=ctx.open, into=ctx.scratch / "models")
