@@ -18,6 +18,10 @@ from gapo.api.platform import Role
 from gapo.api.run import GapoRunSpec
 from gapo.digest import canonical_json, digest
 
+STOP_GRACE_SECONDS = 60
+"""Between the signal to stop a task and its end by force, on a cluster (unless its administrator sets
+`trainer.graceSeconds`) and on one machine. A person at a terminal decides instead, by a second Ctrl-C."""
+
 
 class Kind(StrEnum):
     """What a task does. The values are folder names in storage."""

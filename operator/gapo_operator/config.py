@@ -14,6 +14,7 @@ from gapo.api.base import ApiModel
 from gapo.api.pods import AnnotationValue, LabelKey, LabelValue, ObjectName, Toleration
 from gapo.api.quantity import Quantity
 from gapo.errors import SpecError
+from gapo.tasks import STOP_GRACE_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Trainer(ApiModel):
     """User and group that pods run as; it is never 0."""
     shared_memory: Quantity = "1Gi"
     """Size of /dev/shm; counts against the pod's memory."""
-    grace_seconds: int = Field(60, ge=5, le=3600)
+    grace_seconds: int = Field(STOP_GRACE_SECONDS, ge=5, le=3600)
     """Between the signal to stop and the end."""
     metrics_port: int = Field(9400, ge=0, le=65535)
     """Port of task pods on which Prometheus reads what they tell; 0: none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ from gapo.preview import planned_keys
 from gapo.run_record import check_stages, effective_spec, freeze
 from gapo.store import layout
 from gapo.store.probe import probe_location
-from gapo.tasks import Kind, TaskKey
+from gapo.tasks import STOP_GRACE_SECONDS, Kind, TaskKey
 
 INTERRUPTED = 130
 LOOPBACK = "127.0.0.1"
@@ -77,7 +77,7 @@ def run(
     """Train: run every task of a GapoRun on this machine, or go on with one where it stopped.
 
     The same manifest is the same run: start it again after an interruption, a crash or a power cut, and it goes on
-    from its last resume point. Ctrl-C saves and stops.
+    from its last resume point. Ctrl-C saves and stops, and says what it waits for; a second one does not wait.
     """
     loaded = load_run(file)
     check_models(loaded.spec)
@@ -151,10 +151,11 @@ def _served(watch: RunWatch, port: int | None, console: Console) -> Iterator[Non
 
 
 def _drive(executor: Executor) -> Status:
-    previous = {
-        number: signal.signal(number, lambda *_: executor.interrupt())
-        for number in (signal.SIGINT, signal.SIGTERM)
+    asked: dict[int, Callable[[], None]] = {
+        signal.SIGINT: executor.interrupt_again,  # by a person, who decides how long to wait
+        signal.SIGTERM: lambda: executor.interrupt(STOP_GRACE_SECONDS),
     }
+    previous = {number: signal.signal(number, lambda n, _: asked[n]()) for number in asked}
     try:
         return executor.run()
     finally:

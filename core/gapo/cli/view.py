@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gapo.cli.inspect import stage_table
+from gapo.cli.stopping import ended_at_once, stopping
 from gapo.local.executor import Launched, View
 from gapo.local.watch import Moment, RunWatch
 from gapo.planner import Plan, State, Status
@@ -94,6 +95,20 @@ class RunView(View):
 
     def decided(self, decision: Decision) -> None:
         self.say(f"{self._clock()} A{decision.stage} decided: {decision.verdict} ({decision.reason})")
+
+    def stopping(self, running: list[Launched], grace: float | None) -> None:
+        now = time.time()
+        for launched, figures in self._figures(running):
+            self.say(f"{self._clock()} {stopping(launched.task, _name(launched), figures, now, grace)}")
+
+    def ending_at_once(self, running: list[Launched]) -> None:
+        now = time.time()
+        for launched, figures in self._figures(running):
+            self.say(f"{self._clock()} {ended_at_once(_name(launched), figures, now)}")
+
+    def _figures(self, running: list[Launched]) -> list[tuple[Launched, TaskFigures]]:
+        """What the running tasks tell just now."""
+        return [] if self.status is None else list(self.watch.look(self.status, running).tasks.values())
 
     def tick(self, running: list[Launched]) -> None:
         now = self._now()

@@ -25,10 +25,9 @@ from gapo.store import layout
 from gapo.store.claims import take_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
-from gapo.tasks import Task
+from gapo.tasks import STOP_GRACE_SECONDS, Task
 
 ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
-GRACE_SECONDS = 20.0
 TICK_SECONDS = 0.25
 TERMINATION_BYTES = 4096
 """Kept for a task's last words, for then the disk may be full."""
@@ -73,6 +72,12 @@ class View:
     def started(self, launched: Launched) -> None: ...
     def ended(self, launched: Launched, record: Ended) -> None: ...
     def decided(self, decision: Decision) -> None: ...
+    def stopping(self, running: list[Launched], grace: float | None) -> None:
+        """The user wants the run to stop; its tasks have `grace` seconds for it, or all the time they need."""
+
+    def ending_at_once(self, running: list[Launched]) -> None:
+        """The user does not want to wait for them."""
+
     def tick(self, running: list[Launched]) -> None: ...
 
 
@@ -95,6 +100,9 @@ class Executor:
         self.driver = Driver(facts, place.objects, clock=clock, slots=slots)
         self.launched: dict[str, Launched] = {}
         self._interrupted = False
+        self._grace: float | None = None
+        self._told = False
+        self._at_once = self._hurried = False
         self._stopping: dict[str, float] = {}
         self._fenced_at = 0.0
 
@@ -103,9 +111,19 @@ class Executor:
         """What is known of the run's storage."""
         return self.driver.observer
 
-    def interrupt(self) -> None:
-        """Stops the run's tasks, each after saving where it is; `run` then returns. Safe in a signal handler."""
+    def interrupt(self, grace: float | None = None) -> None:
+        """Stops the run's tasks, each after saving where it is; `run` then returns. Safe in a signal handler.
+
+        After `grace` seconds they are ended by force. Where a person can do that by asking again, it is None.
+        """
+        if grace is not None:
+            self._grace = grace
         self._interrupted = True
+
+    def interrupt_again(self) -> None:
+        """As `interrupt` at first; once the user has been told what this costs, ends the tasks at once."""
+        self._at_once = self._told
+        self.interrupt()
 
     def run(self) -> Status:
         """Raises FencedError when another executor takes the run over, StoreError when storage fails."""
@@ -130,8 +148,7 @@ class Executor:
         made = self.driver.plan(running, self._forgiven)
         self.view.planned(made)
         if self._interrupted:
-            for launched in list(self.launched.values()):
-                self._stop(launched)
+            self._stop_all()
             self._wait(TICK_SECONDS)
         elif not self._apply(made) and (self.launched or made.status.state not in ENDED):
             self._wait(TICK_SECONDS)
@@ -180,9 +197,21 @@ class Executor:
         """Where a task's own output goes."""
         return self.work / "logs" / f"{task.stage}-{task.kind.value}-{task.attempt}.log"
 
-    def _stop(self, launched: Launched) -> None:
+    def _stop_all(self) -> None:
+        """Tells the user first what it takes, and what it would cost to hurry."""
+        running, at_once = list(self.launched.values()), self._at_once
+        if at_once and not self._hurried:
+            self._hurried = True
+            self.view.ending_at_once(running)
+        elif not self._told:
+            self._told = True
+            self.view.stopping(running, self._grace)
+        for launched in running:
+            self._stop(launched, 0.0 if at_once else self._grace)
+
+    def _stop(self, launched: Launched, grace: float | None = STOP_GRACE_SECONDS) -> None:
         asked = self._stopping.setdefault(launched.name, time.monotonic())
-        overdue = time.monotonic() - asked > GRACE_SECONDS
+        overdue = grace is not None and time.monotonic() - asked >= grace
         self.server.stop(launched.name, kill=overdue)
 
     def _wait(self, seconds: float) -> None:

@@ -1,0 +1,74 @@
+"""What `gapo run` says when it is asked to stop: what it waits for, for how long, and what not waiting costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gapo.tasks import Kind, Task
+from gapo.telemetry.catalogue import PHASES
+from gapo.telemetry.figures import TaskFigures
+
+SAVED_AFTER = {
+    Kind.SFT: "the step under way",
+    Kind.RM_WARMUP: "the step under way",
+    Kind.RM: "the step under way",
+    Kind.PPO: "the batch of rollouts or the minibatch under way",
+}
+"""Where a kind of task can save where it is; the others save nothing on the way."""
+
+
+def stopping(task: Task, name: str, figures: TaskFigures, now: float, grace: float | None) -> str:
+    """One task that is asked to stop. `grace` is how long it may take, in seconds; None: until it is asked again."""
+    if task.kind in SAVED_AFTER:
+        waits = f"{name} saves where it is after {SAVED_AFTER[task.kind]}, and ends{_iteration(task, figures, now)}"
+    else:
+        waits = f"{name} saves nothing on the way, so it is waited for{_left(figures, now)}"
+    then = "Ctrl-C again ends it at once" if grace is None else f"after {grace:g} s it is ended in any case"
+    return f"stopping: {waits}. {then}: {_cost(figures, now)} would be done again"
+
+
+def ended_at_once(name: str, figures: TaskFigures, now: float) -> str:
+    """One task that is not waited for any longer."""
+    return f"{name} is ended at once: {_cost(figures, now)} will be done again"
+
+
+def _iteration(task: Task, figures: TaskFigures, now: float) -> str:
+    """How long the iteration under way would still take, by those that this attempt has done; empty where it has none."""
+    if task.kind is not Kind.PPO:
+        return ""
+    took = iteration_seconds(task.params, figures)
+    if took is None or figures.last_updated is None:
+        return " (the iteration is not waited for; how long one takes is not known yet)"
+    left = max(0.0, took - (now - figures.last_updated))
+    return f" (the iteration is not waited for; it would take {_time(left)} more, as the last ones took {_time(took)})"
+
+
+def iteration_seconds(params: Mapping[str, Any], figures: TaskFigures) -> float | None:
+    """Mean of PPO's iterations since the attempt began; None before the first is over."""
+    done = figures.metrics.get("ppo/rollouts", 0.0) / params["stages"]["rolloutsPerIteration"]
+    took = sum(figures.metrics.get(f"wall/{phase}", 0.0) for phase in PHASES)
+    return took / done if done > 0 and took > 0 else None
+
+
+def _left(figures: TaskFigures, now: float) -> str:
+    if figures.estimated_remaining_seconds is None or figures.last_updated is None:
+        return "; how long it takes is not known yet"
+    return (
+        f": about {_time(max(0.0, figures.estimated_remaining_seconds - (now - figures.last_updated)))} more"
+    )
+
+
+def _cost(figures: TaskFigures, now: float) -> str:
+    """The work that would be lost."""
+    if figures.checkpoint is not None:
+        return f"what it did in the {_time(now - figures.checkpoint)} since its last resume point"
+    if figures.started is not None:
+        return f"what it did in the {_time(now - figures.started)} since it started"
+    return "what it did since it started"
+
+
+def _time(seconds: float) -> str:
+    """Such as `45 s` or `12:07 min`."""
+    whole = max(0, round(seconds))
+    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
