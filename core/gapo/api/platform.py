@@ -72,7 +72,7 @@ class Checkpoint(ApiModel):
     """How often a task saves where it is."""
 
     interval: Duration = 300.0
-    """Time between resume points, honoured at the next iteration's end."""
+    """Time between resume points, honoured after the next step, batch of rollouts or minibatch."""
 
 
 class Retention(ApiModel):

@@ -8,6 +8,7 @@ from typing import Any
 from gapo.tasks import Kind, Task
 from gapo.telemetry.catalogue import PHASES
 from gapo.telemetry.figures import TaskFigures
+from gapo.telemetry.telling import clock
 
 SAVED_AFTER = {
     Kind.SFT: "the step under way",
@@ -69,6 +70,6 @@ def _cost(figures: TaskFigures, now: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Such as `45 s` or `12:07 min`."""
+    """Such as `45 s`, `12:07 min` or `3:12:07 h`."""
     whole = max(0, round(seconds))
-    return f"{whole} s" if whole < 60 else f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole} s" if whole < 60 else f"{clock(whole)} {'min' if whole < 3600 else 'h'}"

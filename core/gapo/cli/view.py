@@ -20,6 +20,7 @@ from gapo.planner import Plan, State, Status
 from gapo.policies.attempts import Cause
 from gapo.policies.gate import not_passed
 from gapo.store.records import Decision, Ended
+from gapo.telemetry.figures import TaskFigures
 from gapo.telemetry.telling import clock, fewer_prompts, left, shown, working
 
 LOOK_SECONDS = 1.0
