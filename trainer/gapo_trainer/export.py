@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from gapo.telemetry.telling import fewer_prompts
 from gapo_trainer.context import TaskContext
+from gapo_trainer.evaluate.base_model import base_model
 from gapo_trainer.evaluate.card import Figures, model_card
 from gapo_trainer.evaluate.samples import (
     Prompt,
@@ -24,6 +25,7 @@ from gapo_trainer.evaluate.sampling import Params, Subject, counted
 from gapo_trainer.evaluate.satisfaction import paired_gain
 from gapo_trainer.evaluate.task import stage_of, version_of
 from gapo_trainer.models import load_tokenizer
+from gapo_trainer.versions import versions
 
 ARMS = {"best": "generator", "last": "last", "start": "start"}
 """Names in metrics, and the inputs that they are."""
@@ -64,6 +66,8 @@ def run(ctx: TaskContext) -> dict[str, float]:
         seed=ctx.task.seed,
         run=ctx.task.run_id,
         tokenizer=load_tokenizer(model, what="the exported generator"),
+        base=base_model(ctx.params["generator"].get("model"), ctx.open),
+        versions=versions(),
     )
     (model / "README.md").write_text(card, encoding="utf-8")
     return metrics

@@ -11,7 +11,7 @@ from gapo.errors import DataError, RetryableError, StoreRefusedError
 from gapo.store.objects import Objects
 from gapo_trainer.remote import Opener, by_environment, download
 
-_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
 CONFIG, WHOLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 BESIDE = (
     "generation_config.json",

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import platform
@@ -38,6 +37,7 @@ from gapo_trainer.remote import by_environment
 from gapo_trainer.resume import ResumePoints, StopRequestedError
 from gapo_trainer.talk import talking
 from gapo_trainer.telemetry import Account, Progress, served
+from gapo_trainer.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -242,8 +242,6 @@ def pin_environment(task: Task) -> dict[str, str | int | float]:
     """Fixes the thread count and says what the numbers depend on (docs/method.md 11)."""
     import torch
 
-    import gapo
-
     threads = (
         task.threads or len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
@@ -251,10 +249,8 @@ def pin_environment(task: Task) -> dict[str, str | int | float]:
     )
     torch.set_num_threads(threads)
     found: dict[str, str | int | float] = {
-        "gapo": gapo.__version__,
+        **versions(),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": importlib.metadata.version("transformers"),
         "threads": threads,
         "processes": 1,
         "isa": torch.backends.cpu.get_cpu_capability(),

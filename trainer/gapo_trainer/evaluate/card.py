@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,12 @@ from typing import Any
 import yaml
 from transformers import PreTrainedTokenizerBase
 
+from gapo_trainer.evaluate.base_model import BaseModel, named
 from gapo_trainer.evaluate.satisfaction import Estimate
 from gapo_trainer.models import prompt_ids
 
 PAPER = "arXiv 2503.20194"
+_NOT_TOLD: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -39,13 +42,18 @@ def model_card(
     seed: int,
     run: str,
     tokenizer: PreTrainedTokenizerBase,
+    base: BaseModel | None = None,
+    versions: Mapping[str, str] = _NOT_TOLD,
 ) -> str:
     """README.md in Markdown, the same for the same arguments. `params` are the run's resolved sections; `figures`
-    None says that nothing verified the samples."""
+    None says that nothing verified the samples; `base` is the model that the run began with, None for one from
+    scratch, or where nothing but its name is known; `versions` are those of the libraries that made it."""
+    base = base or named(params["generator"].get("model"))
     parts = [
-        _front_matter(params),
+        _front_matter(params, base),
         "# Generator trained to meet constraints\n",
         _origin(params, stage=stage, last_stage=last_stage, seed=seed, run=run),
+        _provenance(base, versions),
         "## Measured\n",
         _measured(params, figures) if figures else _unmeasured(),
         "## Limitations\n",
@@ -58,16 +66,39 @@ def model_card(
     return "\n".join(parts)
 
 
-def _front_matter(params: Mapping[str, Any]) -> str:
+def _front_matter(params: Mapping[str, Any], base: BaseModel | None) -> str:
     head: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["constrained-generation", str(params["method"]).lower()],
     }
-    base = params["generator"].get("model", "")
-    if base.startswith("hf://"):
-        head["base_model"] = base.removeprefix("hf://").partition("@")[0]
+    if base is not None:
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base.name):
+            head["base_model"] = base.name
+        head |= _licence_entry(base.licence)
     return f"---\n{yaml.safe_dump(head, sort_keys=True)}---\n"
+
+
+def _licence_entry(licence: str | None) -> dict[str, str]:
+    """As the Hub's metadata has it: one of its own names, or `other` with a name beside it."""
+    if licence is None:
+        return {"license": "unknown"}
+    if re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence):
+        return {"license": licence}
+    return {"license": "other", "license_name": licence}
+
+
+def _provenance(base: BaseModel | None, versions: Mapping[str, str]) -> str:
+    """Base model, licence and versions, one a line."""
+    lines = []
+    if base is not None:
+        revision = f", revision `{base.revision}`" if base.revision else ", revision unknown"
+        licence = f"`{base.licence}`, the base model's own" if base.licence else "unknown: see the base model"
+        lines += [f"- Base model: `{base.name}`{revision}", f"- Licence: {licence}"]
+    if versions:
+        made = ", ".join(f"{name} {version}" for name, version in versions.items())
+        lines.append(f"- Versions: {made}")
+    return "\n".join(lines) + "\n" if lines else ""
 
 
 def _origin(params: Mapping[str, Any], *, stage: int, last_stage: int, seed: int, run: str) -> str:

@@ -136,6 +136,8 @@ class BceTrainer:
             else:
                 ctx.report(self._said())
             self.state.seconds += self.clock() - began
+            if looks:
+                self.state.rows[-1]["wall/seconds"] = self.state.seconds
             limit = self.schedule.max_seconds
             if limit is not None and self.state.seconds >= limit and not self.state.stopped:
                 self.state.stopped = f"max_seconds: {limit:g} s"
@@ -210,7 +212,6 @@ class BceTrainer:
             "rm/lr": state.lr,
             "rm/trained_tokens": float(state.trained_tokens),
             **seen,
-            "wall/seconds": state.seconds,
         }
         state.rows.append(row)
         state.weights = gates.family_weights(seen, self.gate)
