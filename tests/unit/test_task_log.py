@@ -108,7 +108,7 @@ def test_the_last_word_of_a_short_task_is_in_its_log(caplog: pytest.LogCaptureFi
     account = Account()
     with caplog.at_level(logging.INFO), talking(account, every=3600):
         account.report(step(200, rm__loss=0.5))
-    assert "100 %, step 200 of 200, 0:00 left, rm/loss 0.500" in caplog.text
+    assert "100 %, step 200 of 200, rm/loss 0.500" in caplog.text
     assert not [thread for thread in threading.enumerate() if thread.name == "talk"]
 
 

@@ -35,7 +35,7 @@ from gapo_trainer.endings import as_gapo_error, leave_last_words
 from gapo_trainer.memory import peak_memory
 from gapo_trainer.remote import by_environment
 from gapo_trainer.resume import ResumePoints, StopRequestedError
-from gapo_trainer.talk import talking
+from gapo_trainer.talk import Talk, talking
 from gapo_trainer.telemetry import Account, Progress, served
 from gapo_trainer.versions import versions
 
@@ -114,8 +114,8 @@ def run_request(request: Request) -> int:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         account = Account()
-        with served(account, request.metrics_port), talking(account):
-            _run(request, scratch, stop, account)
+        with served(account, request.metrics_port), talking(account) as talk:
+            _run(request, scratch, stop, account, talk)
     except (StopRequestedError, KeyboardInterrupt):
         return STOPPED_CODE
     except BaseException as error:  # a panic of a Rust library is no Exception
@@ -127,7 +127,7 @@ def run_request(request: Request) -> int:
     return 0
 
 
-def _run(request: Request, scratch: Path, stop: threading.Event, account: Account) -> None:
+def _run(request: Request, scratch: Path, stop: threading.Event, account: Account, talk: Talk) -> None:
     from gapo_trainer.tasks import TASKS
 
     started, began = datetime.now(UTC), time.monotonic()
@@ -190,6 +190,7 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
             finished_at=datetime.now(UTC),
         ),
     )
+    talk.look(last=True)
     log.info(", ".join([f"done in {metrics['wall/seconds']:.1f} s", *shown(metrics, most=len(metrics))]))
     log.info("committed" if result.won else "another attempt has committed already; nothing of it is touched")
 

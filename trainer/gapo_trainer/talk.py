@@ -32,9 +32,14 @@ class Talk:
         self._account, self._say, self._now = account, say, now
         self._told: TaskFigures | None = None
         self._began = self._said = now()
+        self._lock = threading.Lock()
 
     def look(self, *, last: bool = False) -> None:
         """Says what there is to say now; `last` leaves the words about a task that has not got on unsaid."""
+        with self._lock:
+            self._look(last)
+
+    def _look(self, last: bool) -> None:
         figures = self._account.figures()
         if figures.last_updated is not None and figures != self._told:
             self._line(working(figures, NAMES, most=MOST))
@@ -50,7 +55,7 @@ class Talk:
 
 
 @contextmanager
-def talking(account: Account, every: float = LINE_SECONDS) -> Iterator[None]:
+def talking(account: Account, every: float = LINE_SECONDS) -> Iterator[Talk]:
     """The account in the log, by a thread of its own, until the task is over."""
     talk, over = Talk(account, lambda text: log.info("%s", text)), threading.Event()
 
@@ -62,7 +67,7 @@ def talking(account: Account, every: float = LINE_SECONDS) -> Iterator[None]:
     thread = threading.Thread(target=go_on, name="talk", daemon=True)
     thread.start()
     try:
-        yield
+        yield talk
     finally:
         over.set()
         thread.join()

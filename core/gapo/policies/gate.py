@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from gapo.api.run import GapoRunSpec
 
+NAMED = 5
+"""Families that a sentence names, the weakest ones."""
 PASSED, PAIR, FAMILY = "rm/gate_passed", "rm/pair_accuracy", "rm/pair_family/"
 
 
@@ -31,10 +33,12 @@ def not_passed(metrics: Mapping[str, float], spec: GapoRunSpec) -> str | None:
         found.append("there are no held-out pairs to judge it by")
     elif metrics[PAIR] < gate.min_pair_accuracy:
         found.append(f"pair accuracy {metrics[PAIR]:.2f}, {gate.min_pair_accuracy:.2f} needed")
+    low = sorted(families_below(metrics, gate.min_family_accuracy).items(), key=lambda one: (one[1], one[0]))
     found += [
-        f"family {name} {value:.2f}, {gate.min_family_accuracy:.2f} needed"
-        for name, value in sorted(families_below(metrics, gate.min_family_accuracy).items())
+        f"family {name} {value:.2f}, {gate.min_family_accuracy:.2f} needed" for name, value in low[:NAMED]
     ]
+    if len(low) > NAMED:
+        found.append(f"{len(low) - NAMED} more families under it")
     return (
         f"the reward model did not pass its gate ({'; '.join(found)}); "
         "PPO goes on against it, as rewardModel.warmup.gate.onFail: warn asks"

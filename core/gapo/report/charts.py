@@ -50,8 +50,8 @@ def _points(
             continue
         bounds = (row.get("lo"), row.get("hi")) if key == "value" else (None, None)
         tip = f"stage {row['stage']}: {form(row[key])}"
-        if key == "value" and form is share and interval(row):
-            tip += f", {interval(row)}"
+        if key == "value" and (bounded := interval(row, form)):
+            tip += f", {bounded}"
         if key == "value" and "n" in row:
             tip += f", n = {plain(row['n'])}"
         found.append(Point(row["stage"], row[key], bounds[0], bounds[1], tip))
@@ -290,7 +290,7 @@ def iterations(facts: Facts) -> list[Panel]:
         drawn = [
             Series(points, color, label if len(lines) > 1 else "", dots=False)
             for name, (color, label) in lines.items()
-            if (points := _curve(rows, name))
+            if (points := curve(rows, name))
         ]
         if not drawn:
             continue
@@ -324,7 +324,8 @@ def stage_starts(rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, str]]:
     return [(at, f"A{stage}") for stage, at in starts.items()]
 
 
-def _curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
+def curve(rows: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
+    """A figure of rows by their `iteration`; of more than `MAX_DRAWN`, means of neighbours."""
     points = [(row["iteration"], row[name]) for row in rows if name in row]
     size = -(-len(points) // MAX_DRAWN) or 1
     chunks = [points[i : i + size] for i in range(0, len(points), size)]

@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from gapo.policies.gate import families_below
 from gapo.report.data import Attempt, RunData, TaskData, finite
+from gapo.report.training import ITERATION as TRAINING
+from gapo.report.training import paces, training
 from gapo.report.verdict import verdict
 from gapo.tasks import ROLE_OF, Kind
 
@@ -38,6 +41,7 @@ ITERATION = (
     "ppo/missing_eos",
     "ppo/clip_fraction",
     "critic/explained_variance",
+    *TRAINING,
 )
 """What is kept of ppo's `metrics.jsonl`."""
 
@@ -62,10 +66,11 @@ def facts_of(run: RunData) -> Facts:
         "pairAccuracyByFamily": _by_suffix(run, "rm/pair_family/", ("rm-warmup", "rm")),
         "pairAccuracyByMode": _by_suffix(run, "rm/pair_mode/", ("rm-warmup", "rm")),
         "health": {name: _series(run, metric, kinds) for name, (metric, kinds) in HEALTH.items()}
-        | {"scoreGap": _score_gap(run)},
+        | {"fidelityAuc": _fidelity(run), "scoreGap": _score_gap(run)},
         "rmScores": _rm_scores(run),
         "scoreShares": _score_shares(run),
         "ppo": _ppo(run),
+        "training": training(run),
         "crossPlay": _cross_play(run),
         "samples": _samples(run),
         "manifests": {
@@ -152,6 +157,17 @@ def _satisfaction(run: RunData) -> list[dict[str, Any]]:
     return found
 
 
+def _fidelity(run: RunData) -> list[dict[str, Any]]:
+    """The AUC with its interval; of a run that committed none, at least with the number of samples."""
+    name, kinds = HEALTH["fidelityAuc"]
+    rows = _series(run, name, kinds)
+    for row in rows:
+        task = run.task(row["stage"], "evaluate")
+        if "n" not in row and task is not None and "fidelity/n" in task.metrics:
+            row["n"] = task.metrics["fidelity/n"]
+    return rows
+
+
 def _score_gap(run: RunData) -> list[dict[str, Any]]:
     """Mean score of a stage's validation samples minus the share of them that satisfies every constraint."""
     return [
@@ -206,13 +222,7 @@ def _gate(run: RunData) -> dict[str, Any] | None:
     # A gate that stops the run leaves no manifest: exit code 73 is the only trace (docs/contracts.md 10).
     refused = next((a for a in task.attempts if a.exit_code == 73), None)
     floor = gate.get("minFamilyAccuracy")
-    families = _by_suffix(run, "rm/pair_family/", ("rm-warmup",))
-    low = {
-        family: row["value"]
-        for family, rows in families.items()
-        for row in rows
-        if floor is not None and row["value"] < floor
-    }
+    low = {} if floor is None else dict(sorted(families_below(task.metrics, floor).items()))
     return {
         "passed": bool(passed) if passed is not None else (False if refused else None),
         "pairAccuracy": task.metrics.get("rm/pair_accuracy"),
@@ -336,7 +346,7 @@ def _ppo(run: RunData) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for task in run.of_kind("ppo"):
         for row in task.series:
-            kept = {name: row[name] for name in ITERATION if name in row}
+            kept = {name: row[name] for name in ITERATION if name in row} | paces(row)
             if kept:
                 rows.append({"iteration": len(rows), "stage": task.stage, "step": row.get("step"), **kept})
     return rows

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from gapo.report import sections, tables
+from gapo.report import sections, tables, training_charts
 from gapo.report.markup import Markup, el, join
 
 Facts = Mapping[str, Any]
@@ -19,6 +19,7 @@ _PARTS = (
     sections.reward_model,
     sections.trust,
     sections.ppo,
+    training_charts.training,
     sections.cross_play,
     tables.samples,
     tables.figures,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -53,16 +53,13 @@ def seconds(value: float) -> str:
     return f"{hours:,}{NARROW}h {minutes:02d}{NARROW}min"
 
 
-def interval(estimate: Mapping[str, Any], *, gain: bool = False) -> str:
+def interval(estimate: Mapping[str, Any], form: Callable[[float], str] = share) -> str:
     """`95 % interval 69.2 % to 73.3 %`, or the empty string where none was committed."""
-    found = bounds(estimate, gain=gain)
+    found = bounds(estimate, form)
     return f"95{NARROW}% interval {found}" if found else ""
 
 
-def bounds(estimate: Mapping[str, Any], *, gain: bool = False) -> str:
+def bounds(estimate: Mapping[str, Any], form: Callable[[float], str] = share) -> str:
     """`69.2 % to 73.3 %`, or the empty string."""
     low, high = estimate.get("lo"), estimate.get("hi")
-    if low is None or high is None:
-        return ""
-    one = points if gain else share
-    return f"{one(low)} to {one(high)}"
+    return "" if low is None or high is None else f"{form(low)} to {form(high)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gapo.report import charts
@@ -42,7 +42,7 @@ def _tiles(facts: Facts) -> Markup | None:
     shown: list[tuple[str, str, str]] = []
     test = facts["test"] or {}
     if test.get("stage") and (gain := test.get("gain")):
-        shown.append(("Gain over the SFT start, test", points(gain["value"]), _small(gain, gain=True)))
+        shown.append(("Gain over the SFT start, test", points(gain["value"]), _small(gain, points)))
     if best := test.get("best"):
         stage = "" if test["stage"] is None else f", stage {test['stage']}"
         shown.append((f"Best{stage}, test", share(best["value"]), _small(best)))
@@ -57,8 +57,12 @@ def _tiles(facts: Facts) -> Markup | None:
             (f"Reward model's pair accuracy, stage {rows[-1]['stage']}", share(rows[-1]["value"]), small)
         )
     if rows := facts["health"]["fidelityAuc"]:
-        small = f"{plain(rows[0]['value'])} at stage {rows[0]['stage']}; 0.5 is chance"
-        shown.append((f"Fidelity AUC, stage {rows[-1]['stage']}", f"{rows[-1]['value']:.2f}", small))
+        last = rows[-1]
+        parts = [_small(last, "{:.2f}".format)]
+        if len(rows) > 1:
+            parts.append(f"{plain(rows[0]['value'])} at stage {rows[0]['stage']}")
+        small = "; ".join([*(part for part in parts if part), "0.5 is chance"])
+        shown.append((f"Fidelity AUC, stage {last['stage']}", f"{last['value']:.2f}", small))
     tasks = [t for s in facts["stages"] for t in s["tasks"]]
     if any(t["seconds"] is not None for t in tasks):
         attempts = sum(max(1, len(t["attempts"])) for t in tasks)
@@ -79,9 +83,9 @@ def _tiles(facts: Facts) -> Markup | None:
     )
 
 
-def _small(estimate: Mapping[str, Any], *, gain: bool = False) -> str:
+def _small(estimate: Mapping[str, Any], form: Callable[[float], str] = share) -> str:
     parts = [
-        interval(estimate, gain=gain),
+        interval(estimate, form),
         f"n\u00a0=\u00a0{plain(estimate['n'])}" if "n" in estimate else "",
     ]
     return ", ".join(p for p in parts if p)
@@ -239,7 +243,7 @@ def _test_table(facts: Facts) -> Markup | None:
             [
                 "Gain, best − start",
                 points(gain["value"]),
-                bounds(gain, gain=True),
+                bounds(gain, points),
                 _n(gain),
             ]
         )

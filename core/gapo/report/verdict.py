@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gapo.report.numbers import interval, points, share
+from gapo.telemetry.telling import fewer_prompts
 
 GUARDED_LABELS = ("half", "one", "drop")
 
@@ -114,7 +115,7 @@ def _result(facts: Mapping[str, Any], outcome: str) -> str | None:
     sentence = f"{which} was exported: {share(best['value'])} of its test responses satisfy every constraint"
     if gain is None or not test["stage"]:
         return f"{sentence}."
-    band = interval(gain, gain=True)
+    band = interval(gain, points)
     low, high = gain.get("lo"), gain.get("hi")
     beside = f" ({band})" if band else ""
     if low is not None and high is not None and low <= 0 <= high:
@@ -147,6 +148,8 @@ def _notes(facts: Mapping[str, Any]) -> list[str]:
         notes.append(
             "No verifier fits this run's data: there is no satisfaction, and no stage can be called best."
         )
+    fewer = [fewer_prompts(manifest["metrics"]) for manifest in facts["manifests"].values()]
+    notes += [f"{said[0].upper()}{said[1:]}." for said in dict.fromkeys(fewer) if said]
     rolled = [s for s in facts["stages"] if s["decision"] and s["decision"]["verdict"] == "rolled-back"]
     for stage in rolled:
         back = stage["decision"]["parent"]

@@ -51,7 +51,7 @@ def working(figures: TaskFigures, names: Sequence[str] = LIVE[:7], *, most: int 
         parts.append(f"{figures.progress_percentage:.0f} %")
     if STEP in told and STEPS in told:
         parts.append(f"step {told[STEP]:.0f} of {told[STEPS]:.0f}")
-    if figures.estimated_remaining_seconds is not None:
+    if figures.estimated_remaining_seconds:
         parts.append(f"{clock(figures.estimated_remaining_seconds)} left")
     parts += shown(told, names, most=most)
     if PACE in told:

@@ -76,6 +76,11 @@ def test_a_warm_up_leaves_its_files_and_figures(warm, data):
     rows = lines_of(warm / "metrics.jsonl")
     assert rows[-1]["step"] == 12
     assert rows[-1]["rm/pair_accuracy_n"] == 40
+    for row in rows:
+        assert row["rm/grad_norm"] > 0
+        assert row["rm/lr"] > 0
+        assert row["rm/trained_tokens"] > 0
+        assert row["wall/seconds"] > 0
     shown = json.loads((warm / "distributions.json").read_text())["rmScores"]
     assert sum(shown["accepted"]["counts"]) == sum(shown["rejected"]["counts"]) == 40
 

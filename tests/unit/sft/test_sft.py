@@ -55,6 +55,15 @@ def test_a_generator_from_scratch_learns_and_is_a_plain_hugging_face_folder(tmp_
     assert set(metrics) == {"sft/loss", "sft/val_loss", "sft/trained_tokens"}
     rows = lines_of(ctx.out / "metrics.jsonl")
     assert rows[-1]["step"] == 60
+    for row in rows:
+        assert 0 < row["sft/lr"] <= 3e-3
+        assert row["sft/grad_norm"] > 0
+    clocks, tokens = ([row[name] for row in rows] for name in ("wall/seconds", "sft/trained_tokens"))
+    assert clocks == sorted(clocks)
+    assert tokens == sorted(tokens)
+    assert tokens[-1] == metrics["sft/trained_tokens"]
+    # A cosine falls to a tenth of the peak, but for the last step's.
+    assert rows[-1]["sft/lr"] == pytest.approx(3e-4, rel=0.05)
     assert metrics["sft/val_loss"] < rows[0]["sft/val_loss"] - 0.3
     assert metrics["sft/val_loss"] < math.log(79)
     model = AutoModelForCausalLM.from_pretrained(ctx.out / "generator")

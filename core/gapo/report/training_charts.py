@@ -1,0 +1,147 @@
+"""The section on the training itself: small charts, one row of them a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gapo.report import charts
+from gapo.report.markup import Markup, el
+from gapo.report.numbers import MINUS, plain
+from gapo.report.sections import KIND_COLORS, section
+from gapo.report.svg import Axes, Point, Series, line_chart
+from gapo.report.training import PACE, SAMPLED, TRAINED
+
+Facts = Mapping[str, Any]
+GIB = 2.0**30
+_SMALL = Axes(width=250, height=150, left=46, right=12, top=18, bottom=28, y_tick_count=3)
+_SHARED = {
+    "rm-warmup": "rm",
+    "rm": "rm",
+    "sft": "sft",
+    "ppo": "ppo",
+    "evaluate": "evaluate",
+    "export": "export",
+}
+"""Kinds whose memory is drawn, by the name of their line: the reward model's two are one."""
+
+
+@dataclass(frozen=True)
+class _Spec:
+    title: str
+    unit: str
+    lines: Mapping[str, tuple[str, str]]
+    """Figure → colour, and the label of its line where there are several."""
+    zero: bool = True
+    """The scale begins at 0."""
+
+
+_LOSS = "nats a token"
+_SFT = (
+    _Spec("Loss", _LOSS, {"sft/loss": ("blue", "train"), "sft/val_loss": ("orange", "held-out")}, zero=False),
+    _Spec("Learning rate", "", {"sft/lr": ("grey", "")}),
+    _Spec("Gradient norm", "before clipping", {"sft/grad_norm": ("grey", "")}),
+    _Spec("Pace", "tokens/s", {PACE: ("green", "")}),
+)
+_RM = (
+    _Spec("Loss", "nats a row", {"rm/loss": ("purple", "")}),
+    _Spec("Learning rate", "", {"rm/lr": ("grey", "")}),
+    _Spec("Gradient norm", "before clipping", {"rm/grad_norm": ("grey", "")}),
+    _Spec("Pace", "tokens/s", {PACE: ("green", "")}),
+)
+_PPO = (
+    _Spec("Policy loss", "", {"ppo/policy_loss": ("blue", "")}, zero=False),
+    _Spec("Value loss", "", {"ppo/value_loss": ("orange", "")}),
+    _Spec("Learning rate", "", {"ppo/lr": ("blue", "actor"), "critic/lr": ("orange", "critic")}),
+    _Spec("Gradient norm", "before clipping", {"ppo/grad_norm": ("blue", "actor"), "critic/grad_norm": ("orange", "critic")}),
+    _Spec("Pace", "tokens/s", {SAMPLED: ("green", "sampled"), TRAINED: ("blue", "trained")}),
+)  # fmt: skip
+
+
+def training(facts: Facts) -> Markup | None:
+    """Whether the optimisers did their work, how fast, and in how much memory."""
+    told = facts["training"]
+    rows = (
+        ("Supervised training", told["sft"], _SFT, "step"),
+        ("Reward model", told["rm"], _RM, "step"),
+        ("PPO", facts["ppo"], _PPO, "iteration"),
+    )
+    parts: list[Any] = []
+    for name, found, specs, unit in rows:
+        drawn = [figure for spec in specs if (figure := _figure(spec, found, unit)) is not None]
+        parts += _row(name, drawn)
+    parts += _row("Memory", _memory(told["memory"]))
+    if not parts:
+        return None
+    return section(
+        "Training",
+        "What each optimiser was given and did. A dotted line marks a stage's first step; a step's losses and gradient "
+        "norms are means since the last look. Pace and memory are the machine's, not the run's.",
+        *parts,
+    )
+
+
+def _row(name: str, drawn: Sequence[Markup]) -> list[Markup]:
+    return [el("h3", name), el("div", drawn, class_="minis")] if drawn else []
+
+
+def _figure(spec: _Spec, rows: Sequence[Mapping[str, Any]], unit: str) -> Markup | None:
+    several = len(spec.lines) > 1
+    series = [
+        Series(points, color, label if several else "", dots=len(points) < 15)
+        for name, (color, label) in spec.lines.items()
+        if (points := charts.curve(rows, name))
+    ]
+    if not series:
+        return None
+    points = [point for one in series for point in one.points]
+    first, last = min(0.0, *(point.x for point in points)), max(point.x for point in points)
+    starts = [(at, label) for at, label in charts.stage_starts(rows) if label != "A0"]
+    highest = max(point.y for point in points)
+    room = (highest + 0.15 * abs(highest),) if starts else ()  # for the stages' names, above the lines
+    axes = replace(
+        _SMALL,
+        right=52 if several else _SMALL.right,
+        x_label=unit,
+        y_label=spec.unit,
+        y_format=_tick,
+        y_floor=0 if spec.zero else None,
+        y_include=(0.0, *room) if spec.zero else room,
+        x_range=(first, last) if last > first else (first - 0.5, first + 0.5),
+        boundaries=starts,
+    )
+    chart = line_chart(series, axes, title=f"{spec.title} by {unit}")
+    return el("figure", el("figcaption", el("h3", spec.title)), chart)
+
+
+def _tick(value: float) -> str:
+    """Short, whatever the figure: 5,000 as 0.002 and 1e-05."""
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", MINUS)
+
+
+def _memory(rows: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    drawn = []
+    for place, title in (("host", "Most memory held, host"), ("device", "Most memory held, GPU")):
+        by_kind: dict[str, list[Point]] = {}
+        for row in rows:
+            if row["kind"] in _SHARED and place in row:
+                held = row[place] / GIB
+                tip = f"{row['kind']}, stage {row['stage']}: {plain(held)} GiB"
+                by_kind.setdefault(_SHARED[row["kind"]], []).append(Point(row["stage"], held, tip=tip))
+        if not by_kind:
+            continue
+        stages = [point.x for points in by_kind.values() for point in points]
+        axes = replace(
+            _SMALL, right=64, x_label="stage", y_label="GiB", y_floor=0, y_include=(0.0,),
+            x_range=charts.stage_range(stages), x_ticks=charts.stage_ticks(stages, 7),
+        )  # fmt: skip
+        series = [Series(points, KIND_COLORS[kind], kind) for kind, points in by_kind.items()]
+        drawn.append(
+            el(
+                "figure",
+                el("figcaption", el("h3", title)),
+                line_chart(series, axes, title=f"{title}, by task"),
+            )
+        )
+    return drawn
