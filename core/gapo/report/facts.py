@@ -6,12 +6,12 @@ derived here and nowhere else. Names are camelCase; stage figures are lists of `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from gapo.policies.gate import families_below
 from gapo.report.data import Attempt, RunData, TaskData, finite
+from gapo.report.samples import samples
 from gapo.report.training import ITERATION as TRAINING
 from gapo.report.training import paces, training
 from gapo.report.verdict import verdict
@@ -72,7 +72,7 @@ def facts_of(run: RunData) -> Facts:
         "ppo": _ppo(run),
         "training": training(run),
         "crossPlay": _cross_play(run),
-        "samples": _samples(run),
+        "samples": samples(run),
         "manifests": {
             f"{t.stage}/{t.kind}": {"metrics": dict(t.metrics), "notes": list(t.notes)}
             for t in run.tasks
@@ -222,7 +222,13 @@ def _gate(run: RunData) -> dict[str, Any] | None:
     # A gate that stops the run leaves no manifest: exit code 73 is the only trace (docs/contracts.md 10).
     refused = next((a for a in task.attempts if a.exit_code == 73), None)
     floor = gate.get("minFamilyAccuracy")
-    low = {} if floor is None else dict(sorted(families_below(task.metrics, floor).items()))
+    families = _by_suffix(run, "rm/pair_family/", ("rm-warmup",))
+    low = {
+        family: row["value"]
+        for family, rows in families.items()
+        for row in rows
+        if floor is not None and row["value"] < floor
+    }
     return {
         "passed": bool(passed) if passed is not None else (False if refused else None),
         "pairAccuracy": task.metrics.get("rm/pair_accuracy"),
@@ -367,39 +373,6 @@ def _cross_play(run: RunData) -> list[dict[str, Any]]:
             if values:
                 cells[rm, generator] = {"rm": rm, "generator": generator, **values}
     return [cells[key] for key in sorted(cells)]
-
-
-def _samples(run: RunData) -> list[dict[str, Any]]:
-    """A few samples a stage, from the evaluation on held-out prompts where there is one, else from training."""
-    rows: list[dict[str, Any]] = []
-    for stage in sorted({t.stage for t in run.tasks}):
-        tasks = (run.task(stage, kind) for kind in ("evaluate", "ppo"))
-        task = next((t for t in tasks if t is not None and t.samples), None)
-        for sample in task.samples if task else ():
-            rows.append(
-                {
-                    "stage": stage,
-                    "from": task.kind if task else "",
-                    "promptId": str(sample.get("promptId", "")),
-                    "prompt": str(sample.get("prompt", "")),
-                    "response": str(sample.get("response", "")),
-                    "score": sample.get("score") if finite(sample.get("score")) else None,
-                    "ended": sample.get("ended") is not False,
-                    "specialInside": sample.get("specialInside") is True,
-                    "passed": sample.get("passed") if isinstance(sample.get("passed"), bool) else None,
-                    "verdicts": _verdicts(sample.get("verdicts")),
-                }
-            )
-    return rows
-
-
-def _verdicts(value: Any) -> list[dict[str, Any]]:
-    entries: Iterable[Any] = value if isinstance(value, list) else []
-    return [
-        {"family": str(v.get("family", "")), "ok": v.get("ok") is True}
-        for v in entries
-        if isinstance(v, Mapping)
-    ]
 
 
 def _environment(run: RunData) -> dict[str, list[dict[str, Any]]]:
