@@ -61,7 +61,7 @@ class ClusterError(GapoError):
 
 
 class NoClusterError(ClusterError):
-    """There is no cluster to ask: no kubeconfig, or nothing to talk to one with."""
+    """There is no kubeconfig, and so no cluster to ask."""
 
 
 class RunMovedError(ClusterError):

@@ -251,7 +251,7 @@ async def connect(where: Where) -> AsyncIterator[Cluster]:
     try:
         from kubernetes.aio import client, config
     except ImportError:
-        raise NoClusterError(
+        raise ClusterError(
             "commands for a cluster need more libraries: pip install 'gapo[operator]'"
         ) from None
     settings = client.Configuration()

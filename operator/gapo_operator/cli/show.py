@@ -292,5 +292,11 @@ def news(before: Sight | None, after: Sight) -> Iterator[str]:
         yield ", ".join(part for part in (after.status.get("progress"), outlook(after), told(after)) if part)
 
 
+def standing(seen: Sight) -> str:
+    """Where a run is, on one line: what is said again while nothing is new."""
+    parts = (seen.state, seen.status.get("progress"), outlook(seen), told(seen) or seen.message)
+    return ", ".join(str(part) for part in parts if part)
+
+
 def _told_at(seen: Sight) -> object:
     return (seen.status.get("trainerStatus") or {}).get("lastUpdatedTime")

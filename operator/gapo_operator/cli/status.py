@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
@@ -13,10 +14,11 @@ from rich.live import Live
 
 from gapo.cli.here import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Namespace, Output, Where
+from gapo.cli.view import SILENT_SECONDS
 from gapo.errors import ClusterError, RetryableError
 from gapo_operator.cli.client import Body, Cluster, connect, core_path, run_async, runs_path
 from gapo_operator.cli.follow import Source, follow_all, read
-from gapo_operator.cli.show import Sight, as_json, failure, news, over, page, sight
+from gapo_operator.cli.show import Sight, as_json, failure, news, over, page, sight, standing
 
 RunName = Annotated[str, typer.Argument(metavar="NAME", help="The GapoRun's name.", show_default=False)]
 
@@ -82,13 +84,23 @@ async def until_over(cluster: Cluster, name: str, output: Output, timeout: float
         "runs": Source(runs_path(cluster.namespace), {"fieldSelector": f"metadata.name={name}"}),
         "events": events_of(cluster.namespace, name),
     }
-    with Screen(output) as show:
+    screen = Screen(output)
+    with screen as show:
+        speaking = asyncio.create_task(_never_silent(screen))
         try:
             async with asyncio.timeout(timeout):
                 await follow_all(cluster, sources, look)
         except TimeoutError:
             raise RetryableError(_late(cluster, name, timeout, seen)) from None
+        finally:
+            speaking.cancel()
     return seen[-1]
+
+
+async def _never_silent(screen: Screen) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        screen.still()
 
 
 def _late(cluster: Cluster, name: str, timeout: float | None, seen: Sequence[Sight]) -> str:
@@ -104,11 +116,13 @@ def events_of(namespace: str, name: str) -> Source:
 class Screen:
     """A view that is redrawn on a terminal, one line for each news elsewhere, one JSON document a line for programs."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, now: Callable[[], float] = time.monotonic) -> None:
+        self._now, self._said = now, now()
         self._console = Console(highlight=False, soft_wrap=True)
         self._output = output
         self._before: Sight | None = None
-        live = output is Output.TEXT and self._console.is_terminal
+        screen = self._console.is_interactive and self._console.file.isatty()
+        live = output is Output.TEXT and screen
         self._live = Live(console=self._console, auto_refresh=False) if live else None
 
     def __enter__(self) -> Callable[[Sight], None]:
@@ -127,5 +141,15 @@ class Screen:
             self._live.update(page(seen), refresh=True)
         else:
             for line in news(self._before, seen):
-                typer.echo(line)
+                self._say(line)
         self._before = seen
+
+    def still(self) -> None:
+        """Says once more where the run is, where nothing was new for a while and nothing is redrawn."""
+        silent = self._now() - self._said >= SILENT_SECONDS
+        if self._live is None and self._output is Output.TEXT and self._before is not None and silent:
+            self._say(standing(self._before))
+
+    def _say(self, line: str) -> None:
+        self._said = self._now()
+        typer.echo(line)

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from gapo.cli.options import Output
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
 from gapo_operator.cli import checks, operators, show
 from gapo_operator.cli.client import RefusedError, _parsed, refusal, runs_path
 from gapo_operator.cli.logs import Choice, created, has_log, waiting
+from gapo_operator.cli.show import standing as show_standing
+from gapo_operator.cli.status import Screen
 from gapo_operator.cli.submit import explained
 
 RUNS = runs_path("red", "smoke")
@@ -66,6 +69,39 @@ def test_the_code_of_a_run_that_is_over_is_that_of_what_went_wrong(
     assert show.over(seen)
     assert isinstance(error, GapoError)
     assert (error.code, str(error)) == (code, f"red/smoke: {reason}: line 3")
+
+
+def test_whoever_waits_without_a_terminal_hears_something_every_half_minute(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = [0.0]
+    told = {"progressPercentage": 41, "metrics": [{"name": "ppo/kl", "value": "0.0125"}]}
+    seen = run_with(state="Running", progress="A3/12 ppo 45 %", progressPercentage=20, trainerStatus=told)
+    screen = Screen(Output.TEXT, now=lambda: clock[0])
+    heard, length, longest = 0.0, 0, 0.0
+    with screen as show:
+        show(seen)
+        first = len(capsys.readouterr().out.splitlines())
+        for _ in range(65):
+            clock[0] += 1.0
+            screen.still()
+            lines = capsys.readouterr().out.splitlines()
+            length += len(lines)
+            heard = clock[0] if lines else heard
+            longest = max(longest, clock[0] - heard)
+    assert (first, length) == (1, 3)
+    assert longest < 30
+    assert show_standing(seen) == "Running, A3/12 ppo 45 %, 20 % of the run, ppo/kl 0.0125"
+
+
+def test_programs_that_read_json_are_not_told_the_same_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = [0.0]
+    screen = Screen(Output.JSON, now=lambda: clock[0])
+    with screen as show:
+        show(run_with(state="Running"))
+        clock[0] += 100.0
+        screen.still()
+    assert len(capsys.readouterr().out.splitlines()) == 1
 
 
 def test_a_status_from_before_a_change_says_nothing_of_the_run_as_it_is_now() -> None:
