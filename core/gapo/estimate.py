@@ -57,12 +57,16 @@ def scratch_parameters(model: FromScratch, vocabulary: int = SMALL_VOCABULARY) -
 
 
 def folder_parameters(uri: str | None) -> int | None:
-    """Parameters of a model folder, counted from its safetensors' headers; None for one that is not here."""
+    """Parameters of a model folder, counted from its safetensors' headers; None for one that is not here.
+
+    What config.json says of their type (`dtype`, older `torch_dtype`) is what they should be loaded as, not what they
+    are.
+    """
     if uri is None or "://" in uri:
         return None
     sizes: dict[str, int] = {}
     try:
-        for file in Path(uri).glob("*.safetensors"):
+        for file in Path(uri).glob("model*.safetensors"):
             sizes |= _tensors(file)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -173,6 +173,20 @@ def role_of(spec: GapoRunSpec, kind: Kind) -> Role:
     return roles[ROLE_OF[kind]]
 
 
+def models_of(spec: GapoRunSpec) -> dict[str, str]:
+    """Field → address of every model that a run of this spec loads from where it names it: those that its data task
+    looks at before anything trains. A run that imports its start loads no generator and no reward model."""
+    named: dict[str, str | None] = {}
+    if spec.resume_from is None:
+        named["generator.model"] = spec.generator.model
+    reward = spec.reward_model
+    if spec.method != "SFT":
+        if spec.resume_from is None and reward is not None and reward.source == "rewardModel":
+            named["rewardModel.model"] = reward.model
+        named["critic.model"] = spec.critic.model
+    return {field: address for field, address in named.items() if address is not None}
+
+
 def model_of(task: Task) -> str | None:
     """The address of the model that this task loads from where the run names it; None where it starts from what a task
     before has committed. A resumed task may not need it any more."""

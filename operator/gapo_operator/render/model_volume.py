@@ -1,25 +1,25 @@
-"""The volume of a model that lies on a claim (`pvc://claim/folder`), for the pod that loads it."""
+"""The volumes of models that lie on claims (`pvc://claim/folder`), for the pods that load or look at them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from gapo.api.addresses import VOLUMES, in_volume
-from gapo.tasks import Task, model_of
+from gapo.api.run import GapoRunSpec
+from gapo.tasks import Kind, Task, model_of, models_of
 
 Manifest = dict[str, Any]
 
 
-def mount_model(pod: Manifest, task: Task) -> None:
-    """Mounts the claim of the model that the task loads, read-only; in place, and nothing where it loads none of a
-    claim."""
-    model = model_of(task)
-    if model is None or not model.startswith("pvc://"):
-        return
-    claim, _ = in_volume(model)
-    pod["containers"][0]["volumeMounts"].append(
-        {"name": _volume_of(pod, claim), "mountPath": f"{VOLUMES}/{claim}", "readOnly": True}
-    )
+def mount_models(pod: Manifest, task: Task, spec: GapoRunSpec) -> None:
+    """Mounts the claims of the models that the task reads, read-only; in place, and nothing where it reads none of a
+    claim. The data task looks at all that the run will load, before anything trains."""
+    models = models_of(spec).values() if task.kind is Kind.DATA else [model_of(task)]
+    claims = dict.fromkeys(in_volume(model)[0] for model in models if model and model.startswith("pvc://"))
+    for claim in claims:
+        pod["containers"][0]["volumeMounts"].append(
+            {"name": _volume_of(pod, claim), "mountPath": f"{VOLUMES}/{claim}", "readOnly": True}
+        )
 
 
 def _volume_of(pod: Manifest, claim: str) -> str:
@@ -28,5 +28,7 @@ def _volume_of(pod: Manifest, claim: str) -> str:
         if volume.get("persistentVolumeClaim", {}).get("claimName") == claim:
             return str(volume["name"])
     source = {"claimName": claim, "readOnly": True}
-    pod["volumes"].append({"name": "model", "persistentVolumeClaim": source})
-    return "model"
+    others = sum(volume["name"].startswith("model") for volume in pod["volumes"])
+    name = f"model-{others}" if others else "model"
+    pod["volumes"].append({"name": name, "persistentVolumeClaim": source})
+    return name

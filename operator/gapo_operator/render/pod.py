@@ -9,7 +9,7 @@ from gapo.digest import sha256_hex
 from gapo.store import layout
 from gapo.tasks import ROLE_OF, Task, role_of
 from gapo_operator.config import OperatorConfig, StorageLocation
-from gapo_operator.render.model_volume import mount_model
+from gapo_operator.render.model_volume import mount_models
 from gapo_operator.render.names import Owner, labels
 from gapo_operator.render.patch import apply_patch
 from gapo_operator.render.threads import threads_of
@@ -32,7 +32,7 @@ def pod_template(
         "spec": _pod(task, spec, owner, config, location, claim),
     }
     apply_patch(template, ROLE_OF[task.kind], spec, owner, config)
-    mount_model(template["spec"], task)
+    mount_models(template["spec"], task, spec)
     return template
 
 

@@ -52,14 +52,33 @@ def read_only(claim: str) -> dict[str, dict[str, Any]]:
     return {f"/volumes/{claim}": {"claimName": claim, "readOnly": True, "mount": True}}
 
 
-def test_exactly_the_pods_that_load_a_model_mount_its_claim_and_none_can_write() -> None:
+ALL = read_only("generators") | read_only("encoders") | read_only("critics")
+"""What the data task looks at before anything trains."""
+
+
+def test_exactly_the_pods_that_read_a_model_mount_its_claim_and_none_can_write() -> None:
     found = {str(task.key): claims(pod) for task, pod in pods(stages={"max": 3})}
     assert {key: mounts for key, mounts in found.items() if mounts} == {
+        "0/data": ALL,
         "0/sft": read_only("generators"),
         "0/rm-warmup": read_only("encoders"),
         "1/ppo": read_only("critics"),
     }
-    assert {"0/data", "2/ppo", "3/ppo", "1/rm", "1/evaluate"} <= found.keys()
+    assert {"2/ppo", "3/ppo", "1/rm", "1/evaluate"} <= found.keys()
+
+
+def test_models_on_one_claim_are_one_volume_of_the_data_tasks_pod() -> None:
+    one = {
+        section: {"model": f"pvc://models/{section}"} for section in ("generator", "rewardModel", "critic")
+    }
+    (pod,) = (pod for task, pod in pods(**one) if task.kind is Kind.DATA)
+    assert claims(pod) == read_only("models")
+    names = [volume["name"] for volume in pod["volumes"]]
+    assert len(names) == len(set(names))
+    assert len([v for v in pod["volumes"] if "persistentVolumeClaim" in v]) == 1
+    (pod,) = (pod for task, pod in pods() if task.kind is Kind.DATA)
+    names = [volume["name"] for volume in pod["volumes"]]
+    assert len(names) == len(set(names))
 
 
 def test_the_pod_of_a_model_on_a_claim() -> None:
@@ -80,12 +99,16 @@ def test_a_critic_that_starts_anew_at_each_stage_is_mounted_at_each() -> None:
 def test_a_run_that_imports_its_start_loads_a_critic_alone() -> None:
     resume = {"run": "other", "runID": "abc", "take": "state"}
     found = {str(task.key): claims(pod) for task, pod in pods(resumeFrom=resume, stages={"max": 2})}
-    assert {key: mounts for key, mounts in found.items() if mounts} == {"1/ppo": read_only("critics")}
+    assert {key: mounts for key, mounts in found.items() if mounts} == {
+        "0/data": read_only("critics"), "1/ppo": read_only("critics"),
+    }  # fmt: skip
 
 
 def test_supervised_training_goes_on_without_the_claim() -> None:
     found = {str(task.key): claims(pod) for task, pod in pods(method="SFT", stages={"max": 2})}
-    assert {key: mounts for key, mounts in found.items() if mounts} == {"0/sft": read_only("generators")}
+    assert {key: mounts for key, mounts in found.items() if mounts} == {
+        "0/data": read_only("generators"), "0/sft": read_only("generators"),
+    }  # fmt: skip
     assert "2/sft" in found
 
 

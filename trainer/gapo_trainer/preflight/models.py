@@ -6,7 +6,7 @@ Every rule is the one that the task applies when it loads the model. Weights are
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from gapo.api.models import RewardModel
 from gapo.api.run import GapoRunSpec
 from gapo.errors import GapoError
 from gapo.preflight import Finding, Level
+from gapo.tasks import models_of
 from gapo_trainer.blame import blamed
 from gapo_trainer.checkpoint import load_weights, read_config
 from gapo_trainer.generation import make_savable, read_generation, without
@@ -54,11 +55,10 @@ def check_models(
     `open` and `into` as in `check_spec`; `of_pods` are the fields whose paths may be those of other machines.
     """
     with _quiet():
-        look = _Look(open, into, of_pods)
+        look = _Look(open, into, of_pods, models_of(spec))
         writer = _generator(spec, look)
         encoder = _reward_model(spec, look, writer)
-        if spec.method != "SFT":
-            _critic(spec, look, writer)
+        _critic(spec, look, writer)
         if writer is not None or encoder is not None:
             look.findings += check_lengths(spec, writer, encoder, open=open, into=into)
     return look.findings
@@ -83,10 +83,16 @@ class _Look:
     open: Opener | None
     into: Path | None
     of_pods: Collection[str]
+    named: Mapping[str, str]
+    """Field → address."""
     findings: list[Finding] = field(default_factory=list)
 
-    def folder(self, source: str, name: str) -> Path | None:
-        """The model's folder; None, with a finding, where it cannot be looked at from here or is not there."""
+    def folder(self, name: str) -> Path | None:
+        """The folder of a field's model; None where there is none, and, with a finding, where it cannot be looked at
+        from here or is not there."""
+        source = self.named.get(name)
+        if source is None:
+            return None
         path = Path(source)
         if "://" not in source and not path.is_dir() and name in self.of_pods:
             self._unseen(name, f"{source} is no folder of this machine; it must be one of the pods'")
@@ -124,7 +130,7 @@ class _Look:
 
 def _generator(spec: GapoRunSpec, look: _Look) -> Writer | None:
     name = "generator.model"
-    folder = None if spec.generator.model is None else look.folder(spec.generator.model, name)
+    folder = look.folder(name)
     if folder is None:
         return None
     config = look.attempt(name, read_config, folder, name)
@@ -165,10 +171,8 @@ def _save(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: st
 
 def _reward_model(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> Encoder | None:
     name, settings = "rewardModel.model", spec.reward_model
-    if settings is None or settings.source != "rewardModel" or settings.model is None:
-        return None
-    folder = look.folder(settings.model, name)
-    if folder is None:
+    folder = look.folder(name)
+    if folder is None or settings is None:
         return None
     config = look.attempt(name, read_config, folder, name)
     tokenizer = look.attempt(name, reward_model.load_tokenizer, folder, what=name)
@@ -209,7 +213,7 @@ def _warm_start(
 
 def _critic(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> None:
     name = "critic.model"
-    folder = None if spec.critic.model is None else look.folder(spec.critic.model, name)
+    folder = look.folder(name)
     if folder is None:
         return
     config = look.attempt(name, read_config, folder, name)
