@@ -409,3 +409,16 @@ def test_a_run_with_such_a_fault_ends_with_the_code_of_its_kind(place) -> None:
     save_file({k: v.to(torch.int8) for k, v in weights.items()}, place / "generator" / "model.safetensors")
     with pytest.raises(DataError):
         refuse(check_models(spec_of(place), open=None, into=None))
+
+
+def test_a_critic_with_fewer_positions_than_prompts_and_answers_need_is_told_by_row(place) -> None:
+    chat_model(place / "critic", max_position_embeddings=30)
+    (fault,) = findings(place, critic={"model": "critic"})
+    assert re.search(r"line 1: .*critic\.model.* 30 positions", fault), fault
+    assert findings(place, critic={"model": "critic"}, method="SFT") == []
+
+
+def test_models_that_a_run_never_loads_are_not_looked_at(place) -> None:
+    spoilt = {"generator": {"model": "nowhere"}, "rewardModel": {"model": "nowhere"}}
+    assert len(findings(place, **spoilt)) == 2
+    assert findings(place, **spoilt, resumeFrom={"run": "other", "runID": "abc"}) == []

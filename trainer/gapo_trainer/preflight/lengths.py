@@ -37,11 +37,6 @@ class Writer:
     tokenizer: PreTrainedTokenizerBase
     config: PreTrainedConfig | None
 
-    @property
-    def positions(self) -> int | None:
-        config = None if self.config is None else self.config.get_text_config()
-        return cast(int | None, getattr(config, "max_position_embeddings", None))
-
 
 @dataclass(frozen=True)
 class Encoder:
@@ -67,6 +62,7 @@ class Text(NamedTuple):
 def check_lengths(
     spec: GapoRunSpec,
     writer: Writer | None,
+    critic: PreTrainedConfig | None,
     encoder: Encoder | None,
     *,
     open: Opener | None,
@@ -78,7 +74,7 @@ def check_lengths(
         return []
     findings: list[Finding] = []
     if writer is not None:
-        findings += _by_generator(spec, writer, [text for text in texts if text.accepted])
+        findings += _by_generator(spec, writer, critic, [text for text in texts if text.accepted])
     if encoder is not None:
         findings += _by_reward_model(encoder, texts)
         findings += _answers(spec, writer, encoder, texts)
@@ -140,54 +136,59 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         return
 
 
-def _by_generator(spec: GapoRunSpec, writer: Writer, texts: Sequence[Text]) -> list[Finding]:
+def _positions(of: PreTrainedConfig | None) -> int | None:
+    config = None if of is None else of.get_text_config()
+    return cast(int | None, getattr(config, "max_position_embeddings", None))
+
+
+def _by_generator(
+    spec: GapoRunSpec, writer: Writer, critic: PreTrainedConfig | None, texts: Sequence[Text]
+) -> list[Finding]:
     """Prompts that are too long by themselves, with their response, or with the longest that may be sampled."""
     frame = len(prompt_ids(writer.tokenizer, "x"))
     prompts = _counts(writer.tokenizer, [text.prompt for text in texts])
     responses = _counts(writer.tokenizer, [text.response for text in texts])
     most, new = spec.data.max_prompt_tokens, spec.generation.max_new_tokens
-    positions = writer.positions
-    if positions is not None and new >= positions:
+    positions, who = _positions(writer.config), "the generator"
+    of_critic = _positions(critic)
+    if of_critic is not None and (positions is None or of_critic < positions):
+        positions, who = of_critic, "critic.model"
+    room = float("inf") if positions is None else positions
+    if new >= room:
         new = 0  # told of the model itself
-
-    def exact(text: Text) -> tuple[int, int]:
-        return len(prompt_ids(writer.tokenizer, text.prompt)), len(
-            response_ids(writer.tokenizer, text.response)
-        )
-
-    long = _Faults(), _Faults(), _Faults()
+    alone, with_response, with_sampled = _Faults(), _Faults(), _Faults()
     for text, p, r in zip(texts, prompts, responses, strict=True):
-        near = most if positions is None else min(most, positions - new, positions - r)
-        if p + frame < near - NEAR:
+        if p + frame < min(most, room - new, room - r) - NEAR:
             continue
         try:
-            p, r = exact(text)
+            p, r = (
+                len(prompt_ids(writer.tokenizer, text.prompt)),
+                len(response_ids(writer.tokenizer, text.response)),
+            )
         except GapoError as error:
-            long[0].add(text, 0, str(error))
+            alone.add(text, 0, str(error))
             continue
         if p > most:
-            long[0].add(
+            alone.add(
                 text,
                 p,
-                f"the prompt has {{n}} tokens, data.maxPromptTokens is {most}; shorten it or raise that",
+                f"the prompt has {p} tokens, data.maxPromptTokens is {most}; shorten it or raise that",
             )
-        elif positions is not None and p + r > positions:
-            long[1].add(
+        elif p + r > room:
+            with_response.add(
                 text,
                 p + r,
-                "prompt and response have {n} tokens, the generator has "
-                f"{positions} positions; shorten them, or give a "
-                "generator with more positions",
+                f"prompt and response have {p + r} tokens, {who} has {positions} positions; shorten them, or give a model "
+                "with more positions",
             )
-        elif positions is not None and p + new > positions:
-            long[2].add(
+        elif p + new > room:
+            with_sampled.add(
                 text,
                 p,
-                "a prompt of {n} tokens and generation.maxNewTokens "
-                f"{new} exceed the generator's {positions} positions; "
-                f"shorten the prompt, or set maxNewTokens to {max(1, positions - p)} or less",
+                f"a prompt of {p} tokens and generation.maxNewTokens {new} exceed {who}'s {positions} positions; shorten "
+                f"the prompt, or set maxNewTokens to {max(1, int(room) - p)} or less",
             )
-    return [finding for faults in long for finding in faults.findings()]
+    return [finding for faults in (alone, with_response, with_sampled) for finding in faults.findings()]
 
 
 class _Faults:
@@ -201,9 +202,9 @@ class _Faults:
 
     def findings(self) -> Iterator[Finding]:
         for field, rows in self.by_field.items():
-            tokens, where, said = max(rows, key=lambda row: row[0])
+            _, where, said = max(rows, key=lambda row: row[0])
             more = f" (the longest of {len(rows)} such rows)" if len(rows) > 1 else ""
-            yield Finding(Level.FAULT, field, f"{where}: {said.format(n=tokens)}{more}")
+            yield Finding(Level.FAULT, field, f"{where}: {said}{more}")
 
 
 def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:

@@ -30,7 +30,7 @@ from gapo_trainer.checkpoint import load_weights, read_config
 from gapo_trainer.generation import make_savable, read_generation, without
 from gapo_trainer.locate import held, locate
 from gapo_trainer.models import check_same_vocabulary, load_tokenizer, prompt_ids
-from gapo_trainer.plain_text import asks_for_the_date, template_of
+from gapo_trainer.plain_text import TODAY, asks_for_the_date, template_of
 from gapo_trainer.preflight.lengths import Encoder, Writer, check_lengths
 from gapo_trainer.remote import Opener
 from gapo_trainer.reward import model as reward_model
@@ -58,9 +58,9 @@ def check_models(
         look = _Look(open, into, of_pods, models_of(spec))
         writer = _generator(spec, look)
         encoder = _reward_model(spec, look, writer)
-        _critic(spec, look, writer)
+        critic = _critic(spec, look, writer)
         if writer is not None or encoder is not None:
-            look.findings += check_lengths(spec, writer, encoder, open=open, into=into)
+            look.findings += check_lengths(spec, writer, critic, encoder, open=open, into=into)
     return look.findings
 
 
@@ -153,7 +153,7 @@ def _generator(spec: GapoRunSpec, look: _Look) -> Writer | None:
         return None
     template = template_of(tokenizer)
     if template is not None and asks_for_the_date(template):
-        look.note(name, "the chat template asks for today's date; it is always given 26 July 2024")
+        look.note(name, f"the chat template asks for today's date; it is always given {TODAY:%d %B %Y}")
     return Writer(tokenizer, config if known else None)
 
 
@@ -211,15 +211,16 @@ def _warm_start(
         look.attempt(name, warmstart.shared_words, tokenizer, writer.tokenizer)
 
 
-def _critic(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> None:
+def _critic(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> PreTrainedConfig | None:
     name = "critic.model"
     folder = look.folder(name)
     if folder is None:
-        return
+        return None
     config = look.attempt(name, read_config, folder, name)
     if config is None or look.attempt(name, _decoder, config, folder, name) is None:
-        return
+        return None
     look.attempt(name, load_weights, AutoModel, folder, name, config=config, body=True, names_only=True)
     look.attempt(name, check_positions, config, spec.generation.max_new_tokens, folder, name)
     if writer is not None:
         look.attempt(name, check_same_vocabulary, folder, writer.tokenizer)
+    return config
