@@ -41,6 +41,17 @@ cast(Any, hf_logging).disable_progress_bar()  # a task's standard error is its l
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 HEAD = "head.safetensors"
+_MODEL_RULES = (
+    "byte_fallback",
+    "continuing_subword_prefix",
+    "dropout",
+    "end_of_word_suffix",
+    "fuse_unk",
+    "ignore_merges",
+    "max_input_chars_per_word",
+    "unk_token",
+)
+"""What the models of tokenizers have beside a vocabulary."""
 
 
 def initialise(model: nn.Module, std: float, rng: torch.Generator) -> None:
@@ -119,11 +130,12 @@ def _as_saved(folder: Path) -> PreTrainedTokenizerBase:
     return cast(PreTrainedTokenizerBase, PreTrainedTokenizerFast.from_pretrained(folder))
 
 
-def _rules(tokenizer: Tokenizer) -> dict[str, Any]:
-    """How it cuts text, without the vocabulary."""
-    whole = json.loads(tokenizer.to_str())
-    model = {k: v for k, v in whole["model"].items() if k not in ("vocab", "merges")}
-    return {"model": model, **{part: whole[part] for part in ("normalizer", "pre_tokenizer", "decoder")}}
+def _rules(tokenizer: Tokenizer) -> list[Any]:
+    """How it cuts text, without the vocabulary: to write that out and read it again takes longer than all else."""
+    model: Any = tokenizer.model
+    parts = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder)
+    stages = [None if part is None else json.loads(part.__getstate__()) for part in parts]
+    return [type(model), [getattr(model, name, None) for name in _MODEL_RULES], *stages]
 
 
 def load_generator(

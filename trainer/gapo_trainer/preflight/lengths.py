@@ -146,8 +146,6 @@ def _by_generator(
 ) -> list[Finding]:
     """Prompts that are too long by themselves, with their response, or with the longest that may be sampled."""
     frame = len(prompt_ids(writer.tokenizer, "x"))
-    prompts = _counts(writer.tokenizer, [text.prompt for text in texts])
-    responses = _counts(writer.tokenizer, [text.response for text in texts])
     most, new = spec.data.max_prompt_tokens, spec.generation.max_new_tokens
     positions, who = _positions(writer.config), "the generator"
     of_critic = _positions(critic)
@@ -156,6 +154,12 @@ def _by_generator(
     room = float("inf") if positions is None else positions
     if new >= room:
         new = 0  # told of the model itself
+    # Of most rows their length in letters says that they fit.
+    texts = [
+        t for t in texts if _most(t.prompt) + frame + NEAR > min(most, room - new, room - _most(t.response))
+    ]
+    prompts = _counts(writer.tokenizer, [text.prompt for text in texts])
+    responses = _counts(writer.tokenizer, [text.response for text in texts])
     alone, with_response, with_sampled = _Faults(), _Faults(), _Faults()
     for text, p, r in zip(texts, prompts, responses, strict=True):
         if p + frame < min(most, room - new, room - r) - NEAR:
@@ -207,6 +211,12 @@ class _Faults:
             yield Finding(Level.FAULT, field, f"{where}: {said}{more}")
 
 
+def _most(text: str) -> float:
+    """Tokens that a text has at most: of plain ASCII one a letter, and one before them; of others nobody knows, for a
+    tokenizer may write a character as several."""
+    return len(text) + 1 if text.isascii() else float("inf")
+
+
 def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
     """Tokens of each text by itself."""
     if not texts:
@@ -218,7 +228,14 @@ def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[in
     return [len(row) for row in ids]
 
 
+def _frame(encoder: Encoder) -> int:
+    """Special tokens around a pair."""
+    return len(cast(Any, encoder.tokenizer)("", "")["input_ids"])
+
+
 def _pairs(encoder: Encoder, texts: Sequence[Text]) -> list[int]:
+    if not texts:
+        return []
     called: Any = encoder.tokenizer
     ids = called(
         [text.prompt for text in texts],
@@ -234,8 +251,9 @@ def _pairs(encoder: Encoder, texts: Sequence[Text]) -> list[int]:
 
 def _by_reward_model(encoder: Encoder, texts: Sequence[Text]) -> list[Finding]:
     most, positions = encoder.settings.max_tokens, longest(encoder.config)
-    lengths = _pairs(encoder, texts)
-    over = [(tokens, text) for tokens, text in zip(lengths, texts, strict=True) if tokens > most]
+    frame = _frame(encoder)
+    near = [text for text in texts if _most(text.prompt) + _most(text.response) + frame > most]
+    over = [(tokens, text) for tokens, text in zip(_pairs(encoder, near), near, strict=True) if tokens > most]
     if not over:
         return []
     tokens, text = max(over, key=lambda pair: pair[0])
@@ -259,7 +277,7 @@ def _answers(
     taste = list(texts)[:TASTE]
     written = sum(_counts(writer.tokenizer, [text.response for text in taste]))
     read = sum(_counts(encoder.tokenizer, [text.response for text in taste]))
-    frame = len(cast(Any, encoder.tokenizer)("", "")["input_ids"])
+    frame = _frame(encoder)
     most, new = encoder.settings.max_tokens, spec.generation.max_new_tokens
     answer = round(new * read / max(1, written))
     field = "generation.maxNewTokens"
@@ -276,7 +294,8 @@ def _answers(
                 + ("give an encoder with more positions" if by_encoder else "raise rewardModel.maxTokens"),
             )
         ]
-    prompt = max(_counts(encoder.tokenizer, list({text.prompt for text in texts})))
+    longest_prompts = sorted({text.prompt for text in texts}, key=len)[-TASTE:]
+    prompt = max(_counts(encoder.tokenizer, longest_prompts))
     if answer + prompt + frame > most:
         return [
             Finding(

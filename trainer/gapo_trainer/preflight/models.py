@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import torch
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -68,12 +69,14 @@ def check_models(
 def _quiet() -> Iterator[None]:
     """What transformers would print of missing weights and the like is told as findings."""
     logging: Any = hf_logging
-    before = logging.get_verbosity()
+    before, threads = logging.get_verbosity(), torch.get_num_threads()
     logging.set_verbosity(logging.CRITICAL)
+    torch.set_num_threads(1)  # sums wait for memory, and threads that wait for each other cost more
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        torch.set_num_threads(threads)
 
 
 @dataclass
