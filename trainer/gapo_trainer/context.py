@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from gapo.api.run import GapoRunSpec
 from gapo.store.objects import Objects
-from gapo.tasks import Task
+from gapo.tasks import Task, TaskKey
 from gapo_trainer.remote import Opener, by_environment
 
 RESTORED = "resumed"
@@ -50,6 +50,8 @@ class TaskContext:
     """
     other_run: Callable[[str, str], Objects] | None = None
     """Another run of the same namespace and location, by name and run ID; read only."""
+    metrics_of: Callable[[TaskKey], Mapping[str, float]] = lambda _task: {}
+    """What another task of this run has committed, to be told of and never computed with; empty where it has not."""
     open: Opener = by_environment
     """A folder of object storage by its address: where it is of the run's kind of storage, at the run's service."""
     spec: GapoRunSpec | None = None

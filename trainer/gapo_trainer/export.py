@@ -8,6 +8,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 
+from gapo.api.models import Gate
+from gapo.policies.gate import PASSED
+from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.telling import fewer_prompts
 from gapo_trainer.context import TaskContext
 from gapo_trainer.evaluate.base_model import base_model
@@ -25,6 +28,7 @@ from gapo_trainer.evaluate.sampling import Params, Subject, counted
 from gapo_trainer.evaluate.satisfaction import paired_gain
 from gapo_trainer.evaluate.task import stage_of, version_of
 from gapo_trainer.models import load_tokenizer
+from gapo_trainer.reward.gate import judge
 from gapo_trainer.versions import versions
 
 ARMS = {"best": "generator", "last": "last", "start": "start"}
@@ -65,12 +69,21 @@ def run(ctx: TaskContext) -> dict[str, float]:
         last_stage=stage_of(ctx, "last"),
         seed=ctx.task.seed,
         run=ctx.task.run_id,
+        gate=_gate_that_failed(ctx),
         tokenizer=load_tokenizer(model, what="the exported generator"),
         base=base_model(ctx.params["generator"].get("model"), ctx.open),
         versions=versions(),
     )
     (model / "README.md").write_text(card, encoding="utf-8")
     return metrics
+
+
+def _gate_that_failed(ctx: TaskContext) -> str:
+    """What the warm-up's gate found, where the run went on without passing it; else empty."""
+    warmup = ctx.metrics_of(TaskKey(0, Kind.RM_WARMUP))
+    if warmup.get(PASSED) != 0:
+        return ""
+    return judge(warmup, Gate.model_validate(ctx.params["rewardModel"]["warmup"]["gate"])).message
 
 
 def _sample(ctx: TaskContext, params: Params, prompts: Sequence[Prompt]) -> dict[str, list[Sample]]:

@@ -24,11 +24,11 @@ from gapo.errors import DataError, InputArtifactError, InvariantError, SpecError
 from gapo.run_record import effective_spec, read_run_record
 from gapo.store import layout
 from gapo.store.claims import Fence
-from gapo.store.commit import commit_manifest, fetch, load_input
+from gapo.store.commit import commit_manifest, fetch, find_manifest, load_input
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.records import Claim, Manifest, ManifestRef
-from gapo.tasks import Kind, Task
+from gapo.tasks import Kind, Task, TaskKey
 from gapo.telemetry.telling import shown
 from gapo_trainer.context import TaskContext
 from gapo_trainer.endings import as_gapo_error, leave_last_words
@@ -155,6 +155,7 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
                 resume=resume,
                 open=request.open,
                 other_run=lambda name, run_id: other_run(request, name, run_id),
+                metrics_of=lambda key: _metrics_of(objects, task.run_id, key),
                 report=account.report,
                 due_within=resume.due,
                 spec=_spec_of_run(objects) if task.kind is Kind.DATA else None,
@@ -237,6 +238,11 @@ def other_run(request: Request, name: str, run_id: str) -> Objects:
     if "://" not in uri and not Path(uri).is_dir():
         raise DataError(f"resumeFrom: there is no run {name} with ID {run_id} at {uri}")
     return request.open(uri)
+
+
+def _metrics_of(objects: Objects, run_id: str, key: TaskKey) -> Mapping[str, float]:
+    found = find_manifest(objects, key.stage, key.kind.value, run_id=run_id).committed
+    return {} if found is None else found.manifest.metrics
 
 
 def pin_environment(task: Task) -> dict[str, str | int | float]:

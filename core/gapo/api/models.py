@@ -80,9 +80,10 @@ class Gate(ApiModel):
     min_pair_accuracy: UnitInterval = 0.75
     """Share of held-out pairs in which the accepted member must score higher."""
     min_family_accuracy: UnitInterval = 0.6
-    """The same for each constraint family by itself."""
+    """The same for each constraint family by itself, which fails where its whole 95 % interval is lower: of two pairs
+    none can fail."""
     on_fail: Literal["stop", "warn"] = "stop"
-    """`stop` ends the run with exit code 73; `warn` goes on and says so in the report."""
+    """`stop` ends the run with exit code 73; `warn` goes on, and terminal, task's log, report and model card say so."""
 
 
 class Warmup(ApiModel):

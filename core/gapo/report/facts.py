@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from gapo.policies.gate import PASSED, judge_gate
 from gapo.report.data import Attempt, RunData, TaskData, finite
 from gapo.report.samples import samples
 from gapo.report.training import ITERATION as TRAINING
@@ -218,24 +219,19 @@ def _gate(run: RunData) -> dict[str, Any] | None:
     if task is None:
         return None
     gate = section(run, "rewardModel", "warmup", "gate") or {}
-    passed = task.metrics.get("rm/gate_passed")
+    passed = task.metrics.get(PASSED)
     # A gate that stops the run leaves no manifest: exit code 73 is the only trace (docs/contracts.md 10).
     refused = next((a for a in task.attempts if a.exit_code == 73), None)
     floor = gate.get("minFamilyAccuracy")
-    families = _by_suffix(run, "rm/pair_family/", ("rm-warmup",))
-    low = {
-        family: row["value"]
-        for family, rows in families.items()
-        for row in rows
-        if floor is not None and row["value"] < floor
-    }
+    needed = gate.get("minPairAccuracy")
+    verdict = judge_gate(task.metrics, needed=needed or 0.0, family_needed=floor or 0.0)
     return {
         "passed": bool(passed) if passed is not None else (False if refused else None),
         "pairAccuracy": task.metrics.get("rm/pair_accuracy"),
-        "minPairAccuracy": gate.get("minPairAccuracy"),
+        "minPairAccuracy": needed,
         "minFamilyAccuracy": floor,
         "onFail": gate.get("onFail"),
-        "familiesBelow": low,
+        "familiesBelow": dict(verdict.families),
         "message": refused.message if refused else None,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -22,7 +23,7 @@ from tests.unit.ppo.tiny_ppo import tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapo.api.run import GapoRunSpec
-from gapo.tasks import Kind, task_params
+from gapo.tasks import Kind, TaskKey, task_params
 from gapo_trainer import export
 from gapo_trainer.evaluate.card import model_card
 from gapo_trainer.models import load_tokenizer, prompt_ids
@@ -163,6 +164,20 @@ def test_a_run_that_showed_verdicts_to_its_reward_model_says_so(inputs, tmp_path
 
 def test_a_run_after_the_papers_labels_is_not_called_verifier_informed(exported) -> None:
     assert "erifier-informed" not in card_of(exported[0])
+
+
+@pytest.mark.parametrize("passed", [0.0, 1.0, None])
+def test_the_card_says_that_the_reward_model_did_not_pass_its_gate(inputs, tmp_path, passed) -> None:
+    warmup = {"rm/pair_accuracy": 0.61, "rm/pair_family/length": 0.9}
+    if passed is not None:
+        warmup["rm/gate_passed"] = passed
+    ctx = replace(
+        context(tmp_path / "out", inputs, kind=Kind.EXPORT),
+        metrics_of=lambda key: warmup if key == TaskKey(0, Kind.RM_WARMUP) else {},
+    )
+    export.run(ctx)
+    said = "did not pass its gate before PPO** (`rewardModel.warmup.gate`, `onFail: warn`): pair accuracy 0.61 (0.75"
+    assert (said in card_of(ctx)) == (passed == 0.0)
 
 
 def test_a_run_rewarded_by_the_verifier_says_so(inputs, tmp_path) -> None:

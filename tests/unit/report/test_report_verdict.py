@@ -68,7 +68,7 @@ def test_a_gate_that_was_not_passed_is_the_first_thing_said():
     v = verdict_of(folder)
     assert v["headline"] == (
         "The reward model did not pass its gate, so no PPO was run against it: pair accuracy 0.62 (0.75 needed); "
-        "families attributes.order 0.57, forbidden.word 0.50 (0.60 needed). Nothing was exported."
+        "family forbidden.word 0.50 (0.60 needed). Nothing was exported."
     )
     assert v["outcome"] == "gateFailed"
     assert v["gatePassed"] is False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +21,7 @@ from gapo_trainer.reward import model as models
 from gapo_trainer.reward import task as tasks
 from gapo_trainer.reward.encode import Corpus
 from gapo_trainer.reward.heldout import HeldOut
+from gapo_trainer.reward.metrics import rate_metrics
 from gapo_trainer.reward.rows import Generated, read_rows
 from gapo_trainer.reward.scorer import logits_of
 from gapo_trainer.reward.task import run_stage, run_warmup, split_samples, stage_steps
@@ -142,6 +145,44 @@ def test_a_dead_family_fails_the_gate_although_the_total_passes():
     with pytest.raises(GateError, match=r"family forbidden is at 0\.50"):
         gates.enforce(verdict, Gate())
     gates.enforce(verdict, Gate(on_fail="warn"))
+
+
+def wilson_upper(wins: int, n: int) -> float:
+    """The upper end of Wilson's interval, from its quadratic: (p - wins/n)^2 = 1.96^2 p (1 - p) / n."""
+    square = 1.959963984540054**2 / n
+    rate = wins / n
+    half = rate + square / 2
+    return (half + math.sqrt(half**2 - (1 + square) * rate**2)) / (1 + square)
+
+
+@pytest.mark.parametrize(
+    ("wins", "n", "passes"),
+    [
+        (1, 2, True),
+        (0, 2, True),
+        (0, 1, True),
+        (0, 3, False),
+        (5, 10, True),
+        (49, 100, False),
+        (500, 1000, False),
+    ],
+)
+def test_a_family_fails_only_where_its_whole_interval_is_under_the_limit(wins, n, passes):
+    figures = rate_metrics("rm/pair_family/rare", np.asarray([1.0] * wins + [0.0] * (n - wins)))
+    assert figures["rm/pair_family/rare_hi"] == pytest.approx(wilson_upper(wins, n), abs=1e-9)
+    verdict = gates.judge({gates.PAIR: 0.83} | figures, Gate())
+    assert verdict.passed == passes == (wilson_upper(wins, n) >= 0.6)
+    assert verdict.clear is False, "training may go on for a family that is low by its value"
+    assert ("rare" in verdict.doubts) == passes
+
+
+def test_a_gate_that_only_warns_says_so_in_the_tasks_log(caplog):
+    verdict = gates.judge(measured(length=1.0, forbidden=0.5), Gate())
+    with caplog.at_level(logging.WARNING):
+        gates.enforce(verdict, Gate(on_fail="warn"))
+    (record,) = caplog.records
+    assert "did not pass rewardModel.warmup.gate, and the run goes on (onFail: warn)" in record.getMessage()
+    assert "family forbidden is at 0.50 (0.60 needed)" in record.getMessage()
 
 
 def test_without_held_out_pairs_the_gate_cannot_pass():

@@ -41,13 +41,15 @@ def model_card(
     last_stage: int,
     seed: int,
     run: str,
+    gate: str = "",
     tokenizer: PreTrainedTokenizerBase,
     base: BaseModel | None = None,
     versions: Mapping[str, str] = _NOT_TOLD,
 ) -> str:
     """README.md in Markdown, the same for the same arguments. `params` are the run's resolved sections; `figures`
-    None says that nothing verified the samples; `base` is the model that the run began with, None for one from
-    scratch, or where nothing but its name is known; `versions` are those of the libraries that made it."""
+    None says that nothing verified the samples. `gate` is what the reward model's gate found where it was not passed;
+    `base` is the model that the run began with, None for one from scratch, or where nothing but its name is known;
+    `versions` are those of the libraries that made it."""
     base = base or named(params["generator"].get("model"))
     parts = [
         _front_matter(params, base),
@@ -57,7 +59,7 @@ def model_card(
         "## Measured\n",
         _measured(params, figures) if figures else _unmeasured(),
         "## Limitations\n",
-        _limitations(params, figures),
+        _limitations(params, figures, gate),
         "## Use\n",
         _use(params, tokenizer),
         "## Settings\n",
@@ -200,7 +202,7 @@ def _unmeasured() -> str:
     return "Nothing: the run had no verifier (`evaluation.scorer: none`). `samples.jsonl` holds its completions.\n"
 
 
-def _limitations(params: Mapping[str, Any], figures: Figures | None) -> str:
+def _limitations(params: Mapping[str, Any], figures: Figures | None, gate: str) -> str:
     points = [
         "One training run with one seed: the intervals cover the choice of prompts and samples, not what another "
         "seed would have given.",
@@ -212,6 +214,11 @@ def _limitations(params: Mapping[str, Any], figures: Figures | None) -> str:
             0,
             "Meeting the constraints is what the program checks, and nothing else: a completion can meet all of them "
             "and still be poor text.",
+        )
+    if gate:
+        points.insert(
+            0,
+            f"**The reward model did not pass its gate before PPO** (`rewardModel.warmup.gate`, `onFail: warn`): {gate}.",
         )
     if params["generator"].get("fromScratch"):
         points.append("The model knows only the vocabulary of its grammar; it is no general language model.")

@@ -238,7 +238,7 @@ class BceTrainer:
         state, now = self.state, seen.get(gates.PAIR, -1.0)
         state.stale = 0 if now > state.best + GAIN else state.stale + 1
         state.best = max(state.best, now)
-        if state.stale >= PATIENCE and gates.judge(seen, self.gate).passed:
+        if state.stale >= PATIENCE and gates.judge(seen, self.gate).clear:
             state.stopped = f"held-out pair accuracy {now:.3f} no longer rises"
 
     def _unlearning(self, seen: Mapping[str, float]) -> None:
