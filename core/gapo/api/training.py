@@ -108,7 +108,8 @@ class Kl(ApiModel):
     coef: float = Field(0.01, ge=0)
     """Its weight; where `adaptive`, its first value."""
     estimator: Literal["k1", "k2", "k3"] = "k1"
-    """Estimate of the KL a token, Schulman's k1, k2 or k3."""
+    """Estimate of the KL a token, Schulman's k1, k2 or k3, taken off the reward. Unbiased are the values of k1 and k3, and
+    the gradient of k1 alone: near the reference k2 and k3 hardly pull."""
     adaptive: bool = False
     """Move the weight so that the KL stays near `target` (Ziegler et al. 2019)."""
     target: float = Field(0.05, gt=0)

@@ -87,7 +87,10 @@ def gae(values: Tensor, rewards: Tensor, mask: Tensor, gamma: float, lambda_: fl
 def kl_per_token(logprobs: Tensor, ref_logprobs: Tensor, estimator: Literal["k1", "k2", "k3"]) -> Tensor:
     """Estimates KL(policy || reference) a token from actions of the policy, [b, t] each (Schulman 2020).
 
-    k1 = d, k2 = d^2/2, k3 = exp(-d) - 1 + d with d = logprobs - ref_logprobs. k1 and k3 are unbiased; k3 >= 0.
+    k1 = d, k2 = d^2/2, k3 = exp(-d) - 1 + d with d = logprobs - ref_logprobs. As values, k1 and k3 are unbiased
+    (k3 >= 0, and noisy where the reference is the likelier by far); k2 is biased by what is small near the reference.
+    None is differentiated here: they are rewards of the sampled actions, and the policy gradient of k1 alone is the
+    KL's. That of k3 is the KL's less the reverse KL's, which near the reference cancel; k2 hardly pulls there either.
     """
     d = logprobs - ref_logprobs
     if estimator == "k1":

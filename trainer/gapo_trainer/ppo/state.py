@@ -68,6 +68,8 @@ class Learner:
     """The rollbacks' factor that `kl_coef` already contains: it must not be applied again."""
     std: RunningStd
     rm_digest: str
+    reference: str = ""
+    """Digest of what the kept rollouts' KL was measured against; empty in states of earlier releases."""
 
     @staticmethod
     def read(folder: Path) -> Learner | None:
@@ -76,12 +78,22 @@ class Learner:
             return None
         found: dict[str, Any] = json.loads((folder / LEARNER).read_text(encoding="utf-8"))
         return Learner(
-            found["klCoef"], found["klFactor"], RunningStd(**found["rewardStd"]), found["rmDigest"]
+            found["klCoef"],
+            found["klFactor"],
+            RunningStd(**found["rewardStd"]),
+            found["rmDigest"],
+            found.get("reference", ""),
         )
 
 
 def save_state(
-    folder: Path, trainer: PpoTrainer, tokenizer: PreTrainedTokenizerBase, kept: Kept | None, kl_factor: float
+    folder: Path,
+    trainer: PpoTrainer,
+    tokenizer: PreTrainedTokenizerBase,
+    kept: Kept | None,
+    *,
+    kl_factor: float,
+    reference: str,
 ) -> None:
     """Writes generator/, critic/ and state/ into `folder`."""
     save_generator(trainer.actor.module.lm, tokenizer, folder / "generator")
@@ -96,6 +108,7 @@ def save_state(
         "klFactor": kl_factor,
         "rewardStd": asdict(trainer.std),
         "rmDigest": trainer.scorer.digest,
+        "reference": reference,
     }
     (folder / LEARNER).write_text(json.dumps(learner), encoding="utf-8")
 

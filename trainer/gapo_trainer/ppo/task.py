@@ -123,6 +123,8 @@ class _Stage:
     done: int
     """Iterations that a resume point already holds."""
     kept: Kept | None
+    reference: str
+    """Digest of the KL reference's manifest."""
     under_way: UnderWay = field(default_factory=UnderWay)
     """Of the iteration after those that are done; after the last, of the final samples."""
 
@@ -191,14 +193,19 @@ class _Stage:
             seed=ctx.task.seed,
             stage=ctx.task.stage,
         )
-        stage = _Stage(params, trainer, tokenizer, Progress(), done, None)
+        reference_digest = ctx.task.inputs["reference"].sha256
+        stage = _Stage(params, trainer, tokenizer, Progress(), done, None, reference_digest)
         if resumed is not None:
             stage.progress = read_progress(resumed)
             stage.under_way = read_under_way(resumed, actor.device)
         if source is not None:
             stage.kept = read_kept(source)
-        if changed and inherits and params.critic.on_stage_change == "warm" and stage.kept is not None:
-            stage.progress.warmup = trainer.warm_critic(stage.kept, params.critic.warmup_passes)
+        warms = changed and inherits and params.critic.on_stage_change == "warm"
+        if warms and learner is not None and stage.kept is not None:
+            same = params.reference.mode == "sft" and learner.reference in ("", reference_digest)
+            stage.progress.warmup = trainer.warm_critic(
+                stage.kept, params.critic.warmup_passes, same_reference=same
+            )
         return stage
 
     def agree(self, mine: bool) -> bool:
@@ -256,7 +263,14 @@ class _Stage:
         return metrics
 
     def _save(self, folder: Path) -> None:
-        save_state(folder, self.trainer, self.tokenizer, self.kept, self.params.change.kl_factor)
+        save_state(
+            folder,
+            self.trainer,
+            self.tokenizer,
+            self.kept,
+            kl_factor=self.params.change.kl_factor,
+            reference=self.reference,
+        )
 
 
 def make_scorer(ctx: TaskContext, params: Params) -> Scorer:

@@ -41,6 +41,8 @@ MISMATCH_ALARM = 0.01
 """KL between sampler and trainer, nats a token, above which the importance weights hide a real difference."""
 TOTALS = frozenset({"ppo/rollouts", "ppo/skipped_updates", "ppo/trained_tokens", "ppo/generated_tokens"})
 """Metrics that count; all others are means, but for the largest first ratio."""
+LEAST_SPREAD = 1e-5
+"""Std of the KL term below which it is rounding, and no ratio to it says anything."""
 RATIO_FIRST = "ppo/ratio_first_minibatch_max"
 
 
@@ -144,13 +146,16 @@ class PpoTrainer:
         self.sampler.backend.publish(version)
         return version
 
-    def warm_critic(self, kept: Kept, passes: int) -> dict[str, float]:
-        """Trains only the critic on an earlier stage's last rollouts, scored anew (docs/method.md 8).
+    def warm_critic(self, kept: Kept, passes: int, *, same_reference: bool = True) -> dict[str, float]:
+        """Trains only the critic on an earlier stage's last rollouts, scored anew (docs/method.md 8); their KL is measured
+        anew too where the reference is not the one that it was kept against.
 
         Values and returns are computed anew for each pass; no value clipping, for the old values are to be left.
         """
         device = self.critic.device
         sequences, kl = kept.rollouts.sequences(device), kept.kl.to(device)
+        if not same_reference:
+            kl = self._measure(kept.rollouts, self._cut(sequences.lengths, "critic-warmup-kl", 0)).kl
         mask = sequences.mask
         scored = self._score(kept.rollouts)
         self.std = scored.std
@@ -397,7 +402,6 @@ class PpoTrainer:
             "ppo/reward": share(rewards.sum(dim=1).tolist()),
             "ppo/score": share(scored.probability.tolist()),
             "ppo/score_std": scored.spread,
-            "ppo/score_kl_std_ratio": scored.spread / max(float(penalty), 1e-6),
             "ppo/kl": mean(batch.kl_reference),
             "ppo/kl_sft": mean(batch.kl_start),
             "ppo/kl_coef": self.kl.kl_coef,
@@ -415,6 +419,8 @@ class PpoTrainer:
             "ppo/trained_tokens": 0.0,
             "ppo/generated_tokens": float(reduce(torch.tensor(generated, dtype=torch.float64))),
         }
+        if float(penalty) > LEAST_SPREAD:
+            metrics["ppo/score_kl_std_ratio"] = scored.spread / float(penalty)
         passed = rollouts.passed
         if passed is not None:
             metrics["ppo/satisfaction"] = share(passed)

@@ -1,6 +1,6 @@
 """Which rows go into which batch (docs/method.md 2, 3): pure planning over indices, the same for the same seed.
 
-A batch of B rows is half positive. With s = generatedShareOfNegatives it holds (1 - s) B/2 whole pairs, s B/2 positives
+A batch of B rows has the mean target 1/2. With s = generatedShareOfNegatives it holds (1 - s) B/2 whole pairs, s B/2 positives
 without their partner, and s B/2 generated samples. Balanced like this, a perfect generator gets the score 1/(1 + s).
 """
 
@@ -137,6 +137,8 @@ class Planner:
         """… those of them that the verifier passes, …"""
         self.negatives = 0
         """… and all rows given label 0."""
+        self.halves = 0
+        """Generated rows given label 1/2."""
 
     @property
     def achieved_share(self) -> float:
@@ -144,13 +146,18 @@ class Planner:
         return self.labelled_zero / self.negatives if self.negatives else 0.0
 
     def state(self) -> dict[str, int]:
-        counts = {"zero": self.labelled_zero, "passing": self.passing_among_zero, "negatives": self.negatives}
+        counts = {
+            "zero": self.labelled_zero,
+            "passing": self.passing_among_zero,
+            "negatives": self.negatives,
+            "halves": self.halves,
+        }
         return {**{f"deck/{k}": v for k, v in self._drawn.items()}, **counts}
 
     def restore(self, state: Mapping[str, int]) -> None:
         self._drawn = {k.removeprefix("deck/"): v for k, v in state.items() if k.startswith("deck/")}
         self.labelled_zero, self.passing_among_zero = state["zero"], state["passing"]
-        self.negatives = state["negatives"]
+        self.negatives, self.halves = state["negatives"], state.get("halves", 0)
 
     def plan(
         self, step: int, weights: Mapping[str, float] | None = None, mismatched: float = 0.0
@@ -162,12 +169,13 @@ class Planner:
         places = math.floor((step + 1) * self._per_step + EPS) - math.floor(step * self._per_step + EPS)
         generated = self._generated(places)
         zeros = [item for item in generated if item.target == 0.0]
-        softened = [item for item in generated if item.target > 0.0]  # in the place of a positive
+        softened = [item for item in generated if item.target > 0.0]
+        for_positives = self._in_place_of_positives(softened)
         pairs = self._pairs(self.batch // 2 - places, weights, rng)
         items = [*zeros, *softened, *self._members(pairs, mismatched)]
         used = {item.row for item in items}
-        missing_positives = self.batch // 2 - len(softened) - len(pairs)
-        missing_negatives = self.batch // 2 - len(zeros) - len(pairs)
+        missing_positives = self.batch // 2 - for_positives - len(pairs)
+        missing_negatives = self.batch // 2 - (len(zeros) + len(softened) - for_positives) - len(pairs)
         items += [
             Item(row, 1.0, "unpaired")
             for row in self._rows("positives", self.pools.positives, missing_positives, weights, rng, used)
@@ -180,6 +188,13 @@ class Planner:
         self.passing_among_zero += sum(item.row in self.pools.passing for item in zeros)
         self.negatives += sum(item.target == 0.0 for item in items)
         return items
+
+    def _in_place_of_positives(self, softened: Sequence[Item]) -> int:
+        """How many of them take a positive's place: all of target 1, and of target 1/2 every other one of the stage, so
+        that the mean target of the batches stays 1/2 however many pass."""
+        before, halves = self.halves, sum(item.target < 1.0 for item in softened)
+        self.halves += halves
+        return len(softened) - halves + (self.halves + 1) // 2 - (before + 1) // 2
 
     def _generated(self, count: int) -> list[Item]:
         """`count` draws, `prompt_swaps` of them near misses; without those that `drop` leaves out."""
