@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from itertools import groupby
@@ -139,7 +140,9 @@ def test_fidelity_is_that_of_the_reward_model_on_these_samples(evaluated, artifa
     assert metrics["fidelity/ece"] == pytest.approx(
         abs(fmean(s["score"] - s["passed"] for s in samples)), abs=0.1
     )
-    assert metrics["fidelity/n"] == 24
+    assert metrics["fidelity/n"] == metrics["fidelity/auc_n"] == 24
+    assert metrics["fidelity/auc_lo"] < metrics["fidelity/auc"] < metrics["fidelity/auc_hi"]
+    assert metrics["fidelity/pairs_cut"] == 0
     assert metrics["rm/score_generated"] == pytest.approx(float(scores.mean()))
     for bound in (0.2, 0.4, 0.6, 0.8, 0.95, 1.0):
         assert metrics[f"scores/generated/le_{bound}"] == sum(s["score"] <= bound for s in samples) / 24
@@ -290,3 +293,17 @@ def test_prompts_without_constraints_are_refused_before_any_model_is_loaded(arti
     ctx = context(tmp_path / "out", inputs_of(artifacts, data=("stages/0/data/manifest-0.json", data)))
     with pytest.raises(DataError, match=r"prompt 'free' has no constraints.*evaluation.scorer: none"):
         evaluate.run(ctx)
+
+
+def test_an_evaluation_says_when_it_has_fewer_prompts_than_were_asked_for(
+    artifacts, tmp_path, caplog
+) -> None:
+    few = {**EVALUATION, "prompts": 20, "samples": 1, "crossPlaySamples": 0}
+    with caplog.at_level(logging.WARNING):
+        metrics = evaluate.run(context(tmp_path / "out", inputs_of(artifacts), evaluation=few))
+    assert metrics["eval/prompts"] == metrics["eval/satisfaction_n"] == 16
+    assert "evaluation.prompts asks for 20 prompts, the data has 16 of them" in caplog.text
+    caplog.clear()
+    enough = {**few, "prompts": 16}
+    evaluate.run(context(tmp_path / "enough", inputs_of(artifacts), evaluation=enough))
+    assert "asks for" not in caplog.text

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gapo_trainer.evaluate.satisfaction import clustered_rate, paired_gain, t_quantile
+from gapo_trainer.evaluate.satisfaction import clustered_auc, clustered_rate, paired_gain, t_quantile
 from gapo_trainer.reward.metrics import wilson
 
 
@@ -140,3 +140,37 @@ def test_a_paired_gains_interval_covers_the_truth_as_often_as_it_says() -> None:
         gain = paired_gain(after, before)
         covered += gain.low <= 0.2 <= gain.high
     assert 0.93 <= covered / runs <= 0.97
+
+
+def test_an_auc_with_one_sample_a_prompt_has_delongs_interval() -> None:
+    # Passing 0.9, 0.8, 0.4 against failing 0.5, 0.3: 5 of 6 pairs are won. Placements of the passing: 1, 1, 1/2, about
+    # 5/6: 1/6, 1/6, -1/3; of the failing: 2/3, 1, so -1/6, 1/6. Squares of them over 3 and 2, one a prompt:
+    # (1/36 + 1/36 + 1/9) / 9 + (1/36 + 1/36) / 4 = 7/216; times 5/4, and t(4) = 2.77645.
+    found = clustered_auc([0.9, 0.8, 0.4, 0.5, 0.3], [True, True, True, False, False], list("abcde"))
+    assert found is not None
+    assert found.value == pytest.approx(5 / 6)
+    squares = (1 / 36 + 1 / 36 + 1 / 9) / 9 + (1 / 36 + 1 / 36) / 4
+    assert found.low == pytest.approx(5 / 6 - 2.776445 * (squares * 5 / 4) ** 0.5, abs=1e-5)
+    assert (found.high, found.n) == (1.0, 5)
+
+
+def test_samples_of_one_prompt_that_agree_narrow_no_auc() -> None:
+    scores, passed, prompts = [0.9, 0.8, 0.4, 0.5, 0.3], [True, True, True, False, False], list("abcde")
+    once = clustered_auc(scores, passed, prompts)
+    four = clustered_auc(scores * 4, passed * 4, prompts * 4)
+    assert once is not None
+    assert four is not None
+    assert (four.low, four.high) == pytest.approx((once.low, once.high))
+    assert four.n == 20
+    alone = clustered_auc(scores * 4, passed * 4, [str(i) for i in range(20)])
+    assert alone is not None
+    assert alone.low > once.low + 0.1
+
+
+def test_an_auc_of_1_over_few_prompts_is_not_certain_and_of_one_side_there_is_none() -> None:
+    found = clustered_auc([0.9, 0.8, 0.1], [True, True, False], ["a", "b", "c"])
+    assert found is not None
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(wilson(1, 1)[0])
+    assert clustered_auc([0.9, 0.8], [True, True], ["a", "b"]) is None
+    assert clustered_auc([], [], []) is None

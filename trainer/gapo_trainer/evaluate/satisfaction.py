@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from gapo_trainer.reward.metrics import wilson
+from gapo_trainer.reward.metrics import auc, wilson
 
 CONFIDENCE = 0.95
 
@@ -85,6 +85,34 @@ def clustered_rate(successes: Sequence[int], trials: Sequence[int]) -> Estimate:
         return Estimate(rate, low if rate > 0 else 0.0, high if rate < 1 else 1.0, n)
     half = t_quantile(CONFIDENCE, prompts - 1) * math.sqrt(squares * prompts / (prompts - 1)) / n
     return Estimate(rate, max(0.0, rate - half), min(1.0, rate + half), n)
+
+
+def clustered_auc(scores: Sequence[float], passed: Sequence[bool], prompts: Sequence[str]) -> Estimate | None:
+    """The AUC of `scores` for what passed against what did not, with a t-interval clustered by prompt; `n` counts samples.
+
+    The variance is that of the placements' sums by prompt (Obuchowski 1997; with one sample a prompt DeLong's, 1988).
+    None where nothing passed, or everything. Where the placements do not vary, as at an AUC of 1, the interval is
+    Wilson's over the prompts of the rarer side.
+    """
+    high = [s for s, ok in zip(scores, passed, strict=True) if ok]
+    low = [s for s, ok in zip(scores, passed, strict=True) if not ok]
+    if not high or not low:
+        return None
+    value = auc(high, low)
+    by_prompt: dict[str, float] = {}
+    for score, ok, prompt in zip(scores, passed, prompts, strict=True):
+        placed = auc([score], low) - value if ok else auc(high, [score]) - value
+        by_prompt[prompt] = by_prompt.get(prompt, 0.0) + placed / len(high if ok else low)
+    clusters = len(by_prompt)
+    squares = math.fsum(x * x for x in by_prompt.values())
+    if clusters == 1 or squares < 1e-12:
+        sides = [
+            len({p for p, ok in zip(prompts, passed, strict=True) if bool(ok) == wanted})
+            for wanted in (True, False)
+        ]
+        return Estimate(value, *wilson(value * min(sides), min(sides)), len(scores))
+    half = t_quantile(CONFIDENCE, clusters - 1) * math.sqrt(squares * clusters / (clusters - 1))
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), len(scores))
 
 
 def paired_gain(after: Mapping[str, float], before: Mapping[str, float]) -> Estimate:

@@ -30,9 +30,10 @@ from gapo_trainer.evaluate.samples import (
     write_samples,
 )
 from gapo_trainer.evaluate.sampling import Drawn, Params, Subject, autocast, counted, to_device
+from gapo_trainer.evaluate.satisfaction import clustered_auc
 from gapo_trainer.models import load_generator
 from gapo_trainer.ppo.summary import histogram as histogram_between
-from gapo_trainer.reward.metrics import auc, ece, finite, histogram, prompt_swap_gap, score_shares
+from gapo_trainer.reward.metrics import ece, finite, histogram, prompt_swap_gap, score_shares
 from gapo_trainer.reward.rows import Row, read_rows
 from gapo_trainer.reward.scorer import RewardModelScorer
 from gapo_trainer.rng import stream
@@ -145,11 +146,11 @@ class _Judged:
         scorer = RewardModelScorer.load(ctx.inputs["rm"] / "rm")
         score = _probabilities_by(scorer)
         scores = score([s.prompt for s in samples], [s.response for s in samples])
-        passed = [x for x, sample in zip(scores, samples, strict=True) if sample.passed]
-        failed = [x for x, sample in zip(scores, samples, strict=True) if not sample.passed]
+        passed = [sample.passed is True for sample in samples]
+        fidelity = clustered_auc(scores, passed, [sample.prompt_id for sample in samples])
         metrics = {
-            "fidelity/auc": auc(passed, failed),
-            "fidelity/ece": ece(scores, [float(bool(sample.passed)) for sample in samples]),
+            **(fidelity.metrics("fidelity/auc") if fidelity else {}),
+            "fidelity/ece": ece(scores, [float(ok) for ok in passed]),
             "fidelity/n": float(len(scores)),
             "fidelity/pairs_cut": scorer.cut / len(scores),
             "rm/score_generated": fmean(scores),
