@@ -163,6 +163,7 @@ class Operator:
             options.config.current,
             self.leadership,
             Telemetry(self.metrics, self.series, self.history),
+            wake=self.queue.add,
         )
         working = [
             asyncio.create_task(self.queue.run(lambda key: self._pass(reconciler, key))),

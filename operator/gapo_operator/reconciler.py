@@ -36,6 +36,7 @@ from gapo_operator.leader import Leadership
 from gapo_operator.place import access_of, check_place, folder_of, has_begun
 from gapo_operator.problems import problem_of, refusal_of
 from gapo_operator.readback import Readback
+from gapo_operator.refusals import Refusals
 from gapo_operator.render.job import job
 from gapo_operator.render.names import ASKED_ANNOTATION, Owner, attempt_name, job_name
 from gapo_operator.render.patch import check_pods
@@ -54,9 +55,6 @@ POLL_SECONDS = 10.0
 RETRY_SECONDS = 5.0
 """After a request that the cluster refused or did not answer."""
 LONGEST_RETRY_SECONDS = 60.0
-LONGEST_REFUSAL_SECONDS = 150.0
-"""Between two tries to create what the cluster refuses, such as a Job beyond a quota: doubled from RETRY_SECONDS up. No
-event tells when there is room again."""
 REFUSED_SECONDS, LONGEST_REFUSED_SECONDS = 30.0, 300.0
 """After access to storage that a person has to give: seldom, for no time helps there. New keys are noticed at once."""
 MOVED_SECONDS = 60.0
@@ -77,8 +75,6 @@ class _Known:
     generation: int = -1
     failures: int = 0
     """Passes in a row that storage failed."""
-    refusals: int = 0
-    """Passes in a row in which the cluster refused something of it, with the manifest as it is."""
     loaded: LoadedRun | GapoError | None = None
     state: State | None = None
     figures: RunFigures | None = None
@@ -103,10 +99,12 @@ class Reconciler:
         leadership: Leadership,
         telemetry: Telemetry,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        wake: Callable[[RunKey], None] = lambda _: None,
     ) -> None:
+        """`wake` is told of runs that are to be looked at because of what another one's pass has found."""
         self.view, self.kube, self.stores, self.config = view, kube, stores, config
         self.leadership, self.telemetry, self.clock = leadership, telemetry, clock
-        self.readback = Readback()
+        self.readback, self.refusals, self._wake = Readback(), Refusals(), wake
         self._known: dict[RunKey, _Known] = {}
 
     async def reconcile(self, key: RunKey) -> float | None:
@@ -117,7 +115,9 @@ class Reconciler:
         run = self.view.run(key)
         if run is None or run["metadata"].get("deletionTimestamp"):
             self._known.pop(key, None)
+            self.refusals.forget(key)
             self.telemetry.gone(key)
+            self._make_room(key.namespace)
             return None
         if _managed_by(run) not in (None, MANAGED_BY):
             return None
@@ -138,6 +138,12 @@ class Reconciler:
         assert known.loaded is not None  # noqa: S101  (_remember sets it)
         return await self._go_on(key, run, known, known.loaded, found)
 
+    def _make_room(self, namespace: str) -> None:
+        """Something has ended there: another run may have what it was refused."""
+        waiting = self.refusals.next_in(namespace)
+        if waiting is not None:
+            self._wake(waiting)
+
     async def _delete_jobs(self, key: RunKey, uid: str) -> None:
         for body in self.view.jobs(key):
             if is_unfinished_job_of(uid, body):
@@ -155,7 +161,8 @@ class Reconciler:
         if known is None or known.uid != metadata["uid"]:
             known = self._known[key] = _Known(metadata["uid"], RunStorage(metadata["uid"], self.clock))
         if known.generation != metadata.get("generation"):
-            known.generation, known.refusals = int(metadata.get("generation") or 0), 0
+            known.generation = int(metadata.get("generation") or 0)
+            self.refusals.forget(key)
             try:
                 known.loaded = load_document(_document(run), where=str(key), base=Path("/"))
             except GapoError as error:
@@ -222,6 +229,8 @@ class Reconciler:
         self.telemetry.history.drop(key)
         known.state = outcome.plan.status.state
         self.telemetry.decided(outcome.decisions)
+        if outcome.ended:
+            self._make_room(key.namespace)
         found = replace(
             found,
             status=outcome.plan.status,
@@ -313,7 +322,7 @@ class Reconciler:
                     await self.kube.delete_pod_group(key.namespace, name)
             except KubeError as error:
                 trouble, again = refusal_of(error), RETRY_SECONDS
-        for task in outcome.create:
+        for task in list(outcome.create):
             try:
                 made = job(task, loaded.spec, owner, config, claim=outcome.claim)
                 asked = asked_of(task.kind, loaded.spec, owner.namespace, config)
@@ -330,12 +339,11 @@ class Reconciler:
                     again = GIVE_WAY_SECONDS  # it is ours and not heard of yet, or an earlier run's on its way out
             except KubeError as error:
                 trouble, again = refusal_of(error), RETRY_SECONDS
-        if trouble is None or trouble.reason == Reason.API_UNAVAILABLE:
-            known.refusals = 0
-            return trouble, again
-        known.refusals += 1
-        wait = RETRY_SECONDS * 2.0 ** min(known.refusals - 1, 10)
-        return trouble, min(LONGEST_REFUSAL_SECONDS, wait) * random.uniform(0.8, 1.2)
+                outcome.create.remove(task)  # nobody is told that it has started
+        if trouble is not None and trouble.reason != Reason.API_UNAVAILABLE:
+            return trouble, self.refusals.refused(key)
+        self.refusals.forget(key)
+        return trouble, again
 
     async def _own_groups(self, key: RunKey, known: _Known) -> None:
         """Makes each PodGroup its Job's own, once that is there: it then goes with it, whoever deletes that."""

@@ -174,7 +174,7 @@ def paths(values: Values, known: set[str], path: str = "") -> set[str]:
 def test_schema_and_values_hold_the_same_fields() -> None:
     known = leaves(schema())
     written = paths(defaults(), known)
-    assert known - written == {"global", "strategy.rollingUpdate", "resources.claims"}
+    assert known - written == {"global", "enabled", "strategy.rollingUpdate", "resources.claims"}
     assert written <= known
 
 

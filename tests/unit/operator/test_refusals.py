@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from gapo_operator.refusals import Refusals
+from gapo_operator.view import RunKey
+
+ONE, TWO, ELSEWHERE = RunKey("red", "one"), RunKey("red", "two"), RunKey("blue", "one")
+
+
+def test_what_is_refused_again_and_again_is_asked_for_ever_more_rarely() -> None:
+    refusals = Refusals()
+    waits = [refusals.refused(ONE) for _ in range(6)]
+    # 5 s, three times as long from time to time, at most 150 s; each within a fifth.
+    expected = [5, 15, 45, 135, 150, 150]
+    assert all(0.8 * middle <= wait <= 1.2 * middle for wait, middle in zip(waits, expected, strict=True))
+    # Less than one request in 50 seconds once it has waited two minutes.
+    assert min(waits[3:]) > 50
+
+
+def test_a_changed_manifest_is_asked_for_at_once() -> None:
+    refusals = Refusals()
+    for _ in range(5):
+        refusals.refused(ONE)
+    refusals.forget(ONE)
+    assert refusals.refused(ONE) <= 6
+
+
+def test_room_goes_to_whoever_has_not_asked_for_longest_in_that_namespace() -> None:
+    refusals = Refusals()
+    for key in (ELSEWHERE, ONE, TWO):
+        refusals.refused(key)
+    assert refusals.next_in("red") == ONE
+    refusals.refused(ONE)
+    assert refusals.next_in("red") == TWO
+    refusals.forget(TWO)
+    assert refusals.next_in("red") == ONE
+    assert refusals.next_in("green") is None
+
+
+@pytest.mark.parametrize("times", [20, 2000])
+def test_a_refusal_that_lasts_for_days_is_counted_without_end(times: int) -> None:
+    refusals = Refusals()
+    assert [refusals.refused(ONE) for _ in range(times)][-1] <= 180
