@@ -16,6 +16,13 @@
 {{- if and (eq .Values.strategy.type "Recreate") .Values.strategy.rollingUpdate }}
 {{- $wrong = append $wrong "strategy.rollingUpdate needs strategy.type: RollingUpdate; for Recreate take it out, such as --set strategy.rollingUpdate=null" }}
 {{- end }}
+{{- /* Empty without a cluster, as for helm template. */}}
+{{- $fullname := include "gapo-operator.fullname" . }}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace $fullname | default dict }}
+{{- $selector := dig "spec" "selector" "matchLabels" "app.kubernetes.io/name" "" $live }}
+{{- if and $selector (ne $selector (include "gapo-operator.name" .)) }}
+{{- $wrong = append $wrong (printf "nameOverride: the name by which pods are selected is %s and cannot change while Deployment %s is there: put nameOverride back, or give another fullnameOverride with it" $selector $fullname) }}
+{{- end }}
 {{- $names := dict }}
 {{- range .Values.storageLocations }}
 {{- if hasKey $names .name }}
