@@ -147,7 +147,7 @@ bench-telemetry: env ## What a task's telemetry costs its training (10 minutes)
 bench-ladder: env ## Which product grammars a reward model learns in eight minutes on two cores (half an hour)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.ladder --write docs/benchmarks/ladder.md
 
-bench-operator: env ## How quick and how small the operator is, on a real cluster (root, Debian; 10 minutes)
+bench-operator: env ## How quick and how small the operator is, on a real cluster (root, Debian; 15 minutes)
 	.ci/packages
 	$(BIN)/python -m tests.cluster.programs
 	$(BIN)/python -m tests.bench.operator_latency --write docs/benchmarks/operator.md

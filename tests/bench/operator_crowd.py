@@ -203,7 +203,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--idle", type=float, default=120.0)
-    parser.add_argument("--starts-only", action="store_true")
     arguments = parser.parse_args()
     for what, values, unit in crowd(arguments.runs, arguments.idle):
         middle = values[len(values) // 2]

@@ -2,7 +2,7 @@
 
 Against a real API server, etcd and S3 server, with the operator's own process: its start, the time from `kubectl apply`
 to the first Job, from a task's manifest and from its Job's end to the next Job, and what it takes while nothing
-happens. Pods are played within milliseconds, so that nothing but the operator is measured. On the test node, with the
+happens. A hundred runs that come at once, and that wait: `operator_crowd.py`. Pods are played within milliseconds, so that nothing but the operator is measured. On the test node, with the
 real Job controller: from `kubectl apply` to the first pod.
 """
 
@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 from kubernetes import client, config, watch
 from tests.bench.experiments import machine, write_page
+from tests.bench.operator_crowd import crowd
 from tests.bench.operator_room import NAMESPACE, manifest, running_operator
 from tests.cluster import images
 from tests.cluster.control_plane import ControlPlane, control_plane
@@ -30,6 +31,7 @@ from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.processes import wait_until
 from tests.cluster.s3 import s3_server
 
+CROWD = 100
 NEXT = {"0/data/0": "0/sft/0", "0/sft/0": "0/evaluate/0", "1/ppo/0": "1/evaluate/0", "1/rm/0": "2/ppo/0"}
 """Tasks and one that only waits for them: which of stage 0's evaluation's inputs comes last is looked up."""
 
@@ -138,6 +140,7 @@ def main() -> int:
     arguments = parser.parse_args()
     rows = latencies(arguments.runs, arguments.idle)
     rows.insert(2, ("`kubectl apply` called → first pod seen", to_first_pod(arguments.runs), "s"))
+    rows += crowd(CROWD, arguments.idle)
     images.prepare((images.OPERATOR,))
     size = images.compressed_size(images.OPERATOR) / 1e6
     rows.append(("the operator's image, base included, as compressed layers", [size], "MB"))
