@@ -2,8 +2,9 @@
 
 Against a real API server, etcd and S3 server, with the operator's own process: its start, the time from `kubectl apply`
 to the first Job, from a task's manifest and from its Job's end to the next Job, and what it takes while nothing
-happens. A hundred runs that come at once, and that wait: `operator_crowd.py`. Pods are played within milliseconds, so that nothing but the operator is measured. On the test node, with the
-real Job controller: from `kubectl apply` to the first pod.
+happens. Pods are played within milliseconds, so that nothing but the operator is measured. A hundred runs that come at
+once, and that wait: `operator_crowd.py`. On the test node, with the real Job controller: from `kubectl apply` to the
+first pod.
 """
 
 from __future__ import annotations
