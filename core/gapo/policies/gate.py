@@ -94,6 +94,6 @@ def not_passed(metrics: Mapping[str, float], spec: GapoRunSpec) -> str | None:
     gate = spec.reward_model.warmup.gate
     verdict = judge_gate(metrics, needed=gate.min_pair_accuracy, family_needed=gate.min_family_accuracy)
     return (
-        f"the reward model did not pass its gate ({verdict.message}); "
-        "PPO goes on against it, as rewardModel.warmup.gate.onFail: warn asks"
+        "the reward model did not pass rewardModel.warmup.gate, and PPO goes on against it (onFail: warn): "
+        f"{verdict.message}"
     )

@@ -87,8 +87,8 @@ def test_status_says_what_qualifies_the_figures_and_when_no_time_can_be_told(
     status(tmp_path, monkeypatch)
     shown = " ".join(capsys.readouterr().out.split())
     assert (
-        "warning: the reward model did not pass its gate (pair accuracy 0.50, 0.75 needed); PPO goes on"
-        in shown
+        "warning: the reward model did not pass rewardModel.warmup.gate, and PPO goes on against it (onFail: warn): "
+        "pair accuracy 0.50 (0.75 needed)" in shown
     )
     assert "warning: the validation split has 90 prompts, fewer than the 500 of evaluation.prompts" in shown
     assert "% of the run is done, by expected times; time left unknown yet" in shown

@@ -247,8 +247,8 @@ def test_a_gate_that_was_not_passed_and_stops_nothing_is_said(midway: Midway) ->
     done, warning = ended_with(midway, TaskKey(0, Kind.RM_WARMUP), **figures)
     assert "0 rm-warmup done" in done
     assert (
-        "warning: the reward model did not pass its gate (pair accuracy 0.56, 0.75 needed; family length.words 0.41, "
-        "0.60 needed); PPO goes on against it, as rewardModel.warmup.gate.onFail: warn asks"
+        "warning: the reward model did not pass rewardModel.warmup.gate, and PPO goes on against it (onFail: warn): "
+        "pair accuracy 0.56 (0.75 needed); family length.words is at 0.41 (0.60 needed)"
     ) in warning
 
 
