@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.unit.models.made_models import chat_model
 from typer.testing import CliRunner
 
 from gapo.cli.app import app
@@ -46,8 +47,11 @@ def test_a_relative_model_folder_is_noted_too_and_an_absolute_one_is_not(file: P
     document = yaml.safe_load(file.read_text())
     document["spec"]["generator"] = {"model": "models/qwen"}
     document["spec"]["critic"] = {"model": "/models/qwen"}
+    document["spec"]["generation"] = {"maxNewTokens": 32}
     file.write_text(yaml.safe_dump(document))
+    chat_model(file.parent / "models" / "qwen")
     done = CliRunner().invoke(app, ["validate", str(file)])
+    assert "unseen: critic.model: /models/qwen is no folder of this machine" in done.output
     (note,) = [line for line in done.output.splitlines() if "model " in line and line.startswith("note: ")]
     assert note.startswith(
         "note: generator.model models/qwen is a folder of this machine; write hf://org/name"

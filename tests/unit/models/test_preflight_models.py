@@ -377,6 +377,16 @@ def test_a_folder_that_is_not_there_is_a_fault_unless_it_may_be_a_pods(place) ->
     assert [f.level for f in found if f.field == "generator.model"] == [Level.UNSEEN]
 
 
+def test_in_a_pod_a_path_may_be_that_of_another_pods_image(place, monkeypatch) -> None:
+    spec = spec_of(place, generator={"model": "/models/qwen"})
+    there = {"open": lambda uri: None, "into": place / "scratch"}
+    levels = [f.level for f in check_models(spec, **there) if f.field == "generator.model"]
+    assert levels == [Level.FAULT]
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    levels = [f.level for f in check_models(spec, **there) if f.field == "generator.model"]
+    assert levels == [Level.UNSEEN]
+
+
 def test_a_model_in_a_bucket_is_looked_at_where_it_can_be_reached(place) -> None:
     edit_weights(place / "encoder", lambda w: w | {"embeddings.LayerNorm.bias": torch.full((32,), torch.nan)})
     opened = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,9 +10,6 @@ from gapo.api.run import GapoRunSpec
 from gapo.preflight import Finding
 from gapo_trainer.preflight.data import check_data
 from gapo_trainer.remote import Opener
-
-IN_A_POD = "KUBERNETES_SERVICE_HOST"
-"""The kubelet sets it in every pod."""
 
 
 def check(loaded: LoadedRun) -> list[Finding]:

@@ -5,6 +5,7 @@ Every rule is the one that the task applies when it loads the model. Weights are
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
+from gapo.api.load import MODELS
 from gapo.api.models import RewardModel
 from gapo.api.run import GapoRunSpec
 from gapo.errors import GapoError
@@ -44,6 +46,8 @@ from gapo_trainer.suitability import (
     check_vocabulary,
 )
 
+IN_A_POD = "KUBERNETES_SERVICE_HOST"
+"""The kubelet sets it in every pod."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -53,8 +57,11 @@ def check_models(
 ) -> list[Finding]:
     """Findings over generator.model, rewardModel.model and critic.model.
 
-    `open` and `into` as in `check_spec`; `of_pods` are the fields whose paths may be those of other machines.
+    `open` and `into` as in `check_spec`; `of_pods` are the fields whose paths may be those of other machines. In a pod
+    these are all: the image of the pod that loads a model may be another.
     """
+    if into is not None and IN_A_POD in os.environ:
+        of_pods = {f"{section}.model" for section in MODELS}
     with _quiet():
         look = _Look(open, into, of_pods, models_of(spec))
         writer = _generator(spec, look)
