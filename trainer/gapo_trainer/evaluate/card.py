@@ -176,7 +176,7 @@ def _measured(params: Mapping[str, Any], figures: Figures) -> str:
         ("start (before the stages)", figures.rates["start"]),
     ]
     lines = [
-        f"Share of completions that meet **every** constraint of their prompt, judged by a program: {n} test prompts "
+        f"Share of completions that meet **every** constraint of their prompt, judged by a program, which a completion that was cut off never does: {n} test prompts "
         f"that took no part in training or in choosing the stage, one completion each at temperature "
         f"{temperature:g}, with 95 % intervals.\n",
         *([f"Note: {figures.fewer}.\n"] if figures.fewer else []),
