@@ -91,7 +91,9 @@ def test_the_chosen_prompts_depend_neither_on_the_files_order_nor_on_how_many_ar
 
 def test_a_prompt_without_constraints_names_the_setting_that_does_without_a_verifier(tmp_path) -> None:
     write_lines(tmp_path / "prompts-val.jsonl", [prompt_row(0, "val"), {"promptId": "x", "prompt": "write"}])
-    with pytest.raises(DataError, match=r"prompts-val.jsonl line 2: prompt 'write' .*evaluation.scorer: none"):
+    with pytest.raises(
+        DataError, match=r"prompts-val.jsonl line 2: prompt 'write' .*evaluation.scorer: none"
+    ):
         read_prompts(tmp_path / "prompts-val.jsonl", 9, verified=True)
     assert len(read_prompts(tmp_path / "prompts-val.jsonl", 9, verified=False)) == 2
 

@@ -43,6 +43,4 @@ def check_models_of(
         return []  # nothing to open: the library that opens models takes seconds to import
     from gapo_trainer.preflight.models import check_models
 
-    if into is not None and IN_A_POD in os.environ:
-        of_pods = {f"{section}.model" for section in MODELS}
     return check_models(spec, open=open, into=into, of_pods=of_pods)
