@@ -28,7 +28,7 @@ def rows(n: int, **more: Any) -> str:
     )
 
 
-def run_of(folder: Path, text: str) -> LoadedRun:
+def run_of(folder: Path, text: str, model: str = "hf://org/name") -> LoadedRun:
     (folder / "rows.jsonl").write_text(text)
     document = {
         "apiVersion": "gapo.dev/v1alpha1",
@@ -37,7 +37,7 @@ def run_of(folder: Path, text: str) -> LoadedRun:
         "spec": {
             "method": "SFT",
             "data": {"sources": [{"uri": "rows.jsonl"}]},
-            "generator": {"model": "hf://org/name"},
+            "generator": {"model": model},
         },
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(document))
@@ -91,3 +91,13 @@ def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path: Path) -> N
     code, said = data_task(tmp_path, loaded, recorded=False)
     assert code == 65
     assert "but the run names" in said["message"]
+
+
+def test_faults_of_the_data_and_of_the_models_come_together(tmp_path: Path) -> None:
+    (tmp_path / "generator").mkdir()
+    text = rows(200, constraints=CONSTRAINTS) + "{\n"
+    code, said = data_task(tmp_path, run_of(tmp_path, text, model="generator"), recorded=True)
+    assert code == 65
+    first, *others = said["message"].split("\n")
+    assert first.startswith(f"data.sources.0: {tmp_path / 'rows.jsonl'}: line 201: is not JSON")
+    assert any(line.startswith("generator.model: ") for line in others)
