@@ -79,16 +79,17 @@ REFUSED = b"<Error><Code>AccessDenied</Code><Message>no right to this bucket</Me
 def test_storage_that_fails_is_told_and_the_run_goes_on_once_it_does_not(
     room: Room, answer: tuple[int, bytes], reason: str, words: str
 ) -> None:
-    room.pods.paused.set()
+    room.pods.misbehave = {"0/data/0": "hang"}  # of a run whose pods wait for room, storage is asked nothing
     room.apply(stages={"max": 0})
-    room.wait(lambda: bool(room.jobs()), "it has begun")
+    room.wait(lambda: room.status().get("state") == "Running", "it runs")
     room.proxy.instead = lambda method, path: answer
     room.kubectl("annotate", "gaporun", "run", "look=again")
     room.wait(lambda: room.condition("StorageReady").get("status") == "False", "it is told")
     assert room.condition("StorageReady")["reason"] == reason
     assert words in room.condition("StorageReady")["message"]
-    assert room.status()["state"] == "Pending"
+    assert room.status()["state"] == "Running"
     room.proxy.instead = lambda method, path: None
-    room.pods.paused.clear()
+    (job,) = room.jobs()
+    room.pods.finish(room.namespace, job.partition("/")[2])
     room.wait_for_state("Succeeded")
     assert room.condition("StorageReady")["status"] == "True"
