@@ -184,6 +184,11 @@ class SftTrainer:
                 total += nll(self.engine.module, MicroBatch.of(sequences, micro))
         return float(total) / int(sequences.response_lengths.sum())
 
+    @property
+    def look_every(self) -> int:
+        """Steps between two looks: LOOKS of them, but none before training has read as many rows as a look does."""
+        return max(1, self.steps // LOOKS, math.ceil(len(self.val) / self.cfg.batch))
+
     def look(self) -> dict[str, float]:
         """A line of metrics.jsonl: the training loss since the last look, and the held-out loss."""
         state = self.state
@@ -261,7 +266,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
         held: dict[str, Any] = json.loads((resumed / "progress.json").read_text(encoding="utf-8"))
         trainer.state = State(**held)
         trainer.engine.load(resumed)
-    state, look_every = trainer.state, max(1, trainer.steps // LOOKS)
+    state, look_every = trainer.state, trainer.look_every
     # No dropout, as in PPO: a step depends on its batch alone.
     trainer.engine.model.train(False)
     ctx.report(trainer.said())
