@@ -291,7 +291,7 @@ def test_prompts_without_constraints_are_refused_before_any_model_is_loaded(arti
     data.mkdir()
     write_lines(data / "prompts-val.jsonl", [{"promptId": "free", "prompt": "write what you like"}])
     ctx = context(tmp_path / "out", inputs_of(artifacts, data=("stages/0/data/manifest-0.json", data)))
-    with pytest.raises(DataError, match=r"prompt 'free' has no constraints.*evaluation.scorer: none"):
+    with pytest.raises(DataError, match=r"prompt 'write what you like' has no constraints.*evaluation.scorer: none"):
         evaluate.run(ctx)
 
 
@@ -302,8 +302,8 @@ def test_an_evaluation_says_when_it_has_fewer_prompts_than_were_asked_for(
     with caplog.at_level(logging.WARNING):
         metrics = evaluate.run(context(tmp_path / "out", inputs_of(artifacts), evaluation=few))
     assert metrics["eval/prompts"] == metrics["eval/satisfaction_n"] == 16
-    assert "evaluation.prompts asks for 20 prompts, the data has 16 of them" in caplog.text
+    assert "the validation split has 16 prompts, fewer than the 20 of evaluation.prompts" in caplog.text
     caplog.clear()
     enough = {**few, "prompts": 16}
     evaluate.run(context(tmp_path / "enough", inputs_of(artifacts), evaluation=enough))
-    assert "asks for" not in caplog.text
+    assert "fewer than" not in caplog.text
