@@ -129,7 +129,8 @@ def test_rules_of_own_rows_are_verified(storage: Storage) -> None:
     assert samples
     for sample in samples:
         colour = sample["prompt"].split(" is ")[1].split()[0]
-        assert sample["passed"] == (colour in sample["response"].split()), sample
+        said = colour in sample["response"].split()
+        assert sample["passed"] == (said and sample["ended"]), sample  # what is cut off passes nowhere
 
 
 def test_the_exported_model_is_the_users_kind_with_the_users_tokenizer(own: Bench) -> None:
