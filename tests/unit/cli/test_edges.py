@@ -108,7 +108,7 @@ def test_a_home_folder_is_found_where_no_shell_has_written_it_out(tmp_path: Path
         (("data", "check", "{tmp}/none.jsonl"), 65, "cannot be read: No such file"),
         (("data", "make", "/proc/made", "--size", "50"), 64, "/proc/made"),
         (("data", "make", "{tmp}/file", "--size", "50"), 64, "{tmp}/file"),
-        (("data", "export", "{tmp}/rows.jsonl", "{tmp}", "--format", "bce"), 64, "{tmp}: Is a directory"),
+        (("data", "export", "{tmp}/rows.jsonl", "{tmp}", "--format", "bce"), 64, "{tmp} is there already"),
         (("data", "check", "{tmp}/rows.jsonl", "--against", "{tmp}"), 65, "--against: {tmp}"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,

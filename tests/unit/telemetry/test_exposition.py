@@ -38,8 +38,8 @@ def test_a_scrape_holds_name_type_help_and_escaped_labels() -> None:
     assert 'gapo_stage_satisfaction_ratio{namespace="red",run="la\\"mp\\\\\\n",stage="2"} 0.5\n' in text
     assert "# TYPE gapo_stage_satisfaction_ratio gauge\n" in text
     assert (
-        "# HELP gapo_stage_satisfaction_ratio Share of sampled validation responses that meet all their constraints\n"
-        in text
+        "# HELP gapo_stage_satisfaction_ratio Share of sampled validation responses that are not cut off and meet all "
+        "their constraints\n" in text
     )
     assert "# TYPE gapo_run_rollbacks_total counter\n" in text
     assert "\ngapo_task_rollouts_total 3.0\n" in text
