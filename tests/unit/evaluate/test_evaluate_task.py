@@ -291,7 +291,9 @@ def test_prompts_without_constraints_are_refused_before_any_model_is_loaded(arti
     data.mkdir()
     write_lines(data / "prompts-val.jsonl", [{"promptId": "free", "prompt": "write what you like"}])
     ctx = context(tmp_path / "out", inputs_of(artifacts, data=("stages/0/data/manifest-0.json", data)))
-    with pytest.raises(DataError, match=r"prompt 'write what you like' has no constraints.*evaluation.scorer: none"):
+    with pytest.raises(
+        DataError, match=r"prompt 'write what you like' has no constraints.*evaluation.scorer: none"
+    ):
         evaluate.run(ctx)
 
 
