@@ -135,7 +135,14 @@ class LocationInvalidError(SpecError):
     reason = "LocationInvalid"
 
 
-ACCESS_ERRORS = (StoreRefusedError, BucketMissingError, LocationInvalidError)
+class SourceRefusedError(StoreRefusedError):
+    """A model or a data file of the user's, on the Hub or in a bucket that is not the run's location, is not open to us;
+    nothing about the location would help."""
+
+    reason = "SourceNotAllowed"
+
+
+ACCESS_ERRORS = (StoreRefusedError, BucketMissingError, LocationInvalidError, SourceRefusedError)
 """A task that meets one of these has not failed: it can go on, unchanged, once a person has given it access."""
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from gapo.api.run import GapoRunSpec
 from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
+from gapo.errors import SourceRefusedError
 from gapo.judgement import stage_metrics
 from gapo.planner import State, Status
 from gapo.policies.attempts import FOR_A_PERSON, Cause
@@ -280,7 +281,7 @@ def _trouble(found: Findings) -> Problem | None:
             continue
         reason = ended.reason or f"{ended.cause.value[:1].upper()}{ended.cause.value[1:]}"
         message = f"attempt {ended.attempt} of {key} ended: {ended.message}"
-        if ended.cause is Cause.NO_ACCESS and found.access:
+        if ended.cause is Cause.NO_ACCESS and ended.reason != SourceRefusedError.reason and found.access:
             message += f"; {found.access}"
         return Problem(reason, message)
     return None

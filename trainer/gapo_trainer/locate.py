@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from gapo.api.addresses import VOLUMES, in_volume
-from gapo.errors import DataError, RetryableError, StoreRefusedError
+from gapo.errors import DataError, RetryableError, SourceRefusedError
 from gapo.store.objects import Objects
 from gapo_trainer.remote import Opener, by_environment, download
 
@@ -45,8 +45,8 @@ def locate(
     """The local folder of a model: a path as it is, the others after download to a cache or to `into`.
 
     `what` is the field that names it. Only safetensors, tokenizer and configuration files are downloaded. Raises
-    DataError for a source that does not exist or cannot be read this way, RetryableError where the Hub or the storage
-    cannot be reached.
+    DataError for a source that does not exist or cannot be read this way, SourceRefusedError for one that is not open
+    to us, RetryableError where the Hub or the storage cannot be reached.
     """
     scheme, separator, _ = source.partition("://")
     if not separator:
@@ -106,7 +106,7 @@ def _from_hub(source: str, what: str) -> Path:
     try:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=_HUB_FILES))
     except GatedRepoError as error:
-        raise StoreRefusedError(
+        raise SourceRefusedError(
             f"{what}: {source} is not open to everybody: accept its terms on the Hub, and give a token that may read it "
             "in HF_TOKEN (on a cluster a Secret that roles.*.pod.envFromSecrets names)"
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from gapo.errors import DataError, StoreError
+from gapo.errors import DataError, LocationInvalidError, SourceRefusedError, StoreError, StoreRefusedError
 from gapo.store.layout import check_key
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
@@ -15,14 +15,18 @@ Opener = Callable[[str], Objects]
 
 
 def by_environment(uri: str) -> Objects:
-    """The folder where the environment alone says how it is reached."""
-    return Objects(open_location(uri), where=uri)
+    """The folder where the environment alone says how it is reached. Raises SourceRefusedError where that cannot be used."""
+    try:
+        return Objects(open_location(uri), where=uri)
+    except LocationInvalidError as error:
+        raise SourceRefusedError(str(error)) from error
 
 
 def download(objects: Objects, name: str, into: Path, *, what: str) -> bool:
     """Streams one file of a user's to `into`; False where there is none. `what` is the field that named it.
 
-    Raises DataError for a name that no key may have, StoreError where the storage does not answer or refuses.
+    Raises DataError for a name that no key may have, SourceRefusedError where the storage refuses, StoreError where
+    it does not answer.
     """
     try:
         check_key(name)
@@ -30,5 +34,7 @@ def download(objects: Objects, name: str, into: Path, *, what: str) -> bool:
         raise DataError(f"{what}: {error}") from error
     try:
         return objects.download_unnamed(name, into)
+    except StoreRefusedError as error:
+        raise SourceRefusedError(f"{what}: {error}") from error
     except StoreError as error:
         raise type(error)(f"{what}: {error}") from error

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.store.support import BUCKET, s3_objects
 
 from gapo.api.training import Data, Source
-from gapo.errors import DataError, StoreError
+from gapo.errors import DataError, SourceRefusedError
 from gapo_trainer.data.sources import make_from_sources
 from gapo_trainer.runner import Request
 
@@ -88,6 +88,14 @@ def test_keys_that_the_bucket_does_not_take_are_told_with_the_field(
         proxy.instead = lambda method, path: (403, b"")
         request = request_of("s3://runs/default/a/0", endpoint=proxy.url, region="us-east-1")
         with pytest.raises(
-            StoreError, match=r"^data\.sources: cannot download mine\.jsonl .*permission denied"
+            SourceRefusedError, match=r"^data\.sources: cannot download mine\.jsonl .*permission denied"
         ):
             made(request, tmp_path / "out", Source(uri=uri, sha256=DIGEST))
+
+
+def test_keys_of_a_file_in_a_storage_of_another_kind_are_no_matter_of_the_runs_location(
+    tmp_path: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a\nb")
+    with pytest.raises(SourceRefusedError, match="AWS_ACCESS_KEY_ID in the environment is no key"):
+        made(request_of("gs://runs/default/a/0"), tmp_path / "out", Source(uri=uri, sha256=DIGEST))

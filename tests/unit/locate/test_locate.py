@@ -15,7 +15,7 @@ from tests.unit.ppo.tiny_ppo import tiny_folder
 from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 from tests.unit.store.support import BUCKET, DUMMY
 
-from gapo.errors import DataError, StoreError, StoreRefusedError
+from gapo.errors import DataError, SourceRefusedError, StoreError
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo_trainer.locate import locate
@@ -168,9 +168,9 @@ def test_a_service_that_does_not_answer_is_a_matter_of_trying_again(
         found()
     assert not (tmp_path / "model" / "model.safetensors").exists()
     proxy.instead = lambda method, path: (403, b"") if path.endswith("config.json") else None
-    with pytest.raises(StoreRefusedError, match=r"^rewardModel\.model: .*permission denied"):
+    with pytest.raises(SourceRefusedError, match=r"^rewardModel\.model: .*permission denied"):
         found()
-    assert StoreError.code == StoreRefusedError.code == 75
+    assert StoreError.code == SourceRefusedError.code == 75
 
 
 def test_a_file_that_cannot_be_put_in_its_place_leaves_no_partial_one(tmp_path: Path) -> None:
@@ -244,5 +244,5 @@ def test_a_model_that_the_hub_shows_to_some_alone_waits_for_a_token(tmp_path: Pa
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("75 StorageNotAllowed generator.model: hf://org/closed")
+    assert done.stdout.startswith("75 SourceNotAllowed generator.model: hf://org/closed")
     assert "HF_TOKEN" in done.stdout

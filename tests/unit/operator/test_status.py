@@ -190,6 +190,17 @@ def test_denied_access_is_told_with_the_secret_that_the_keys_come_from() -> None
     assert (status["state"], conditions(status)["Stalled"]["status"]) == ("Pending", "False")
 
 
+def test_a_source_of_the_users_own_that_is_denied_is_told_without_the_locations_keys() -> None:
+    location = StorageLocation(
+        name="team", uri="s3://b", credentials="mountedSecret", secret_name="team-keys"
+    )
+    seen = attempt_that_ended(Cause.NO_ACCESS, "SourceNotAllowed")
+    status = status_of(findings(State.WAITING, seen=seen, access=access_of(location)), None, NOON)
+    told = conditions(status)["TasksHealthy"]
+    assert (told["status"], told["reason"]) == ("False", "SourceNotAllowed")
+    assert told["message"].endswith("ended: AccessDenied: no")
+
+
 def test_what_kept_a_task_from_running_is_told_no_more_once_it_runs() -> None:
     ended = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed").attempts[PPO.task]
     seen = Seen(attempts={PPO.task: (*ended, AttemptSeen(1, running=True))})

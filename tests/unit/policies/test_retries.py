@@ -44,6 +44,7 @@ LATER = T0 + timedelta(days=1)
         (Exit(75), None, None, "retryable", True),
         (Exit(75, reason="Fenced"), None, None, "fenced", False),
         (Exit(75, reason="StorageNotAllowed"), None, None, "noAccess", False),
+        (Exit(75, reason="SourceNotAllowed"), None, None, "noAccess", False),
         (Exit(75, reason="BucketNotFound"), 1, 1, "noAccess", False),
         (Exit(64, reason="LocationInvalid"), None, None, "noAccess", False),
         (Exit(75, reason="StorageNotAllowed", stopped=True), None, None, "stopped", False),
