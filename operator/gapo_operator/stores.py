@@ -56,11 +56,12 @@ class PausedError(StoreError):
 @dataclass
 class _Opened:
     location: StorageLocation
-    store: ObjectStore
-    files: str
-    """Digest of the files that its credentials and its certificate were read from."""
     pool: ThreadPoolExecutor
     readers: ThreadPoolExecutor
+    store: ObjectStore = field(init=False)
+    """Not there for as long as it could not be opened at all."""
+    files: str = ""
+    """Digest of the files that its credentials and its certificate were read from."""
     probed: bool = False
     failures: int = 0
     paused_until: float = 0.0
@@ -157,16 +158,16 @@ class Stores:
 
     def _open(self, location: StorageLocation) -> _Opened:
         known = self._opened.get(location.name)
-        if known is not None:
-            if known.location != location:
-                self._reopen(known, location)
-            if known.unusable is not None:
-                raise known.unusable
-            return known
-        files, store = self._digest(location), self._store(location)
-        pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"store-{location.name}")
-        readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{location.name}")
-        return self._opened.setdefault(location.name, _Opened(location, store, files, pool, readers))
+        if known is None:
+            pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"store-{location.name}")
+            readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{location.name}")
+            known = self._opened[location.name] = _Opened(location, pool, readers)
+            self._reopen(known, location)
+        elif known.location != location:
+            self._reopen(known, location)
+        if known.unusable is not None:
+            raise known.unusable
+        return known
 
     def _reopen(self, opened: _Opened, location: StorageLocation) -> None:
         """What was learnt of an address holds for that address, and a failure for the keys that it was met with."""

@@ -232,6 +232,30 @@ def test_keys_that_cannot_be_read_any_more_are_told_and_read_again(
     asyncio.run(story())
 
 
+def test_what_cannot_be_opened_from_the_first_is_opened_once_its_files_are_put_right(
+    proxy: FaultProxy, credentials: Path, tmp_path: Path
+) -> None:
+    (credentials / "red" / "AWS_ACCESS_KEY_ID").write_bytes(b"\xff\xfe")
+    authority = tmp_path / "ca" / "red" / "ca.crt"
+    authority.parent.mkdir(parents=True)
+    authority.write_text("no certificate")
+
+    async def story() -> None:
+        stores = Stores(credentials, tmp_path / "ca")
+        for match in ("credentials for storage location red", "certificate"):
+            with pytest.raises(LocationInvalidError, match=match):
+                await stores.call(location(proxy), "ns/first/id", write)
+            assert not stores.refresh()
+            if match == "certificate":
+                authority.unlink()
+            else:
+                rotate(credentials, "new")
+            assert stores.refresh()
+        assert await stores.call(location(proxy), "ns/first/id", write)
+
+    asyncio.run(story())
+
+
 def test_a_location_that_gets_another_address_is_opened_and_probed_there(
     proxy: FaultProxy, credentials: Path, endpoint: str
 ) -> None:
