@@ -37,10 +37,14 @@ def time_for_room(
     return [max(0.0, timeout - waited.get(job, 0.0)) + MARGIN_SECONDS for job in pending]
 
 
+GIVEN_BACK = "everything of the run is given back for a while, then tried again"
+"""How a message ends that tells of it."""
+
+
 def why_given_back(child: Child, timeout: float) -> Problem:
     """Why a pod did not start in time, and that what the run holds is given back for that: for want of room, or of what
     a person has to put right, which no room helps."""
-    after = f"after {timeout:.0f} s (scheduling.pendingTimeout) everything of the run is given back for a while, then tried again"
+    after = f"after {timeout:.0f} s (scheduling.pendingTimeout) {GIVEN_BACK}"
     problem = child.problem
     if problem is None and child.started_at is not None:
         text = (

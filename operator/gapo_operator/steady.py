@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 
+from gapo_operator.limits import GIVEN_BACK
+
 _CHANGING = (
     (re.compile(r'\b(pods|jobs\.batch) "[^"]*"'), r"\1"),  # a name that is made anew for each try
     (re.compile(r"\bused: \S+, (?=limited: )"), ""),  # what others have of a quota just now
@@ -17,7 +19,8 @@ _BACK_OFF = "Back-off pulling image"
 
 def is_news(before: str, after: str) -> bool:
     """Whether the later of two messages of the same reason tells more than that all is as it was."""
-    if _BACK_OFF in after:
+    told_of_more = before.endswith(GIVEN_BACK) or after.endswith(GIVEN_BACK)
+    if _BACK_OFF in after and not told_of_more:
         # Between two tries; what went wrong was told after the first.
         return _subject(before) != _subject(after)
     return _steady(before) != _steady(after)

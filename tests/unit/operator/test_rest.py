@@ -137,6 +137,7 @@ NODES = (
     "job: 0/{all} nodes are available: {taint} node(s) had untolerated taint {{gpu: none}}, {cpu} Insufficient cpu. "
     "preemption: 0/{all} nodes are available: {all} Preemption is not helpful for scheduling."
 )
+GIVEN_BACK = "after 900 s (scheduling.pendingTimeout) everything of the run is given back for a while, then tried again"
 REGISTRY = "job: registry.example/a:1: dial tcp: read udp 10.0.0.7:{port}->10.0.0.10:53: i/o timeout"
 
 
@@ -168,11 +169,14 @@ def test_a_refusal_in_other_words_is_no_news(before: str, after: str) -> None:
         (NODES.format(all=4, taint=1, cpu=3), "job: 0/4 nodes are available: 4 Insufficient memory."),
         ('job: a:1: Back-off pulling image "a:1"', "job: a:1: rpc error: not found"),
         ("job: a:1: rpc error: not found", 'job: a:2: Back-off pulling image "a:2"'),
+        ("job: a:1: rpc error: not found", f'job: a:1: Back-off pulling image "a:1"; {GIVEN_BACK}'),
+        (f'job: a:1: Back-off pulling image "a:1"; {GIVEN_BACK}', 'job: a:1: Back-off pulling image "a:1"'),
         ("job: a:1: rpc error: not found", "job: a:1: rpc error: unauthorized"),
         ("attempt 1 of 0/sft/0 ended: exit code 1", "attempt 2 of 0/sft/0 ended: exit code 1"),
         ("tasks ran 100 s of 90 allowed", "tasks ran 200 s of 190 allowed"),
     ],
-    ids=["more wanted", "another quota", "nodes lack something else", "the reason of a back-off", "another image",
+    ids=["more wanted", "another quota", "nodes lack something else", "the reason of a back-off", "another image", "that the run's things are given back",
+         "that it is tried again after that",
          "another reason", "another attempt", "another limit"],
 )  # fmt: skip
 def test_another_refusal_is_news(before: str, after: str) -> None:
