@@ -156,15 +156,7 @@ class Operator:
                 waiting.cancel()
                 return leading.result()
             log.info("holding the Lease %s/%s", options.lease_namespace, options.lease_name)
-        reconciler = Reconciler(
-            self.view,
-            kube,
-            self.stores,
-            options.config.current,
-            self.leadership,
-            Telemetry(self.metrics, self.series, self.history),
-            wake=self.queue.add,
-        )
+        reconciler = self.reconciler(kube)
         working = [
             asyncio.create_task(self.queue.run(lambda key: self._pass(reconciler, key))),
             asyncio.create_task(self.history.run(reconciler.found)),
@@ -183,6 +175,19 @@ class Operator:
             for task in [*working, *([leading] if leading else [])]:
                 task.cancel()
             await asyncio.gather(*working, *([leading] if leading else []), return_exceptions=True)
+
+    def reconciler(self, kube: Kube) -> Reconciler:
+        """Of the files as they are now: they may have changed while another held the Lease."""
+        self._reread()
+        return Reconciler(
+            self.view,
+            kube,
+            self.stores,
+            self.options.config.current,
+            self.leadership,
+            Telemetry(self.metrics, self.series, self.history),
+            wake=self.queue.add,
+        )
 
     async def _pass(self, reconciler: Reconciler, key: RunKey) -> None:
         """One pass, whatever comes of it: what one run does to us must not reach another."""
@@ -208,15 +213,20 @@ class Operator:
             self.queue.add(key, after)
 
     async def _reread_often(self, reconciler: Reconciler) -> None:
-        """Keys, certificates and the configuration come by files, which change while we run: then every run is looked
-        at, for what it waited for may be there."""
+        """Keys and certificates come by files, which change while we run, as the configuration's may: then every run is
+        looked at, for what it waited for may be there."""
         while True:
             await asyncio.sleep(REREAD_SECONDS)
-            config = self.options.config
-            changed = [config.refresh(), self.stores.refresh()]
-            reconciler.config = self.history.config = config.current
-            for key in self.view.every_run() if any(changed) else ():
+            changed = self._reread()
+            reconciler.config = self.options.config.current
+            for key in self.view.every_run() if changed else ():
                 self.queue.add(key, random.uniform(0, REREAD_SECONDS))
+
+    def _reread(self) -> bool:
+        """Whether a file that we were given says something else now."""
+        changed = [self.options.config.refresh(), self.stores.refresh()]
+        self.history.config = self.options.config.current
+        return any(changed)
 
     async def _resync_often(self, kube: Kube) -> None:
         while True:

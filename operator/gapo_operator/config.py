@@ -1,5 +1,5 @@
-"""What an administrator sets for all runs of a cluster: the chart writes it, the operator reads it at its start and
-whenever it changes."""
+"""What an administrator sets for all runs of a cluster: the operator reads it at its start, and again where the file
+changes under it. The chart's does not: it is mounted by itself (subPath), and a changed one replaces the pod."""
 
 from __future__ import annotations
 
@@ -146,14 +146,18 @@ class OperatorConfig(ApiModel):
 def load_config(path: Path) -> OperatorConfig:
     """Raises SpecError with one line a problem."""
     try:
-        return OperatorConfig.model_validate(yaml.safe_load(path.read_text()))
+        return OperatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8: {error.reason} at byte {error.start}") from None
     except yaml.YAMLError as error:
         raise SpecError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise SpecError("\n".join(lines)) from None
+    except ValueError as error:  # of a value that YAML takes for a date, and is none
+        raise SpecError(f"{path}: not YAML: {error}") from None
 
 
 class ConfigFile:

@@ -98,7 +98,7 @@ containers:
     {{- end }}
     terminationMessagePolicy: FallbackToLogsOnError
     volumeMounts:
-      # By subPath, so that other mounts can lie beside it. It needs no update in place, see checksum/config.
+      # By subPath, so that other mounts can lie beside it. The file never changes in place, see checksum/config.
       - name: config
         mountPath: /etc/gapo/config.yaml
         subPath: config.yaml
@@ -171,7 +171,7 @@ topologySpreadConstraints:
 {{- end }}
 
 {{- define "gapo-operator.podAnnotations" -}}
-{{- /* The operator reads its configuration once: a changed one starts it anew. */}}
+{{- /* A file mounted by subPath stays as it was when the pod began: a changed configuration starts a new pod. */}}
 {{- $checksum := dict "checksum/config" (include "gapo-operator.config" . | sha256sum) }}
 {{- merge $checksum (.Values.podAnnotations | default dict) | toYaml }}
 {{- end }}
