@@ -19,6 +19,8 @@ import yaml
 from charts.dashboards import known
 
 from gapo.cli.app import app
+from gapo.errors import FencedError, RunMovedError, SpecError, UnsafeLocationError
+from gapo.reasons import Reason
 from gapo.store.objects import Result
 from gapo.tasks import ROLE_OF
 from gapo.telemetry import catalogue
@@ -228,6 +230,13 @@ def test_a_page_says_what_it_means_what_it_harms_how_to_look_and_what_to_do(name
     assert all(len(part.split()) >= 10 for part in parts[2::2])
     assert blocks(parts[6], "(?:bash|promql)"), "there is nothing to look with"
     assert f"Severity: {ALERTS[name]['labels']['severity']}." in parts[2]
+
+
+def test_the_page_of_a_stalled_run_has_a_row_for_whatever_stalls_one() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", page_of("GapoRunStalled"), re.MULTILINE)
+    errors = (SpecError, FencedError, UnsafeLocationError, RunMovedError)
+    planned = (Reason.INPUT_CORRUPT, Reason.FOREIGN_MANIFEST, Reason.UNSUPPORTED_BY_OPERATOR)
+    assert sorted(rows) == sorted([*(error.reason for error in errors), *planned])
 
 
 def test_the_index_has_every_alert_with_its_wait_and_its_severity() -> None:
