@@ -376,5 +376,6 @@ def test_alerts_say_of_the_run_what_is_so(scraped: Scraped) -> None:
     assert over.labels == RUN
     assert asked["GapoOperatorDown"]
     quiet = {"GapoRunFailed", "GapoRunStalled", "GapoRunStorageUnavailable", "GapoCheckpointOverdue"}
+    quiet |= {"GapoRunTasksBlocked"}
     quiet |= {"GapoNonFinite", "GapoGPUIdle", "GapoOperatorNotLeading", "GapoStorageErrors"}
     assert {name: asked[name] for name in quiet} == {name: [] for name in quiet}
