@@ -310,7 +310,7 @@ class RunStorage:
                 return None
         unclear = Exit(code=0 if child.state is ChildState.SUCCEEDED else PREEMPTED_CODE)
         seen = child.exit or unclear
-        exit_ = Exit(seen.code, seen.reason, oom_killed=seen.oom_killed, committed=committed)
+        exit_ = replace(seen, committed=committed)
         now = self._clock()
         end = End(
             exit_,

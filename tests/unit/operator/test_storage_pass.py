@@ -127,6 +127,24 @@ def test_a_job_that_failed_after_its_commit_has_committed(room: Room) -> None:
     assert causes(room.advance(child(DATA, ChildState.FAILED, exit=Exit(1)))) == ["committed"]
 
 
+@pytest.mark.parametrize(
+    "exit_",
+    [
+        Exit(128, reason="ContainerNotStarted", never_ran=True),  # an image without the trainer
+        Exit(reason="OutOfcpu", never_ran=True),  # a node that took another pod meanwhile
+    ],
+)
+def test_a_job_whose_pod_never_ran_waits_for_somebody_to_act_and_is_not_charged(
+    room: Room, exit_: Exit
+) -> None:
+    room.advance()
+    after = room.advance(child(DATA, ChildState.FAILED, exit=exit_))
+    assert causes(after) == ["notStarted"]
+    assert started(after) == []  # no hot loop: the next attempt has its time
+    assert after.plan.status.state is State.WAITING
+    assert after.plan.wake_at == START + timedelta(seconds=30)
+
+
 def test_success_without_a_manifest_is_a_failure_once_it_had_time_to_show(room: Room) -> None:
     room.advance()
     done = child(DATA, ChildState.SUCCEEDED)
