@@ -49,14 +49,15 @@ def with_superseded(
     children: Mapping[AttemptKey, Child], spec: GapoRunSpec, namespace: str, config: OperatorConfig
 ) -> dict[AttemptKey, Child]:
     """The children, those marked that have not begun and were asked for otherwise than is asked now. A Job without a
-    mark is an earlier release's: nobody can tell. In a queue an attempt keeps its place whatever an administrator
-    changes."""
+    mark is an earlier release's: nobody can tell. What has its place from a queue keeps it, admitted or not, whatever an
+    administrator changes."""
     found = dict(children)
+    queued = spec.scheduling.queue_name is not None or spec.scheduling.scheduler == "volcano"
     for attempt, child in children.items():
         if child.state not in REPLACEABLE or child.begun or child.asked is None or child.uid is None:
             continue
         now = asked_of(attempt.task.kind, spec, namespace, config)
-        if child.state is ChildState.QUEUED:
+        if queued or child.state is ChildState.QUEUED:
             changed = child.asked.partition(".")[0] != now.partition(".")[0]
         else:
             changed = child.asked != now

@@ -103,6 +103,18 @@ def test_what_an_administrator_changes_reaches_pods_that_wait_and_moves_none_in_
         assert not superseded(ChildState.QUEUED, asked(), changed)
 
 
+@pytest.mark.parametrize(
+    "scheduling", [{"queueName": "q"}, {"scheduler": "volcano"}, {"scheduler": "volcano", "queueName": "q"}]
+)
+@pytest.mark.parametrize("state", [ChildState.QUEUED, ChildState.PENDING, ChildState.STOPPING])
+def test_what_its_queue_has_admitted_keeps_its_place_whatever_an_administrator_changes(
+    scheduling: dict[str, Any], state: ChildState
+) -> None:
+    mark = asked(scheduling=scheduling)
+    assert not superseded(state, mark, config(graceSeconds=99), scheduling=scheduling)
+    assert superseded(state, mark, scheduling=scheduling, roles=TOO_MUCH)
+
+
 def test_a_new_default_image_and_more_namespaces_change_nothing() -> None:
     place = config().storage_locations[0].model_copy(update={"namespaces": ["red", "blue"]})
     wider = config(image="trainer:2").model_copy(update={"storage_locations": [place]})
