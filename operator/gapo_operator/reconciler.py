@@ -366,6 +366,8 @@ class Reconciler:
         if stored is None:
             return None
         self.view.observe("runs", stored, deleted=False)
+        if _wanted(stored) != _wanted(run):
+            self._wake(key)  # somebody was faster; the watch tells of it as of what the view has already
         if found.refused is not None:
             await self.kube.tell(
                 run, "Warning", found.refused.reason, found.refused.message, found.refused.message
@@ -413,6 +415,11 @@ def _document(run: Body) -> dict[str, Any]:
     metadata = {k: v for k, v in run["metadata"].items() if k in ("name", "namespace", "uid")}
     written = {k: run[k] for k in ("apiVersion", "kind", "spec") if k in run}
     return copy.deepcopy({**written, "metadata": metadata})
+
+
+def _wanted(run: Body) -> tuple[object, object]:
+    """Which manifest it is, and whether it is to go."""
+    return run["metadata"].get("generation"), run["metadata"].get("deletionTimestamp")
 
 
 def _managed_by(run: Body) -> str | None:

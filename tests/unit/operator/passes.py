@@ -1,0 +1,149 @@
+"""The operator's passes over a run, against an API server and a storage location that are kept in memory: what a test
+does between the operator's reading and its writing happens exactly there."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from kubernetes.aio import client
+from obstore.store import MemoryStore, ObjectStore
+from tests.unit.operator.played import manifest
+from tests.unit.planner.world import START
+
+from gapo_operator.config import OperatorConfig, StorageLocation
+from gapo_operator.history import History
+from gapo_operator.kube import Kube, KubeError
+from gapo_operator.leader import Leadership
+from gapo_operator.metrics import Metrics
+from gapo_operator.reconciler import Reconciler
+from gapo_operator.series import RunSeries
+from gapo_operator.stores import Stores
+from gapo_operator.telemetry import Telemetry
+from gapo_operator.view import ClusterView, RunKey
+
+KEY = RunKey("red", "run")
+
+
+class Server(Kube):
+    """Answers the operator's own requests as an API server would, for one GapoRun and its Jobs."""
+
+    def __init__(self, run: dict[str, Any]) -> None:
+        super().__init__(client.ApiClient.__new__(client.ApiClient))
+        self.run = run
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.events: list[str] = []
+        self.status_writes = 0
+        self.refusals: dict[str, KubeError] = {}
+        """By verb and plural, such as `POST jobs`."""
+        self.before_status: Callable[[], None] = lambda: None
+        """What somebody else does just before a status is written."""
+
+    def version(self) -> str:
+        return str(int(self.run["metadata"]["resourceVersion"]) + 1)
+
+    def change(self, **spec: Any) -> None:
+        """Somebody applies the manifest with other values."""
+        self.run["spec"].update(spec)
+        self.run["metadata"]["generation"] += 1
+        self.run["metadata"]["resourceVersion"] = self.version()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | Sequence[Any] | None = None,
+        **_: Any,
+    ) -> dict[str, Any] | None:
+        kind = next(one for one in ("gaporuns", "jobs", "events") if f"/{one}" in path)
+        refusal = self.refusals.get(f"{method} {kind}")
+        if refusal is not None:
+            raise refusal
+        if kind == "events":
+            assert isinstance(body, Mapping)
+            self.events.append(body["reason"])
+            return {}
+        if kind == "jobs":
+            return self._job(method, path.rpartition("/")[2], body)
+        if method == "DELETE":
+            self.run["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+            return {}
+        self.before_status()
+        assert isinstance(body, Sequence)
+        self.run["status"] = copy.deepcopy(body[1]["value"])
+        self.run["metadata"]["resourceVersion"] = self.version()
+        self.status_writes += 1
+        return copy.deepcopy(self.run)
+
+    def _job(self, method: str, name: str, body: Any) -> dict[str, Any] | None:
+        if method == "DELETE":
+            self.jobs.pop(name, None)
+            return {}
+        name = body["metadata"]["name"]
+        if name in self.jobs:
+            raise KubeError(409, f'jobs.batch "{name}" already exists')
+        job = copy.deepcopy(body)
+        job["metadata"] |= {"uid": f"uid-{name}", "resourceVersion": "1"}
+        self.jobs[name] = job
+        return copy.deepcopy(job)
+
+
+class _InMemory(Stores):
+    """Every location is a folder of memory, so that no storage service is needed."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        super().__init__(metrics=metrics)
+        self.memory = MemoryStore()
+
+    def _store(self, location: StorageLocation) -> ObjectStore:
+        return self.memory
+
+
+class Desk:
+    """One GapoRun, the operator that looks at it, and a clock that the test moves."""
+
+    def __init__(self, **spec: Any) -> None:
+        run = manifest(**spec)
+        run["metadata"] |= {"uid": "uid-1", "generation": 1, "resourceVersion": "1"}
+        self.server, self.seconds, self.woken = Server(run), 0.0, list[RunKey]()
+        self.config = OperatorConfig.model_validate(
+            {"storageLocations": [{"name": "local", "uri": "s3://runs"}], "trainer": {"image": "trainer:1"}}
+        )
+        self.metrics = Metrics()
+        self.stores = _InMemory(self.metrics)
+        self.restart()
+
+    def restart(self) -> None:
+        """Another process of the operator, which knows nothing but what the cluster shows."""
+        self.view = ClusterView(lambda: self.seconds)
+        telemetry = Telemetry(self.metrics, RunSeries(lambda *_: True), History(self.stores, self.config))
+        self.reconciler = Reconciler(
+            self.view, self.server, self.stores, self.config, Leadership(required=False), telemetry,
+            clock=self.now, wake=self.woken.append,
+        )  # fmt: skip
+        self.hear()
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds)
+
+    def hear(self) -> list[RunKey]:
+        """What the watches tell: the runs that it wakes."""
+        told = [self.view.observe("runs", copy.deepcopy(self.server.run), deleted=False)]
+        told += [
+            self.view.observe("jobs", copy.deepcopy(job), deleted=False) for job in self.server.jobs.values()
+        ]
+        return [key for key in told if key is not None]
+
+    def look(self) -> float | None:
+        """One pass; when the next is wanted."""
+        self.hear()
+        return asyncio.run(self.reconciler.reconcile(KEY))
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(
+            one for one in self.server.run["status"]["conditions"] if one["type"] == kind
+        )
+        return found
