@@ -11,16 +11,24 @@ from gapo.seen import AttemptKey
 from gapo_operator.children import Child
 from gapo_operator.view import Body
 
+ENDED = ("Succeeded", "Failed")
+"""States of a status after which nothing more is done for a run."""
+
+
+def has_ended(run: Body) -> bool:
+    """Whether its status says how it ended, by the manifest as it is now: nothing that befalls its folder or its location
+    later changes that."""
+    status = run.get("status") or {}
+    return status.get("state") in ENDED and status.get("observedGeneration") == run["metadata"].get(
+        "generation"
+    )
+
 
 def at_rest(run: Body, loaded: LoadedRun, children: Mapping[AttemptKey, Child]) -> bool:
-    """A run that ended under an earlier process of ours: there is nothing to read and nothing to do. Tasks in its status
-    are of an earlier release, which listed what was on its way out: they go with one more pass."""
-    status = run.get("status") or {}
+    """A run that ended under an earlier process of ours: there is nothing to read and nothing to do."""
     return (
-        not status.get("tasks")
-        and status.get("state") in ("Succeeded", "Failed")
-        and status.get("observedGeneration") == run["metadata"].get("generation")
-        and status.get("runID") == loaded.run_id
+        has_ended(run)
+        and run["status"].get("runID") == loaded.run_id
         and all(child.over for child in children.values())
     )
 
@@ -29,7 +37,7 @@ def time_to_live(loaded: LoadedRun, run: Body, now: datetime) -> float | None:
     """Seconds until a finished run is to be deleted; None where it is not finished, or never to be."""
     ttl = loaded.spec.scheduling.ttl_seconds_after_finished
     status = run.get("status") or {}
-    if ttl is None or status.get("state") not in ("Succeeded", "Failed"):
+    if ttl is None or status.get("state") not in ENDED:
         return None
     ended = condition_of(status, "Succeeded")
     if ended is None:

@@ -29,7 +29,7 @@ from gapo.telemetry.figures import RunFigures
 from gapo_operator.asked import asked_of, with_superseded
 from gapo_operator.children import Child, ChildState, Problem, children_of, is_unfinished_job_of
 from gapo_operator.config import OperatorConfig, StorageLocation
-from gapo_operator.finished import at_rest, condition_of, time_to_live
+from gapo_operator.finished import at_rest, condition_of, has_ended, time_to_live
 from gapo_operator.history import Entry
 from gapo_operator.kube import Kube, KubeError
 from gapo_operator.leader import Leadership
@@ -133,8 +133,7 @@ class Reconciler:
             await self._delete_jobs(key, known.uid)
         found = Findings(generation=int(run["metadata"].get("generation") or 0))
         if isinstance(known.loaded, GapoError):
-            await self._say(key, run, replace(found, refused=problem_of(known.loaded)))
-            return None
+            return await self._hindered(key, run, known, replace(found, refused=problem_of(known.loaded)))
         assert known.loaded is not None  # noqa: S101  (_remember sets it)
         return await self._go_on(key, run, known, known.loaded, found)
 
@@ -183,6 +182,11 @@ class Reconciler:
             known.met = True
             self.telemetry.met(run, loaded.spec)
         if known.rests:
+            if run["status"].get("tasks"):  # an earlier release listed what was on its way out
+                cleared = await self._write(key, run, {**run["status"], "tasks": []})
+                if cleared is None:
+                    return None
+                run = cleared
             return await self._expire(key, known, loaded, run)
         try:
             location = self.config.location(loaded.spec.storage.location, key.namespace)
@@ -201,27 +205,24 @@ class Reconciler:
                 run = named
             outcome = await self._advance(key, location, prefix, known, run, loaded, children)
         except PausedError as error:
-            await self._say(key, run, replace(found, storage=problem_of(error)))
-            return error.retry_after + random.uniform(0, 1)
+            wait = error.retry_after + random.uniform(0, 1)
+            return await self._hindered(key, run, known, replace(found, storage=problem_of(error)), wait)
         except (FencedError, UnsafeLocationError) as error:
-            await self._say(key, run, replace(found, refused=problem_of(error)))
-            return None
+            return await self._hindered(key, run, known, replace(found, refused=problem_of(error)))
         except RunMovedError as error:
             known.storage = RunStorage(known.uid, self.clock)  # what it knows is of another place
-            await self._say(key, run, replace(found, refused=problem_of(error)))
-            return MOVED_SECONDS * random.uniform(0.8, 1.2)
+            wait = MOVED_SECONDS * random.uniform(0.8, 1.2)
+            return await self._hindered(key, run, known, replace(found, refused=problem_of(error)), wait)
         except (StoreError, LocationInvalidError) as error:
             known.failures += 1
             self.telemetry.metrics.errors.labels("storage").inc()
-            await self._say(key, run, replace(found, storage=problem_of(error)))
             first, longest = RETRY_SECONDS, LONGEST_RETRY_SECONDS
             if isinstance(error, ACCESS_ERRORS):
                 first, longest = REFUSED_SECONDS, LONGEST_REFUSED_SECONDS
-            wait = min(longest, first * 2.0 ** min(known.failures - 1, 10))
-            return wait * random.uniform(0.8, 1.2)
+            wait = min(longest, first * 2.0 ** min(known.failures - 1, 10)) * random.uniform(0.8, 1.2)
+            return await self._hindered(key, run, known, replace(found, storage=problem_of(error)), wait)
         except GapoError as error:
-            await self._say(key, run, replace(found, refused=problem_of(error)))
-            return None
+            return await self._hindered(key, run, known, replace(found, refused=problem_of(error)))
         known.failures = 0
         if not self._is_still(key, known.uid):
             return 0.0  # it was deleted meanwhile, or another one has its name
@@ -253,6 +254,20 @@ class Reconciler:
             left = await self._expire(key, known, loaded, written)
             again = min((wait for wait in (again, left) if wait is not None), default=None)
         return self._next(outcome, again)
+
+    async def _hindered(
+        self, key: RunKey, run: Body, known: _Known, found: Findings, again: float | None = None
+    ) -> float | None:
+        """Says what keeps a run from going on. One that has ended goes nowhere: it stays as it was told, for its time."""
+        if not has_ended(run):
+            await self._say(key, run, found)
+            return again
+        if not isinstance(known.loaded, LoadedRun):
+            return None
+        left = await self._expire(key, known, known.loaded, run)
+        if all(child.over for child in found.children.values()):
+            return left
+        return min((wait for wait in (again, left) if wait is not None), default=None)
 
     def _children(self, key: RunKey, known: _Known, loaded: LoadedRun) -> dict[AttemptKey, Child]:
         view = self.view
@@ -361,13 +376,9 @@ class Reconciler:
         after = status_of(replace(found, unkept=self.readback.unkept), before, self.clock())
         if self.readback.same(before or {}, after) or not self._is_still(key, run["metadata"]["uid"]):
             return run
-        self.leadership.check()
-        stored = await self.kube.write_status(key, run["metadata"]["uid"], after)
+        stored = await self._write(key, run, after)
         if stored is None:
             return None
-        self.view.observe("runs", stored, deleted=False)
-        if _wanted(stored) != _wanted(run):
-            self._wake(key)  # somebody was faster; the watch tells of it as of what the view has already
         if found.refused is not None:
             await self.kube.tell(
                 run, "Warning", found.refused.reason, found.refused.message, found.refused.message
@@ -379,6 +390,17 @@ class Reconciler:
             log.error("%s: %s", key, told["message"])
             await self.kube.tell(run, "Warning", CRD_OUTDATED, told["message"], told["message"])
         return await self._say(key, stored, found) if news else stored
+
+    async def _write(self, key: RunKey, run: Body, status: Mapping[str, Any]) -> Body | None:
+        """The run as it is then, None where it is gone."""
+        self.leadership.check()
+        stored = await self.kube.write_status(key, run["metadata"]["uid"], status)
+        if stored is None:
+            return None
+        self.view.observe("runs", stored, deleted=False)
+        if _wanted(stored) != _wanted(run):
+            self._wake(key)  # somebody was faster; the watch tells of it as of what the view has already
+        return stored
 
     def found(self, entry: Entry, figures: RunFigures) -> None:
         """Takes what was read of a run that an earlier process left."""

@@ -78,7 +78,7 @@ def status_of(found: Findings, before: Mapping[str, Any] | None, now: datetime) 
         known["trainerStatus"] = trainer_status(found.told, before.get("trainerStatus"))
     if found.figures is not None:
         known |= summary_of(found.figures)
-    known["state"] = _state(found, str(before.get("state") or "Pending"))
+    known["state"] = _state(found, _state_before(found, before))
     previous = {c.get("type"): c for c in before.get("conditions") or [] if isinstance(c, Mapping)}
     known["conditions"] = [
         _condition(made, previous.get(made[0]), found.generation, now)
@@ -177,6 +177,13 @@ def _percentage(found: Findings, attempt: AttemptKey) -> int | None:
     """Whole ones: no write for what nobody can see."""
     told = found.told.get(attempt)
     return None if told is None or told.progress_percentage is None else int(told.progress_percentage)
+
+
+def _state_before(found: Findings, before: Mapping[str, Any]) -> str:
+    """What ended by an earlier manifest may go on by this one; until that is known it has not ended."""
+    state = str(before.get("state") or "Pending")
+    changed = before.get("observedGeneration") != found.generation
+    return "Pending" if changed and state in [ended.value for ended in ENDED] else state
 
 
 def _state(found: Findings, before: str) -> str:
