@@ -89,7 +89,7 @@ def effective_spec(record: RunRecord, current: GapoRunSpec | None) -> GapoRunSpe
         return GapoRunSpec.model_validate(record.resolved, context=STORED)
     now = current.model_dump(mode="json", by_alias=True, exclude_none=True)
     frozen = select(record.resolved, {FieldClass.IDENTITY})
-    return GapoRunSpec.model_validate(overlay(frozen, select(now, NOT_IDENTITY)))
+    return GapoRunSpec.model_validate(overlay(frozen, select(now, NOT_IDENTITY)), context=STORED)
 
 
 def check_stages(objects: Objects, spec: GapoRunSpec) -> None:

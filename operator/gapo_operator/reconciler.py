@@ -163,7 +163,8 @@ class Reconciler:
             known.generation = int(metadata.get("generation") or 0)
             self.refusals.forget(key)
             try:
-                known.loaded = load_document(_document(run), where=str(key), base=Path("/"))
+                begun = (run.get("status") or {}).get("runID") is not None
+                known.loaded = load_document(_document(run), where=str(key), base=Path("/"), begun=begun)
             except GapoError as error:
                 known.loaded = error
         return known

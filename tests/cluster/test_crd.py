@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,48 @@ def test_a_bad_manifest_is_refused_by_both_judges_in_words_that_help(
         load_document(document, where="table", base=Path())
     assert words in str(refused.value)
     assert words in judged(cluster, document)
+
+
+ROLLOUT_RULES = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/rollout/x-kubernetes-validations"
+
+
+@pytest.fixture
+def begun_before(cluster: ControlPlane, applied):
+    """A run with fields that the earlier release's definition still took, once today's is in force again."""
+    definition = json.loads(cluster.said("get", "crd", "gaporuns.gapo.dev", "-o", "json"))
+    rules: Any = definition
+    for part in ROLLOUT_RULES.strip("/").split("/"):
+        rules = rules[int(part) if part.isdigit() else part]
+    patch = ["patch", "crd", "gaporuns.gapo.dev", "--type=json", "-p"]
+    old = {"rollout": {"engine": "vllm", "replicas": 2}}
+    cluster.said(*patch, json.dumps([{"op": "remove", "path": ROLLOUT_RULES}]))
+    try:
+        until(lambda: judged(cluster, changed(old)) == "")
+        name = applied(old)
+        started(cluster, name)
+    finally:
+        cluster.said(*patch, json.dumps([{"op": "add", "path": ROLLOUT_RULES, "value": rules}]))
+        until(lambda: "cannot be had yet" in judged(cluster, changed(old)))
+    return name, old
+
+
+def until(so: Callable[[], bool]) -> None:
+    """A definition is in force a moment after it was taken; each question asks the server anew."""
+    assert any(so() for _ in range(50))
+
+
+def test_a_run_that_began_with_what_is_refused_now_goes_on_and_may_be_changed_elsewhere(
+    cluster: ControlPlane, applied, begun_before: tuple[str, dict[str, Any]]
+) -> None:
+    name, old = begun_before
+    status = {"status": {"runID": "0123456789ab", "state": "Running", "stage": 1}}
+    cluster.said(
+        "patch", "gaporun", name, "--subresource=status", "--type=merge", "-p", json.dumps(status)
+    )
+    applied({**old, "suspend": True})
+    document = changed({"rollout": {"engine": "vllm", "replicas": 3}}, name)
+    refused = cluster.run("apply", "-f", "-", stdin=json.dumps(document))
+    assert "cannot be had yet" in refused.stderr
 
 
 @pytest.mark.parametrize("case", ON_ONE_MACHINE)

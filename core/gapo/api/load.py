@@ -19,6 +19,7 @@ from gapo.api.addresses import VOLUMES, in_volume
 from gapo.api.base import ApiModel
 from gapo.api.identity import model_in, run_id
 from gapo.api.paths import STDIN, at_home
+from gapo.api.platform import STORED
 from gapo.api.profiles import with_profile
 from gapo.api.reading import UnreadableError, read_documents
 from gapo.api.run import GapoRun, GapoRunSpec
@@ -83,15 +84,18 @@ def _out_of_a_list(document: dict[str, Any], where: str) -> dict[str, Any]:
     return items[0]
 
 
-def load_document(document: Mapping[str, Any], *, where: str, base: Path, pinned: bool = True) -> LoadedRun:
-    """Like `load_run`, from parsed YAML. Relative data paths are taken from `base`."""
+def load_document(
+    document: Mapping[str, Any], *, where: str, base: Path, pinned: bool = True, begun: bool = False
+) -> LoadedRun:
+    """Like `load_run`, from parsed YAML. Relative data paths are taken from `base`. `begun`: the run goes on by what it
+    was begun with, of which an earlier release may have taken what this one refuses."""
     present: dict[str, Any] = without_nulls(document)
     written = present.get("spec")
     if not isinstance(written, Mapping):
         raise SpecError(f"{where}: spec is missing; a GapoRun needs apiVersion, kind, metadata and spec")
-    validate(present, where=where)
+    validate(present, where=where, begun=begun)
     content = pin_sources(written, base=base, looked_for=pinned)
-    run = validate({**present, "spec": _placed_models(content, base)}, where=where)
+    run = validate({**present, "spec": _placed_models(content, base)}, where=where, begun=begun)
     return LoadedRun(run=run, written=content, run_id=run_id(content), document=present)
 
 
@@ -102,13 +106,13 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def validate(document: Mapping[str, Any], *, where: str) -> GapoRun:
+def validate(document: Mapping[str, Any], *, where: str, begun: bool = False) -> GapoRun:
     """The resolved run, or SpecError naming each field in question: UnknownSpecError where one of them, or its word, is
     none of this release's."""
     written = document.get("spec")
     resolved = {**document, "spec": with_profile(written) if isinstance(written, Mapping) else written}
     try:
-        return GapoRun.model_validate(resolved)
+        return GapoRun.model_validate(resolved, context=STORED if begun else None)
     except ValidationError as error:
         lines = [f"{where}: {_sentence(detail)}" for detail in error.errors()]
         unknown = any(detail["type"] in UNKNOWN for detail in error.errors())

@@ -23,7 +23,8 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 STORED = {"stored": True}
-"""Validation context for what gapo itself has written: earlier releases wrote half a second as a number."""
+"""Validation context for what gapo itself has written, or a run was begun with: earlier releases wrote half a second as
+a number, and took fields that had no effect."""
 
 
 def parse_duration(value: Any, info: ValidationInfo) -> Any:

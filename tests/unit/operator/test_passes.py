@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.unit.operator.passes import KEY, Desk
+from tests.unit.operator.played import loaded
 
 
 def test_a_manifest_that_changes_while_the_status_is_written_is_looked_at_again() -> None:
@@ -29,3 +30,26 @@ def test_a_status_that_is_written_and_nothing_else_wakes_nobody(passes: int) -> 
         desk.look()
     assert desk.server.status_writes > 0
     assert desk.woken == []
+
+
+WITHOUT_EFFECT = {"rollout": {"engine": "vllm", "replicas": 4}}
+"""Taken by an earlier release, to which it made no difference."""
+
+
+def test_a_run_that_an_earlier_release_began_with_fields_without_effect_goes_on() -> None:
+    desk = Desk()
+    desk.server.run["spec"] |= WITHOUT_EFFECT
+    desk.server.run["status"] = {"runID": loaded().run_id, "state": "Running", "observedGeneration": 1}
+    desk.restart()
+    desk.look()
+    assert [name.split("-")[-2] for name in desk.server.jobs] == ["data"]
+    assert desk.condition("Stalled")["status"] == "False"
+
+
+def test_a_run_that_has_not_begun_is_refused_fields_without_effect() -> None:
+    desk = Desk()
+    desk.server.run["spec"] |= WITHOUT_EFFECT
+    desk.restart()
+    desk.look()
+    assert desk.server.jobs == {}
+    assert "cannot be had yet" in desk.condition("Stalled")["message"]
