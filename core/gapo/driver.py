@@ -71,9 +71,17 @@ class Driver:
         self.observer.scan()
         self.retire()
 
-    def plan(self, running: Collection[AttemptKey], forgiven: Collection[AttemptKey] = frozenset()) -> Plan:
-        """`running`: attempts that live as far as the executor knows; `forgiven`: failures that no longer count."""
-        return plan(self.facts, self.observer.seen(running, forgiven), self.clock(), slots=self.slots)
+    def plan(
+        self,
+        running: Collection[AttemptKey],
+        forgiven: Collection[AttemptKey] = frozenset(),
+        *,
+        asked_anew: bool = False,
+    ) -> Plan:
+        """`running`: attempts that live as far as the executor knows; `forgiven`: failures that no longer count;
+        `asked_anew`: the manifest has just been changed."""
+        seen = self.observer.seen(running, forgiven)
+        return plan(self.facts, seen, self.clock(), slots=self.slots, asked_anew=asked_anew)
 
     def settle(self, made: Plan) -> Decision | None:
         """Writes what the plan asks to be recorded: lost attempts, revocations, a decision, which it returns.

@@ -103,6 +103,7 @@ class _Walk:
     seen: Seen
     now: datetime
     slots: int
+    asked_anew: bool = False
     start: list[Task] = field(default_factory=list)
     revoke: list[Revocation] = field(default_factory=list)
     waiting_for: list[TaskKey] = field(default_factory=list)
@@ -218,6 +219,7 @@ class _Walk:
             kind=step.key.kind.value,
             now=self.now,
             free_elsewhere=self._free_elsewhere(step.key),
+            asked_anew=self.asked_anew,
         )
         if isinstance(verdict, Start):
             busy = sum(a.running for group in self.seen.attempts.values() for a in group)
@@ -260,10 +262,11 @@ class _Walk:
         )
 
 
-def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1) -> Plan:
+def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1, asked_anew: bool = False) -> Plan:
     """The next actions for a run.
 
-    `slots` bounds the attempts that run at once: 1 on a laptop. `now` serves back-off alone.
+    `slots` bounds the attempts that run at once: 1 on a laptop. `now` serves back-off alone. `asked_anew`: the
+    manifest has just been changed, so that what a task waits for may be there now.
     """
     lost = tuple(
         AttemptKey(key, a.number)
@@ -282,7 +285,7 @@ def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1) -> Plan:
             State.SUSPENDED, _newest_stage(seen), Reason.SUSPENDED, "spec.suspend is true; nothing runs"
         )
         return Plan(status, stop=tuple(sorted(alive)), lost=lost)
-    walk = _Walk(run, seen, now, slots)
+    walk = _Walk(run, seen, now, slots, asked_anew)
     try:
         status, decision = _advance(walk, recipe_for(run.spec))
     except _Failed as failed:

@@ -107,6 +107,8 @@ class RunStorage:
         self._given_back_times, self._resting_until = 0, 0.0
         self._given_back = Problem(Reason.CAPACITY_TIMEOUT, "")
         self._asked: GapoRunSpec | None = None
+        self._asked_anew = False
+        """It was changed, and no plan has been carried out since."""
         self._outlook = Outlook(monotonic)
 
     def advance(
@@ -129,7 +131,8 @@ class RunStorage:
         driver, record = self._begun(objects, loaded, image, has_begun)
         driver.facts = RunFacts(loaded.run_id, self._spec(record, loaded))
         if self._asked is not loaded.spec and self._asked != loaded.spec:
-            # Somebody has changed the manifest: what kept its pods from starting may be over.
+            # Somebody has changed the manifest: what kept its pods from starting, or its tasks waiting, may be over.
+            self._asked_anew = self._asked is not None
             self._asked, self._resting_until, self._given_back_times = loaded.spec, 0.0, 0
         self._poll(driver, children)
         self._notice(driver, children)
@@ -148,6 +151,7 @@ class RunStorage:
         )
         outcome.adopted, self._adopted = self._adopted, False
         self._carry_out(driver, made, children, outcome)
+        self._asked_anew = False
         outcome.seen = driver.observer.seen(self._unended(driver))
         outcome.told = self._outlook.told(driver, outcome.seen, children)
         outcome.figures = self._outlook.figures(
@@ -181,7 +185,7 @@ class RunStorage:
         self, driver: Driver, children: Mapping[AttemptKey, Child], waited: Mapping[str, float]
     ) -> Plan:
         """The planner's plan, unless a limit of the cluster's says that nothing of the run may run."""
-        made = driver.plan(self._unended(driver))
+        made = driver.plan(self._unended(driver), asked_anew=self._asked_anew)
         if made.status.state not in (State.RUNNING, State.WAITING):
             return made
         held = self._held_up(driver, made.status, children, waited)

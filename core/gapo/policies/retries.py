@@ -117,11 +117,13 @@ def next_attempt(
     kind: str,
     now: datetime,
     free_elsewhere: int = 0,
+    asked_anew: bool = False,
 ) -> Start | Wait | Fail:
     """Says what to do about a task that is not committed and has no running attempt.
 
     `ended` are the ended attempts of this very task (same digest) in any order; `kind` is its kind;
     `free_elsewhere` is `free_ends` of the stage's other tasks. Free ends beyond the stage's limit are charged.
+    `asked_anew`: somebody has just changed the manifest, perhaps what an attempt waits for.
     Raises ValueError where the attempts' numbers are not 0, 1, 2, …
     """
     settings = settings or RetrySettings()
@@ -145,7 +147,7 @@ def next_attempt(
     last = history[-1]
     if last.cause in FOR_A_PERSON:
         until = last.ended_at + _patience(history, settings)
-        if now < until:
+        if now < until and not asked_anew:
             return Wait(until, f"{kind} waits until somebody acts: {last.message}")
     elif charged and charged[-1] is last:
         wait = settings.backoff * 2 ** min(len(charged) - 1, 30)
@@ -159,9 +161,17 @@ def next_attempt(
 
 
 def _patience(history: Sequence[Ended], settings: RetrySettings) -> timedelta:
-    in_a_row = 0
-    while in_a_row < len(history) and history[-1 - in_a_row].cause in FOR_A_PERSON:
-        in_a_row += 1
+    """Doubled by each end of the kind in a row; one that got on before it had to wait begins another row."""
+    in_a_row, furthest = 0, -1
+    for end in history:
+        resume = -1 if end.resume is None else end.resume
+        if end.cause not in FOR_A_PERSON:
+            in_a_row = 0
+        elif resume > furthest:
+            in_a_row = 1
+        else:
+            in_a_row += 1
+        furthest = max(furthest, resume)
     wait: timedelta = settings.patience * 2 ** min(in_a_row - 1, 30)
     return min(wait, settings.patience_limit)
 

@@ -145,6 +145,24 @@ def test_a_job_whose_pod_never_ran_waits_for_somebody_to_act_and_is_not_charged(
     assert after.plan.wake_at == START + timedelta(seconds=30)
 
 
+def test_a_corrected_manifest_is_tried_at_once_and_the_same_one_not_again(room: Room) -> None:
+    room.advance()
+    never_ran = {"exit": Exit(128, never_ran=True)}
+    assert started(room.advance(child(DATA, ChildState.FAILED, **never_ran))) == []
+    assert started(room.advance()) == []
+    corrected = {"roles": {"data": {"image": "trainer:2"}}}
+    again = AttemptKey(DATA.task, 1)
+    assert started(room.advance(**corrected)) == [again]
+    assert started(room.advance(child(again, ChildState.FAILED, **never_ran), **corrected)) == []
+    assert started(room.advance(**corrected)) == []
+
+
+def test_another_operator_process_is_no_change_of_the_manifest(room: Room) -> None:
+    room.advance()
+    room.advance(child(DATA, ChildState.FAILED, exit=Exit(128, never_ran=True)))
+    assert started(room.advance(storage=room.operator("uid-1"))) == []
+
+
 def test_success_without_a_manifest_is_a_failure_once_it_had_time_to_show(room: Room) -> None:
     room.advance()
     done = child(DATA, ChildState.SUCCEEDED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -169,6 +170,23 @@ def test_what_was_put_right_once_is_waited_for_anew_at_first_shortly() -> None:
     waiting = next_attempt(history, kind="data", now=T0)
     assert isinstance(waiting, Wait)
     assert waiting.until == T0 + timedelta(seconds=30)
+
+
+def test_ends_that_got_on_before_they_had_to_wait_are_no_row() -> None:
+    for resumes, seconds in (([1, 2, 3, 4], 30), ([1, 1, 1, 2, 2], 60), ([2, 2, 2], 120), ([None, 0, 0], 60)):
+        history = [
+            replace(end, resume=resume)
+            for end, resume in zip(ends(*[("noAccess", False)] * len(resumes)), resumes, strict=True)
+        ]
+        waiting = next_attempt(history, kind="ppo", now=T0)
+        assert isinstance(waiting, Wait)
+        assert waiting.until == T0 + timedelta(seconds=seconds)
+
+
+def test_a_changed_manifest_ends_the_wait_for_a_person_and_no_back_off() -> None:
+    waiting = ends(*[("notStarted", False)] * 8)
+    assert next_attempt(waiting, kind="sft", now=T0, asked_anew=True) == Start(8, None)
+    assert isinstance(next_attempt(ends(CHARGED), kind="sft", now=T0, asked_anew=True), Wait)
 
 
 @pytest.mark.parametrize("end", [FREE, LOST, STOPPED, FENCED])
