@@ -160,8 +160,9 @@ class RunStorage:
         outcome.polls = any(self._may_commit(attempt, children) for attempt in self._unended(driver))
         if self._resting_until > self._monotonic():
             outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
-        else:
-            for left in time_for_room(children, waited, driver.facts.spec.scheduling.pending_timeout):
+        elif made.status.state in (State.RUNNING, State.WAITING):
+            wanted = {attempt: child for attempt, child in children.items() if attempt not in outcome.stop}
+            for left in time_for_room(wanted, waited, driver.facts.spec.scheduling.pending_timeout):
                 outcome.look_again(left)
         return outcome
 

@@ -20,7 +20,14 @@ from gapo.store.objects import Objects
 from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
 from gapo_operator.children import Child, ChildState, Problem
-from gapo_operator.storage_pass import LINGER_SECONDS, NO_COMMIT_SECONDS, UNCLEAR_SECONDS, Outcome, RunStorage
+from gapo_operator.storage_pass import (
+    LINGER_SECONDS,
+    NO_COMMIT_SECONDS,
+    STOP_SECONDS,
+    UNCLEAR_SECONDS,
+    Outcome,
+    RunStorage,
+)
 from gapo_operator.story import story_of
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
@@ -161,6 +168,18 @@ def test_another_operator_process_is_no_change_of_the_manifest(room: Room) -> No
     room.advance()
     room.advance(child(DATA, ChildState.FAILED, exit=Exit(128, never_ran=True)))
     assert started(room.advance(storage=room.operator("uid-1"))) == []
+
+
+def test_a_pod_that_waits_and_is_to_go_is_looked_for_no_oftener_than_its_deletion_takes(room: Room) -> None:
+    limits = {"scheduling": {"activeDeadlineSeconds": 10, "pendingTimeout": "1h"}}
+    room.advance(**limits)
+    room.advance(child(DATA, ChildState.RUNNING, started_at=START), **limits)
+    room.seconds = 11.0
+    waits = child(DATA, ChildState.PENDING)  # its node is gone, and its deletion is refused
+    for _ in range(3):
+        outcome = room.advance(waits, {"job-data": 9999.0}, **limits)
+        assert outcome.plan.status.state is State.FAILED
+        assert outcome.again_after == STOP_SECONDS
 
 
 def test_success_without_a_manifest_is_a_failure_once_it_had_time_to_show(room: Room) -> None:
