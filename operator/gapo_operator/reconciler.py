@@ -117,7 +117,7 @@ class Reconciler:
             self._known.pop(key, None)
             self.refusals.forget(key)
             self.telemetry.gone(key)
-            self._make_room(key.namespace)
+            self._make_room(key)
             return None
         if _managed_by(run) not in (None, MANAGED_BY):
             return None
@@ -137,9 +137,9 @@ class Reconciler:
         assert known.loaded is not None  # noqa: S101  (_remember sets it)
         return await self._go_on(key, run, known, known.loaded, found)
 
-    def _make_room(self, namespace: str) -> None:
-        """Something has ended there: another run may have what it was refused."""
-        waiting = self.refusals.next_in(namespace)
+    def _make_room(self, key: RunKey) -> None:
+        """Something of that run has ended: another one may have what it was refused."""
+        waiting = self.refusals.next_beside(key)
         if waiting is not None:
             self._wake(waiting)
 
@@ -232,7 +232,7 @@ class Reconciler:
         known.state = outcome.plan.status.state
         self.telemetry.decided(outcome.decisions)
         if outcome.ended:
-            self._make_room(key.namespace)
+            self._make_room(key)
         found = replace(
             found,
             status=outcome.plan.status,

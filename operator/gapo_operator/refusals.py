@@ -31,6 +31,11 @@ class Refusals:
         """It was refused nothing, or is another one now: the next refusal is the first."""
         self._times.pop(key, None)
 
-    def next_in(self, namespace: str) -> RunKey | None:
-        """Who is to ask now that something has ended there."""
-        return next((key for key in self._times if key.namespace == namespace), None)
+    def next_beside(self, ended: RunKey) -> RunKey | None:
+        """Who of its namespace is to ask now that something of that run has ended; after this, others come first, for
+        whoever is told to ask may not need to."""
+        for key in self._times:
+            if key.namespace == ended.namespace and key != ended:
+                self._times[key] = self._times.pop(key)
+                return key
+        return None

@@ -6,6 +6,7 @@ from gapo_operator.refusals import Refusals
 from gapo_operator.view import RunKey
 
 ONE, TWO, ELSEWHERE = RunKey("red", "one"), RunKey("red", "two"), RunKey("blue", "one")
+OTHER = RunKey("red", "other")
 
 
 def test_what_is_refused_again_and_again_is_asked_for_ever_more_rarely() -> None:
@@ -30,12 +31,28 @@ def test_room_goes_to_whoever_has_not_asked_for_longest_in_that_namespace() -> N
     refusals = Refusals()
     for key in (ELSEWHERE, ONE, TWO):
         refusals.refused(key)
-    assert refusals.next_in("red") == ONE
+    assert refusals.next_beside(OTHER) == ONE
     refusals.refused(ONE)
-    assert refusals.next_in("red") == TWO
+    assert refusals.next_beside(OTHER) == TWO
     refusals.forget(TWO)
-    assert refusals.next_in("red") == ONE
-    assert refusals.next_in("green") is None
+    assert refusals.next_beside(OTHER) == ONE
+    assert refusals.next_beside(RunKey("green", "other")) is None
+
+
+def test_one_that_never_asks_although_it_is_told_to_holds_up_no_other() -> None:
+    refusals = Refusals()
+    for key in (ONE, TWO):
+        refusals.refused(key)
+    assert [refusals.next_beside(OTHER) for _ in range(4)] == [ONE, TWO, ONE, TWO]
+
+
+def test_room_that_a_run_makes_goes_to_another_one() -> None:
+    refusals = Refusals()
+    for key in (ONE, TWO):
+        refusals.refused(key)
+    assert refusals.next_beside(ONE) == TWO
+    refusals.forget(TWO)
+    assert refusals.next_beside(ONE) is None
 
 
 @pytest.mark.parametrize("times", [20, 2000])
