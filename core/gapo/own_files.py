@@ -246,11 +246,9 @@ def own_folder(parent: Path, prefix: str = "tasks") -> Iterator[Path]:
     parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob(f"{prefix}-*.lock"):
         _remove_left(left)
-    folder = parent / f"{prefix}-{os.urandom(8).hex()}"
-    with folder.with_suffix(".lock").open("x") as lock:
-        _locked(lock)
-        lock.write(LOCK_TEXT)
-        lock.flush()
+    lock = _new_lock(parent, prefix)
+    folder = Path(lock.name).with_suffix("")
+    with lock:
         folder.mkdir()
         try:
             yield folder
@@ -259,22 +257,41 @@ def own_folder(parent: Path, prefix: str = "tasks") -> Iterator[Path]:
             Path(lock.name).unlink(missing_ok=True)
 
 
+def _new_lock(parent: Path, prefix: str) -> IO[str]:
+    """The lock of a new folder, held. It says that it is gapo's only once it is held: until then nobody removes it."""
+    while True:
+        lock = (parent / f"{prefix}-{os.urandom(8).hex()}.lock").open("x")
+        try:
+            if _locked(lock) is not False:
+                lock.write(LOCK_TEXT)
+                lock.flush()
+                return lock
+            Path(lock.name).unlink(missing_ok=True)
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()
+
+
 def _remove_left(left: Path) -> None:
-    """Removes a lock that nobody holds, with its folder; one that says something else is not gapo's."""
+    """Removes a lock that nobody holds, with its folder; one that says nothing, or something else, is not gapo's."""
     try:
         with left.open("r+") as lock:
-            if lock.read(len(LOCK_TEXT) + 1) in ("", LOCK_TEXT) and _locked(lock):
+            if lock.read(len(LOCK_TEXT) + 1) == LOCK_TEXT and _locked(lock):
                 shutil.rmtree(left.with_suffix(""), ignore_errors=True)
                 left.unlink(missing_ok=True)
     except (OSError, ValueError):
         return
 
 
-def _locked(lock: IO[str]) -> bool:
+def _locked(lock: IO[str]) -> bool | None:
+    """Takes the lock: False where another has it, None where the file system has no locks (so nobody can take it)."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError:
+        return None
     return True
 
 

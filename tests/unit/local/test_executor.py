@@ -21,7 +21,7 @@ from gapo.local.executor import Executor, Place, View
 from gapo.local.place import parse_locations, place_of
 from gapo.local.processes import TrainerServer
 from gapo.observe import Observer
-from gapo.own_files import own_folder
+from gapo.own_files import LOCK_TEXT, own_folder
 from gapo.planner import RunFacts, State, Status
 from gapo.seen import Seen
 from gapo.store import layout
@@ -167,7 +167,7 @@ def test_executors_on_one_run_leave_each_others_files_alone_and_remove_those_of_
 ) -> None:
     abandoned = tmp_path / "tasks-00"
     (abandoned / "inputs").mkdir(parents=True)
-    abandoned.with_suffix(".lock").touch()
+    abandoned.with_suffix(".lock").write_text(LOCK_TEXT)
     with own_folder(tmp_path) as first:
         assert not abandoned.exists()
         (first / "kept").touch()

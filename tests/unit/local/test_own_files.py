@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,11 +10,13 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from gapo.errors import SpecError
 from gapo.own_files import (
+    LOCK_TEXT,
     RECORD,
     check_files,
     check_folder,
@@ -277,7 +280,7 @@ def test_a_record_that_another_program_wrote_is_not_replaced(tmp_path: Path) -> 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_holds_stays(tmp_path: Path) -> None:
     (tmp_path / "tasks-00" / "inputs").mkdir(parents=True)
-    (tmp_path / "tasks-00.lock").touch()
+    (tmp_path / "tasks-00.lock").write_text(LOCK_TEXT)
     with own_folder(tmp_path) as first, own_folder(tmp_path) as second:
         assert first.exists()
         assert second.exists()
@@ -285,13 +288,60 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_holds_stays(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_users_file_with_the_name_of_a_lock_is_neither_emptied_nor_deleted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["mine", ""])
+def test_a_users_file_with_the_name_of_a_lock_is_neither_emptied_nor_deleted(
+    tmp_path: Path, text: str
+) -> None:
     (tmp_path / "tasks-mine").mkdir()
     (tmp_path / "tasks-mine" / "plan.txt").write_text("mine")
-    (tmp_path / "tasks-mine.lock").write_text("mine")
+    (tmp_path / "tasks-mine.lock").write_text(text)
     with own_folder(tmp_path):
         pass
-    assert contents(tmp_path) == {"tasks-mine/plan.txt": "mine", "tasks-mine.lock": "mine"}
+    assert contents(tmp_path) == {"tasks-mine/plan.txt": "mine", "tasks-mine.lock": text}
+
+
+def before_the_first_lock(monkeypatch: pytest.MonkeyPatch, happens: Callable[[IO[str]], None]) -> None:
+    """Something that another process does in the moment before a lock is taken."""
+    take = fcntl.flock
+    pending = [happens]
+
+    def flock(file: IO[str], how: int) -> None:
+        if pending:
+            pending.pop()(file)
+        take(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_a_folder_that_another_process_finds_before_it_is_locked_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another_starts(_: IO[str]) -> None:
+        with own_folder(tmp_path):
+            pass
+
+    before_the_first_lock(monkeypatch, another_starts)
+    with own_folder(tmp_path) as folder:
+        assert folder.with_suffix(".lock").read_text() == LOCK_TEXT
+        with own_folder(tmp_path):
+            assert folder.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_another_process_has_taken_the_lock_first_another_name_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[IO[str]] = []
+
+    def another_takes_it(lock: IO[str]) -> None:
+        other = Path(lock.name).open()  # noqa: SIM115 - it holds the lock on
+        taken.append(other)
+        fcntl.flock(other, fcntl.LOCK_EX)
+
+    before_the_first_lock(monkeypatch, another_takes_it)
+    with own_folder(tmp_path) as folder, taken[0] as other:
+        assert Path(other.name).with_suffix("") != folder
+        assert sorted(path.name for path in tmp_path.iterdir()) == [folder.name, f"{folder.name}.lock"]
 
 
 def test_a_single_file_is_made_and_never_replaced(tmp_path: Path) -> None:
