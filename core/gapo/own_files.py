@@ -76,7 +76,10 @@ class Owned:
         return self.written_ns > 0
 
     def is_ours(self, name: str, *, thorough: bool) -> bool:
-        """Whether the file is as gapo wrote it. Unless `thorough`, one that is older than the record counts as such."""
+        """Whether the file is as gapo wrote it. Unless `thorough`, one that nobody touched since the record counts as such.
+
+        What touches a file sets its ctime, also where it sets the mtime back, as `cp -p` and `rsync -t` do.
+        """
         path = self.folder / name
         try:
             state = path.lstat()
@@ -84,7 +87,7 @@ class Owned:
             return False
         if name not in self.files or not stat.S_ISREG(state.st_mode) or self._leads_away(name):
             return False
-        if not thorough and state.st_mtime_ns <= self.written_ns:
+        if not thorough and max(state.st_mtime_ns, state.st_ctime_ns) < self.written_ns:
             return True
         return _sha256(path) in self.files[name].sha256
 

@@ -6,11 +6,12 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 import pytest
 
@@ -139,7 +140,24 @@ def test_a_folder_with_anything_of_a_users_is_refused_and_stays(
     assert {path: path.lstat().st_mtime_ns for path in tmp_path.rglob("*") if not path.is_dir()} == before
 
 
-@pytest.mark.parametrize("touch", [added, changed, linked, without_record])
+def other_weights_copied_over_with_their_time(folder: Path) -> None:
+    other = folder.parent / "other.safetensors"
+    other.write_text("another")  # as long as gapo's
+    os.utime(other, (1, 1))
+    shutil.copy2(other, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "touch",
+    [
+        added,
+        changed,
+        changed_with_an_old_time,
+        other_weights_copied_over_with_their_time,
+        linked,
+        without_record,
+    ],
+)
 def test_a_quick_look_finds_what_was_added_or_changed_after_gapo_wrote(
     tmp_path: Path, touch: Callable[[Path], None]
 ) -> None:
@@ -148,6 +166,27 @@ def test_a_quick_look_finds_what_was_added_or_changed_after_gapo_wrote(
     touch(tmp_path / "model")
     with pytest.raises(SpecError):
         check_folder(tmp_path / "model", ADVICE, thorough=False)
+
+
+def test_a_quick_look_reads_no_weights_that_nobody_has_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_model(tmp_path / "model")
+    # Weights of any size take longer to write than a tick of the clock, so that their record is newer.
+    later = (tmp_path / "model" / RECORD).stat().st_mtime_ns + 1_000_000_000
+    os.utime(tmp_path / "model" / RECORD, ns=(later, later))
+    read: list[str] = []
+    digest = hashlib.file_digest
+
+    def reading(file: BinaryIO, name: str) -> object:
+        read.append(Path(file.name).name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", reading)
+    check_folder(tmp_path / "model", ADVICE, thorough=False)
+    assert read == []
+    check_folder(tmp_path / "model", ADVICE)
+    assert read == ["model.safetensors", "config.json"]
 
 
 def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
