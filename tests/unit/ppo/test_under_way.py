@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 
 import pytest
 from tests.unit.ppo.test_ppo_task import World, assert_same, scored
+from tests.unit.ppo.tiny_ppo import tiny_folder, tiny_trainer
 
 from gapo_trainer.context import TaskContext
 from gapo_trainer.ppo import task as ppo_task
+from gapo_trainer.ppo.under_way import UnderWay
 from gapo_trainer.ppo.update import policy_step
 from gapo_trainer.rollout.local import TransformersRollout
 
@@ -160,6 +163,45 @@ def test_a_point_before_the_update_holds_the_rollouts_with_the_weights_that_samp
     assert (folder / "point/generator/model.safetensors").read_bytes() == (
         world.start / "generator/model.safetensors"
     ).read_bytes()
+
+
+def test_what_a_phase_took_before_it_was_left_counts_in_its_time(tmp_path, monkeypatch):
+    """A clock that moves by a batch of rollouts (10 s) and a minibatch (100 s) alone."""
+    now = [0.0]
+
+    def taking(seconds, work):
+        def call(*args, **kwargs):
+            now[0] += seconds
+            return work(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(TransformersRollout, "_decode", taking(10.0, TransformersRollout._decode))
+    monkeypatch.setattr("gapo_trainer.ppo.trainer.policy_step", taking(100.0, policy_step))
+    trainer = tiny_trainer(tiny_folder(tmp_path), generation={"batch": 8}, ppo={"mini_batch": 8, "epochs": 1})
+    at = UnderWay()
+
+    def leave():
+        raise KilledError
+
+    for known in (
+        {"iteration": 10.0, "rollout": 10.0},
+        {"iteration": 20.0, "rollout": 20.0},
+        {"iteration": 120.0, "rollout": 20.0, "score": 0.0, "forward": 0.0, "update": 100.0},
+    ):
+        with pytest.raises(KilledError):
+            trainer.iteration(0, at, leave)
+        assert at.clock == known
+        now[0] += 1e6  # nobody works on it meanwhile
+    metrics = trainer.iteration(0, at).metrics
+    assert {k: v for k, v in metrics.items() if k.startswith("wall/")} == {
+        "wall/iteration": 220.0,
+        "wall/rollout": 20.0,
+        "wall/score": 0.0,
+        "wall/forward": 0.0,
+        "wall/update": 200.0,
+    }
 
 
 @pytest.mark.slow

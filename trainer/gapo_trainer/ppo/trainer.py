@@ -95,7 +95,9 @@ class PpoTrainer:
     seed: int
     stage: int
     clock: dict[str, float] = field(default_factory=dict)
-    """Seconds by phase in the current iteration."""
+    """Seconds by phase in the current iteration, of those that are over."""
+    _open: dict[str, float] = field(default_factory=dict)
+    """When those began that are not over."""
 
     @property
     def temperature(self) -> float:
@@ -110,10 +112,10 @@ class PpoTrainer:
         may be left, between batches of rollouts and between minibatches, by an exception that it raises.
         """
         at = under_way or UnderWay()
-        self.clock = dict(at.clock)
+        self.clock, self._open = dict(at.clock), {}
 
         def resting() -> None:
-            at.clock = dict(self.clock)
+            at.clock = self._so_far()
             rest()
 
         with self._timed("iteration"):
@@ -428,9 +430,17 @@ class PpoTrainer:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        self._open[name] = time.perf_counter()
         yield
-        self.clock[name] = self.clock.get(name, 0.0) + time.perf_counter() - start
+        self.clock[name] = self._so_far()[name]
+        del self._open[name]
+
+    def _so_far(self) -> dict[str, float]:
+        """Seconds by phase, with what the ones under way have taken: those of a phase that is left count as well."""
+        now = time.perf_counter()
+        return self.clock | {
+            name: self.clock.get(name, 0.0) + now - began for name, began in self._open.items()
+        }
 
 
 def frozen(policy: Policy, device: torch.device) -> Policy:

@@ -48,7 +48,7 @@ class UnderWay:
     rollouts: Rollouts | None = None
     update: Update | None = None
     clock: dict[str, float] = field(default_factory=dict)
-    """Seconds by phase, of those that are over."""
+    """Seconds by phase so far, also of those that are not over."""
 
     @property
     def begun(self) -> bool:
