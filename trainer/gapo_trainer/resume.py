@@ -13,7 +13,7 @@ from pathlib import Path
 from gapo.errors import InputArtifactError, StoreError
 from gapo.store import layout
 from gapo.store.claims import Fence
-from gapo.store.commit import fetch, last_resume_point, write_resume_point
+from gapo.store.commit import fetch, resume_points, write_resume_point
 from gapo.store.objects import Objects
 from gapo.store.records import RESUME_POINTS_KEPT, ResumePoint
 from gapo.tasks import Task
@@ -51,21 +51,21 @@ class ResumePoints:
     def restore(self, into: Path) -> int | None:
         """Fetches the furthest resume point that is whole; its iteration, or None where the task starts afresh."""
         task = self._task
-        point = last_resume_point(
+        points = resume_points(
             self._objects, task.stage, task.kind.value, run_id=task.run_id, task_digest=task.digest
         )
-        if point is None:
-            return None
-        self._next_number = point.number + 1
-        try:
-            fetch(self._objects, point, None, into)
-        except InputArtifactError as error:
-            log.warning("resume point not used: %s", error)
-            shutil.rmtree(into, ignore_errors=True)
-            into.mkdir(parents=True)
-            return None
-        log.info("resuming after iteration %d", point.iteration)
-        return point.iteration
+        self._next_number = max((point.number for point in points), default=-1) + 1
+        for point in points:
+            try:
+                fetch(self._objects, point, None, into)
+            except InputArtifactError as error:
+                log.warning("resume point %d not used: %s", point.number, error)
+                shutil.rmtree(into, ignore_errors=True)
+                into.mkdir(parents=True)
+                continue
+            log.info("resuming after iteration %d, from resume point %d", point.iteration, point.number)
+            return point.iteration
+        return None
 
     def due(self) -> bool:
         """True when a stop waits, or the interval has passed and no upload is under way."""

@@ -183,26 +183,33 @@ def write_resume_point(
 def last_resume_point(
     objects: Objects, stage: int, kind: str, *, run_id: str, task_digest: str, from_n: int = 0
 ) -> ResumePoint | None:
-    """The furthest resume point of this very task among number `from_n` and up; found by probing, without a LIST.
+    """The furthest of `resume_points`, whether its objects are whole or not."""
+    points = resume_points(objects, stage, kind, run_id=run_id, task_digest=task_digest, from_n=from_n)
+    return points[0] if points else None
+
+
+def resume_points(
+    objects: Objects, stage: int, kind: str, *, run_id: str, task_digest: str, from_n: int = 0
+) -> list[ResumePoint]:
+    """The resume points of this very task among number `from_n` and up, the furthest first; probed for, without a LIST.
 
     Points of another task or run and unreadable ones are skipped: going on from an earlier one is always safe.
     A late attempt may add a point behind a newer one's, so the highest iteration counts, not the highest number.
     """
-    best: ResumePoint | None = None
+    points: list[ResumePoint] = []
     number = from_n
     while True:
         key = layout.resume(stage, kind, number)
         try:
             data = objects.get(key)
             if data is None:
-                return best
+                return sorted(points, key=lambda point: (point.iteration, point.number), reverse=True)
             point = ResumePoint.from_bytes(data, key)
         except InputArtifactError as error:
             log.warning("resume point skipped: %s", error)
         else:
-            own = (point.run_id, point.task_digest, _resume_key(point)) == (run_id, task_digest, key)
-            if own and (best is None or point.iteration >= best.iteration):
-                best = point
+            if (point.run_id, point.task_digest, _resume_key(point)) == (run_id, task_digest, key):
+                points.append(point)
         number += 1
 
 
