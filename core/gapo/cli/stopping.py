@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from gapo.tasks import Kind, Task
 from gapo.telemetry.catalogue import PHASES
 from gapo.telemetry.figures import TaskFigures
-from gapo.telemetry.telling import clock
+from gapo.telemetry.telling import STEP, clock
 
-SAVED_AFTER = {
-    Kind.SFT: "the step under way",
-    Kind.RM_WARMUP: "the step under way",
-    Kind.RM: "the step under way",
-    Kind.PPO: "the batch of rollouts or the minibatch under way",
+
+class _Stop(NamedTuple):
+    """How a kind of task that can save where it is comes to do so."""
+
+    prepares: str
+    """What it does before its first step, and does not interrupt."""
+    begins: str
+    """What it does then, before it can save for the first time."""
+    saves_after: str
+
+
+STOPS = {
+    Kind.SFT: _Stop("loading the model", "a step", "the step under way"),
+    Kind.RM_WARMUP: _Stop("loading the model, masked words if any", "a step", "the step under way"),
+    Kind.RM: _Stop("loading the model, a look at held-out pairs", "a step", "the step under way"),
+    Kind.PPO: _Stop(
+        "loading the models, warming the critic if need be",
+        "a batch of rollouts",
+        "the batch of rollouts, the scoring with the minibatch that follows it, or the minibatch under way",
+    ),
 }
-"""Where a kind of task can save where it is; the others save nothing on the way."""
+"""The other kinds save nothing on the way."""
 
 
 def stopping(task: Task, name: str, figures: TaskFigures, now: float, grace: float | None) -> str:
     """One task that is asked to stop. `grace` is how long it may take, in seconds; None: until it is asked again."""
-    if task.kind in SAVED_AFTER:
-        waits = f"{name} saves where it is after {SAVED_AFTER[task.kind]}, and ends{_iteration(task, figures, now)}"
-    else:
+    stop = STOPS.get(task.kind)
+    if stop is None:
         waits = f"{name} saves nothing on the way, so it is waited for{_left(figures, now)}"
+    elif STEP not in figures.metrics:  # told from the beginning of its first step on, with 0 of them done
+        waits = (
+            f"{name} must finish preparing first ({stop.prepares}) and do {stop.begins}; then it saves where it is, "
+            "and ends"
+        )
+    else:
+        waits = f"{name} saves where it is after {stop.saves_after}, and ends{_iteration(task, figures, now)}"
     then = "Ctrl-C again ends it at once" if grace is None else f"after {grace:g} s it is ended in any case"
     return f"stopping: {waits}. {then}: {_cost(figures, now)} would be done again"
 
