@@ -11,6 +11,8 @@ from gapo.errors import DataError, RetryableError, SourceRefusedError
 from gapo.store.objects import Objects
 from gapo_trainer.remote import Opener, by_environment, download
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+"""Any of these is a tokenizer."""
 _HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "README.md", "LICENSE*"]
 CONFIG, WHOLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 BESIDE = (
@@ -75,8 +77,8 @@ def _mounted(source: str, what: str, volumes: Path) -> Path:
 
 
 def held(source: str, *, what: str, volumes: Path = Path(VOLUMES)) -> Path | None:
-    """The folder of a model that is on this machine already; None for one that would have to be downloaded, or that
-    lies on a volume of the cluster. Raises DataError for a path that is no folder."""
+    """The folder of a model that is on this machine already; None for one that would have to be downloaded in whole
+    or in part, or that lies on a volume of the cluster. Raises DataError for a path that is no folder."""
     scheme, separator, _ = source.partition("://")
     if not separator:
         return locate(source, what=what, into=Path())
@@ -88,9 +90,24 @@ def held(source: str, *, what: str, volumes: Path = Path(VOLUMES)) -> Path | Non
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repo, revision=revision or None, local_files_only=True))
+        cached = snapshot_download(
+            repo, revision=revision or None, allow_patterns=_HUB_FILES, local_files_only=True
+        )
     except (OSError, ValueError):  # not in the cache, or no name of the Hub's: the run will say which
         return None
+    return Path(cached) if _whole(Path(cached), f"{what}: {source}") else None
+
+
+def _whole(cached: Path, where: str) -> bool:
+    """Whether configuration, tokenizer and all weights are there: of what was cached a file at a time the Hub's
+    library does not know what is missing, and the run would download the rest."""
+    if not (cached / CONFIG).is_file() or not any((cached / name).is_file() for name in TOKENIZER_FILES):
+        return False
+    if (cached / WHOLE).is_file():
+        return True
+    return (cached / INDEX).is_file() and all(
+        (cached / name).is_file() for name in shards(cached / INDEX, where)
+    )
 
 
 def _from_hub(source: str, what: str) -> Path:

@@ -28,6 +28,7 @@ from gapo.errors import DataError, SpecError
 from gapo_trainer.blame import blamed
 from gapo_trainer.checkpoint import load_weights, read_config
 from gapo_trainer.generation import make_savable, without
+from gapo_trainer.locate import TOKENIZER_FILES
 from gapo_trainer.plain_text import plain_text
 from gapo_trainer.suitability import (
     check_decoder,
@@ -39,7 +40,6 @@ log = logging.getLogger(__name__)
 
 cast(Any, hf_logging).disable_progress_bar()  # a task's standard error is its log
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 HEAD = "head.safetensors"
 _MODEL_RULES = (
     "byte_fallback",
