@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx2
 import pytest
 import requests
 import torch
@@ -38,6 +40,10 @@ class Panic(BaseException):
         (TimeoutError("timed out"), 75, "Retryable"),
         (requests.ConnectionError("no route"), 75, "Retryable"),
         (requests.ReadTimeout("slow"), 75, "Retryable"),
+        (httpx2.ConnectError("no route"), 75, "Retryable"),
+        (httpx2.ReadTimeout("slow"), 75, "Retryable"),
+        (httpx2.RemoteProtocolError("peer closed connection without sending complete message body"), 75, "Retryable"),
+        (httpx2.TooManyRedirects("exceeded maximum allowed redirects"), 70, "Unforeseen"),
         (MemoryError(), 75, "OutOfMemory"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), 75, "OutOfMemory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), 75, "OutOfMemory"),
@@ -84,6 +90,17 @@ def test_an_error_that_nobody_foresaw_comes_once_and_says_where_it_was_met(tmp_p
     verdict = classify(Exit(code, said["reason"]), resume_before=None, resume_after=None)
     end = Ended(0, verdict.cause, verdict.charged, NOW, NOW, code=code, message=said["message"])
     assert isinstance(next_attempt([end], kind="data", now=NOW), Fail)
+
+
+def test_requests_to_the_hub_are_no_lines_of_a_tasks_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    run_request(
+        Request(run=str(tmp_path), task="none", sha256="", writer="w", scratch=str(tmp_path / "scratch"))
+    )
+    logging.getLogger("httpx2").info("HTTP Request: GET https://huggingface.co")
+    assert "HTTP Request" not in caplog.text
 
 
 @pytest.mark.parametrize(

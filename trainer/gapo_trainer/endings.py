@@ -41,6 +41,7 @@ PASSING_OS_ERRORS = frozenset(
 """Of a disk, a network or a machine that may be well again at the next attempt. A path that is not there is none of them."""
 NETWORK_ERRORS = (
     ("httpx", "TransportError"),
+    ("httpx2", "TransportError"),
     ("requests", "ConnectionError"),
     ("requests", "Timeout"),
     ("urllib3.exceptions", "HTTPError"),
@@ -85,7 +86,7 @@ def as_gapo_error(error: BaseException) -> GapoError:
         return DeviceError(f"the device failed: {said[:500]}")
     if isinstance(error, ObstoreError):
         return StoreError(f"storage failed: {said[:500]}")
-    if _is_passing(error):
+    if is_passing(error):
         return RetryableError(f"{type(error).__name__}: {said[:500]}")
     return UnforeseenError.of(error)
 
@@ -96,7 +97,7 @@ def _is_lack_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
-def _is_passing(error: BaseException) -> bool:
+def is_passing(error: BaseException) -> bool:
     """Whether the machine, its disk or its network may be to blame."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True

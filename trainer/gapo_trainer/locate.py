@@ -9,6 +9,7 @@ from pathlib import Path
 from gapo.api.addresses import VOLUMES, in_volume
 from gapo.errors import DataError, RetryableError, SourceRefusedError
 from gapo.store.objects import Objects
+from gapo_trainer.endings import is_passing
 from gapo_trainer.remote import Opener, by_environment, download
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -129,7 +130,10 @@ def _from_hub(source: str, what: str) -> Path:
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise DataError(f"{what}: {source} cannot be found: {str(error).splitlines()[0]}") from error
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
+        # What the library's own client raises of a broken connection is no OSError.
+        if not (isinstance(error, OSError | RuntimeError) or is_passing(error)):
+            raise
         raise RetryableError(f"{what}: {source} cannot be downloaded now: {error}") from error
 
 

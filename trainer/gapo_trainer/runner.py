@@ -107,7 +107,8 @@ class Request:
 def run_request(request: Request) -> int:
     """Runs the task and returns the exit code; what a reader of it should know goes to termination.json."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for client in ("httpx", "httpx2"):  # a line a request
+        logging.getLogger(client).setLevel(logging.WARNING)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     scratch = Path(request.scratch)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,7 +17,7 @@ from tests.unit.ppo.tiny_ppo import tiny_folder
 from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 from tests.unit.store.support import BUCKET, DUMMY
 
-from gapo.errors import DataError, SourceRefusedError, StoreError
+from gapo.errors import DataError, RetryableError, SourceRefusedError, StoreError
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo_trainer.locate import locate
@@ -207,6 +209,36 @@ def test_a_path_is_its_folder_and_a_missing_one_is_refused(tmp_path: Path) -> No
 def test_a_name_that_the_hub_cannot_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"rewardModel\.model: hf://not a name cannot be found"):
         locate("hf://not a name", what=WHAT, into=tmp_path)
+
+
+@pytest.fixture
+def broken_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Hub whose connections end before their answers do."""
+
+    class Breaking(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "4096")
+            self.end_headers()
+            self.wfile.write(b"{")
+
+        def log_message(self, *ignored: object) -> None:
+            pass
+
+    hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Breaking)
+    threading.Thread(target=hub.serve_forever, daemon=True).start()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{hub.server_port}")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    yield
+    hub.shutdown()
+    hub.server_close()
+
+
+def test_a_connection_to_the_hub_that_breaks_is_a_matter_of_trying_again(
+    tmp_path: Path, broken_hub: None
+) -> None:
+    with pytest.raises(RetryableError, match=r"^generator\.model: hf://org/name cannot be downloaded now: "):
+        locate("hf://org/name", what="generator.model", into=tmp_path)
 
 
 HUB = """
