@@ -86,7 +86,7 @@ class UnforeseenError(GapoError):
     @classmethod
     def of(cls, error: BaseException) -> UnforeseenError:
         """Says what it was and where, in one line; the traceback is for a log."""
-        said = " ".join(str(error).split())[:1000]
+        said = in_one_line(error)[:1000]
         frames = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in frames if f"{os.sep}gapo" in os.path.dirname(frame.filename)]
         where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
@@ -152,11 +152,16 @@ class DiskFullError(StoreError):
     reason = "DiskFull"
 
     def __init__(self, error: BaseException | str) -> None:
-        said = " ".join(str(error).split())
+        said = in_one_line(error)
         full = said.startswith("the disk is full")
         super().__init__(
             said if full else f"the disk is full: {said}; free some space, then run the same command again"
         )
+
+
+def in_one_line(error: BaseException | str) -> str:
+    """What an error says, without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def is_disk_full(error: BaseException) -> bool:

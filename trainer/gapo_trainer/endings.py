@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ from gapo.errors import (
     RetryableError,
     StoreError,
     UnforeseenError,
+    in_one_line,
     is_disk_full,
 )
 
@@ -52,7 +54,6 @@ OUT_OF_MEMORY = (
     "CUDA out of memory",
     "out of memory",
     "ALLOC_FAILED",
-    "os error 12",
 )
 BROKEN_DEVICE = (
     "ECC error", "unspecified launch failure", "busy or unavailable", "no CUDA-capable device", "device unavailable",
@@ -79,7 +80,7 @@ def as_gapo_error(error: BaseException) -> GapoError:
         return DiskFullError(error)
     if isinstance(error, GapoError):
         return error
-    said = " ".join(str(error).split())
+    said = in_one_line(error)
     if _is_lack_of_memory(error):
         return OutOfMemoryError(f"out of memory: {str(error).splitlines()[0] if said else 'host memory'}")
     if isinstance(error, RuntimeError) and "CUDA" in said and any(words in said for words in BROKEN_DEVICE):
@@ -92,16 +93,24 @@ def as_gapo_error(error: BaseException) -> GapoError:
 
 
 def _is_lack_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if isinstance(error, MemoryError) or _of_the_system(error) == errno.ENOMEM:
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _of_the_system(error: BaseException) -> int | None:
+    """The operating system's number for what went wrong; libraries in Rust only write it."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    written = re.search(r"\(os error (\d+)\)", str(error))
+    return int(written[1]) if written else None
 
 
 def is_passing(error: BaseException) -> bool:
     """Whether the machine, its disk or its network may be to blame."""
     if isinstance(error, ConnectionError | TimeoutError):
         return True
-    if isinstance(error, OSError) and error.errno in PASSING_OS_ERRORS:
+    if _of_the_system(error) in PASSING_OS_ERRORS:
         return True
     for module, name in NETWORK_ERRORS:
         kind = getattr(sys.modules.get(module), name, None)
