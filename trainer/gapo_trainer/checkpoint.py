@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,8 @@ WRAPPERS = {
 """First parts of names that belong to something around a model, and what to do."""
 _PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 _REALS = {"F64", "F32", "F16", "BF16"}
+_CONSTANTS = {"masked_bias", "inv_freq"}
+_MASKS = {"bias", "causal_mask"}
 _SHOWN = 4
 """Keys that a message names; the others are counted."""
 
@@ -89,17 +91,28 @@ def load_weights(
             **place,
             **more,
         )
-    left_out = _judge(model, told, folder, what, body=body)
-    _check_numbers(folder, what)
+    heads = _judge(model, told, folder, what, body=body)
+    _check_numbers(folder, what, unused=heads)
     model.train(False)
-    return Loaded(model, left_out)
+    return Loaded(model, tuple(sorted(name for name in heads if "pooler" not in name.split("."))))
 
 
-def _check_numbers(folder: Path, what: str) -> None:
-    """Raises DataError where a weight is NaN or infinite; reads every file once, a tensor at a time."""
+def _is_constant(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor is no weight but a table that older releases saved and models now make themselves: causal masks
+    and what they fill in (GPT-2, GPT-Neo, GPT-NeoX: -1e9, infinite in float16), frequencies of positions."""
+    last = name.split(".")[-1]
+    square = len(shape) == 4 and tuple(shape[:2]) == (1, 1) and shape[2] == shape[3]
+    return last in _CONSTANTS or (last in _MASKS and square)
+
+
+def _check_numbers(folder: Path, what: str, *, unused: set[str]) -> None:
+    """Raises DataError where a weight that the model takes is NaN or infinite; reads every file once, a tensor at a
+    time."""
     for path in weight_files(folder, what):
         with blamed(f"{what}: {path} cannot be read"), safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                if name in unused or _is_constant(name, file.get_slice(name).get_shape()):
+                    continue
                 if not _finite(file.get_tensor(name)):
                     raise DataError(
                         f"{what}: {path}: {name} holds NaN or infinity; the model was spoilt where it was trained or "
@@ -162,7 +175,9 @@ def _check_types(folder: Path, what: str) -> None:
     for path in weight_files(folder, what):
         for name, kind, shape in _headers(path, what):
             # Tables of positions and masks are whole numbers, too: [1, n] and [1, 1, n, n].
-            if kind in _REALS or (kind in {"I64", "BOOL", "U8"} and (len(shape) != 2 or shape[0] == 1)):
+            if kind in _REALS or _is_constant(name, shape):
+                continue
+            if kind in {"I64", "BOOL", "U8"} and (len(shape) != 2 or shape[0] == 1):
                 continue
             raise DataError(
                 f"{what}: {path}: {name} is {kind}; give the unquantised model, in float32, float16 or bfloat16"
@@ -177,14 +192,12 @@ def _headers(path: Path, what: str) -> Iterator[tuple[str, str, list[int]]]:
             yield name, part.get_dtype(), part.get_shape()
 
 
-def _judge(
-    model: PreTrainedModel, told: dict[str, Any], folder: Path, what: str, *, body: bool
-) -> tuple[str, ...]:
+def _judge(model: PreTrainedModel, told: dict[str, Any], folder: Path, what: str, *, body: bool) -> set[str]:
     """Names of weights that belong to another head. Raises DataError for weights that are not the model's."""
     missing = sorted(told["missing_keys"])
     if body:
         missing = [name for name in missing if name.split(".")[0] != "pooler"]  # taken off, never used
-    strange = set(told["unexpected_keys"])
+    strange = set(told["unexpected_keys"]) - _constants(folder, what, model.base_model_prefix)
     heads = {name for name in strange if body and _of_a_head(name, model)}
     faults = [
         *_listed(missing, "missing"),
@@ -203,7 +216,20 @@ def _judge(
             f"{what}: the weights in {folder} are not those of its config.json ({type(model).__name__}): "
             f"{'; '.join(faults)}. {_advice(strange - heads)}"
         )
-    return tuple(sorted(name for name in heads if "pooler" not in name.split(".")))
+    return heads
+
+
+def _constants(folder: Path, what: str, prefix: str) -> set[str]:
+    """Names of tables that are no weights, as the files have them and as a model with a body of that prefix does."""
+    names = {
+        name
+        for path in weight_files(folder, what)
+        for name, _, shape in _headers(path, what)
+        if _is_constant(name, shape)
+    }
+    return (
+        names | {f"{prefix}.{name}" for name in names} | {name.removeprefix(f"{prefix}.") for name in names}
+    )
 
 
 def _of_a_head(name: str, model: PreTrainedModel) -> bool:
