@@ -163,7 +163,8 @@ def check_one_vocabulary(
 
     `critic` is its own tokenizer, None where its folder has none.
     """
-    words, rows = generator.get_vocab(), vocabulary(critic_config)
+    unread, rows = _of_other_senses(generator), vocabulary(critic_config)
+    words = {word: token for word, token in generator.get_vocab().items() if word not in unread}
     most = max(words.values(), default=-1)
     if most >= rows:
         raise DataError(

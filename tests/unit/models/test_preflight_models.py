@@ -196,6 +196,7 @@ def test_a_token_for_images_beyond_the_embedding_of_a_text_model_is_no_fault(pla
     loaded = AutoTokenizer.from_pretrained(folder)
     assert loaded.convert_tokens_to_ids("<image>") == 320
     assert findings(place) == []
+    assert findings(place, critic={"model": "generator"}) == []
 
 
 @pytest.mark.parametrize(
