@@ -86,7 +86,9 @@ def test_a_bad_manifest_is_refused_by_both_judges_in_words_that_help(
     assert words in judged(cluster, document)
 
 
-ROLLOUT_RULES = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/rollout/x-kubernetes-validations"
+ROLLOUT_RULES = (
+    "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/rollout/x-kubernetes-validations"
+)
 
 
 @pytest.fixture
@@ -119,9 +121,7 @@ def test_a_run_that_began_with_what_is_refused_now_goes_on_and_may_be_changed_el
 ) -> None:
     name, old = begun_before
     status = {"status": {"runID": "0123456789ab", "state": "Running", "stage": 1}}
-    cluster.said(
-        "patch", "gaporun", name, "--subresource=status", "--type=merge", "-p", json.dumps(status)
-    )
+    cluster.said("patch", "gaporun", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
     applied({**old, "suspend": True})
     document = changed({"rollout": {"engine": "vllm", "replicas": 3}}, name)
     refused = cluster.run("apply", "-f", "-", stdin=json.dumps(document))

@@ -299,7 +299,9 @@ def test_a_task_that_tells_how_far_it_is_is_shown_and_told_again_only_when_it_ha
     }
     assert status["tasks"][0]["progressPercentage"] == 45
     assert 0 < status["progressPercentage"] < 20
-    assert "estimatedRemainingSeconds" not in status, "no other task has run, so that nothing tells how long they take"
+    assert "estimatedRemainingSeconds" not in status, (
+        "no other task has run, so that nothing tells how long they take"
+    )
     shown = said_by(
         "gapo", "status", "run", "-n", room.namespace, "--kubeconfig", str(room.cluster.kubeconfig)
     )
