@@ -39,11 +39,12 @@ COLLECTIONS = (PLURAL, "jobs", "pods")
 
 
 class KubeError(Exception):
-    """A request that the API server refused, or did not answer. `status` is 0 where there was no answer."""
+    """A request that the API server refused, or did not answer. `status` is 0 where there was no answer; `reason` is
+    the server's word."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, reason: str = "") -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.reason = status, reason
 
 
 class ListenedClient(client.ApiClient):
@@ -199,9 +200,9 @@ class Kube:
         try:
             return await self._send("POST", path, body)
         except KubeError as error:
-            if error.status == 409:
+            if error.status == 409 and error.reason == "AlreadyExists":
                 return None
-            raise
+            raise  # another 409, such as of two who count a quota at once, made nothing
 
     async def _send(
         self,
@@ -237,7 +238,8 @@ class Kube:
         if response.status == 404 and missing_ok:
             return None
         if response.status >= 400:
-            raise KubeError(response.status, str(answer.get("message") or f"HTTP {response.status}"))
+            said = str(answer.get("message") or f"HTTP {response.status}")
+            raise KubeError(response.status, said, str(answer.get("reason") or ""))
         return answer
 
 

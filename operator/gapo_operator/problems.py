@@ -24,5 +24,5 @@ def refusal_of(error: KubeError) -> Problem:
         return Problem(Reason.VOLCANO_UNAVAILABLE, str(error))
     if "exceeded quota" in str(error):
         return Problem(Reason.QUOTA_EXCEEDED, str(error))
-    unavailable = error.status in (0, 429) or error.status >= 500
+    unavailable = error.status in (0, 409, 429) or error.status >= 500
     return Problem(Reason.API_UNAVAILABLE if unavailable else Reason.JOB_REJECTED, str(error))

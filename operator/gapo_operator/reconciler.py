@@ -61,6 +61,8 @@ MOVED_SECONDS = 60.0
 """Until a run that is not where it should be is looked for again."""
 GIVE_WAY_SECONDS = 2.0
 """Until a Job of an earlier GapoRun of the same name is looked for again."""
+CONFLICT_SECONDS = 60.0
+"""After which one that is still there is told of, for somebody to delete it."""
 MANAGED_BY = "gapo.dev/operator"
 
 
@@ -85,6 +87,8 @@ class _Known:
     """It ended under an earlier process."""
     grouped: set[str] = field(default_factory=set)
     """UIDs of Jobs whose PodGroup is known to be theirs."""
+    in_the_way: dict[str, datetime] = field(default_factory=dict)
+    """Names of Jobs that are there and not the run's, and since when each was met."""
 
 
 class Reconciler:
@@ -348,11 +352,19 @@ class Reconciler:
                 if group is not None:
                     await self.kube.apply_pod_group(group)  # first: Volcano may refuse a pod that lacks it
                 created = await self.kube.create_job(made)
-                if created is not None:
+                if created is None:
+                    outcome.create.remove(task)  # nobody is told that it has started
+                    name = job_name(owner, task)
+                    if name not in {child.job for child in children.values()}:
+                        # It is ours and not heard of yet, or an earlier run's on its way out, or a stranger's.
+                        since = known.in_the_way.setdefault(name, self.clock())
+                        again = GIVE_WAY_SECONDS
+                        if (self.clock() - since).total_seconds() >= CONFLICT_SECONDS:
+                            trouble = _conflict(name)
+                else:
+                    known.in_the_way.clear()
                     self.view.observe("jobs", created, deleted=False)
                     log.info("%s: job %s created", key, made["metadata"]["name"])
-                elif job_name(owner, task) not in {child.job for child in children.values()}:
-                    again = GIVE_WAY_SECONDS  # it is ours and not heard of yet, or an earlier run's on its way out
             except KubeError as error:
                 trouble, again = refusal_of(error), RETRY_SECONDS
                 outcome.create.remove(task)  # nobody is told that it has started
@@ -438,6 +450,11 @@ def _document(run: Body) -> dict[str, Any]:
     metadata = {k: v for k, v in run["metadata"].items() if k in ("name", "namespace", "uid")}
     written = {k: run[k] for k in ("apiVersion", "kind", "spec") if k in run}
     return copy.deepcopy({**written, "metadata": metadata})
+
+
+def _conflict(name: str) -> Problem:
+    text = f"a Job of that name is there and is not this run's: kubectl delete job {name}"
+    return Problem(Reason.JOB_CONFLICT, f"{name}: {text}")
 
 
 def _wanted(run: Body) -> tuple[object, object]:

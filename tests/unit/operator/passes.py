@@ -84,7 +84,7 @@ class Server(Kube):
             return {}
         name = body["metadata"]["name"]
         if name in self.jobs:
-            raise KubeError(409, f'jobs.batch "{name}" already exists')
+            raise KubeError(409, f'jobs.batch "{name}" already exists', "AlreadyExists")
         job = copy.deepcopy(body)
         job["metadata"] |= {"uid": f"uid-{name}", "resourceVersion": "1"}
         self.jobs[name] = job

@@ -6,6 +6,8 @@ import pytest
 from tests.unit.operator.passes import KEY, Desk
 from tests.unit.operator.played import loaded
 
+from gapo_operator.kube import KubeError
+
 
 def test_a_manifest_that_changes_while_the_status_is_written_is_looked_at_again() -> None:
     desk = Desk()
@@ -53,3 +55,34 @@ def test_a_run_that_has_not_begun_is_refused_fields_without_effect() -> None:
     desk.look()
     assert desk.server.jobs == {}
     assert "cannot be had yet" in desk.condition("Stalled")["message"]
+
+
+def test_a_job_that_a_stranger_has_made_is_told_of_and_no_task_is_said_to_have_started() -> None:
+    desk = Desk()
+    desk.look()
+    ((name, ours),) = desk.server.jobs.items()
+    stranger = {"metadata": {"name": name, "namespace": "red", "uid": "another", "resourceVersion": "1"}}
+    desk.server.jobs[name] = stranger
+    desk.server.events.clear()
+    desk.restart()
+    assert desk.look() == 2
+    assert desk.condition("TasksHealthy")["status"] == "True"  # it may be on its way out
+    desk.seconds = 61.0
+    assert (desk.look() or 0) >= 4  # and rarer from time to time
+    told = desk.condition("TasksHealthy")
+    assert (told["reason"], f"kubectl delete job {name}" in told["message"]) == ("JobConflict", True)
+    assert "TaskStarted" not in desk.server.events
+    del desk.server.jobs[name]
+    desk.look()
+    assert desk.server.jobs[name]["metadata"]["uid"] == ours["metadata"]["uid"]
+    assert desk.condition("TasksHealthy")["status"] == "True"
+    assert "TaskStarted" in desk.server.events
+
+
+def test_a_quota_that_two_count_at_once_is_no_job_that_is_there() -> None:
+    desk = Desk()
+    text = "Operation cannot be fulfilled on resourcequotas: the object has been modified"
+    desk.server.refusals["POST jobs"] = KubeError(409, text, "Conflict")
+    assert desk.look() == 5
+    assert desk.condition("TasksHealthy")["reason"] == "ApiUnavailable"
+    assert "TaskStarted" not in desk.server.events
