@@ -287,7 +287,7 @@ def _answers(
         fits = max(1, int((most - frame) * written / max(1, read)))
         return [
             Finding(
-                Level.FAULT,
+                Level.NOTE,
                 field,
                 f"a response of {new} tokens is about {answer} of the reward model's, more than {bound}, even without "
                 f"a prompt; set maxNewTokens to about {fits} or less, or "
