@@ -64,7 +64,7 @@ def open_location(
     """
     scheme, bucket, path = _split(uri)
     _check_endpoint(uri, scheme, endpoint)
-    _check_region(uri, region)
+    region = _region(uri, scheme, region)
     if scheme == "memory":
         return MemoryStore()
     if scheme == "file":
@@ -97,7 +97,7 @@ def open_location(
     if endpoint is not None:
         settings["endpoint"] = endpoint
     if region is not None:
-        settings["region"] = region
+        settings.setdefault("region", region)
     try:
         if scheme == "s3":
             return S3Store(bucket, **settings)
@@ -136,15 +136,19 @@ def _check_endpoint(uri: str, scheme: str, endpoint: str | None) -> None:
             )
 
 
-def _check_region(uri: str, region: str | None) -> None:
-    named = [("region", region)]
-    if region is None:
-        named = [(name, os.environ.get(name)) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")]
-    for name, value in named:
-        if value and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
-            raise LocationInvalidError(
-                f"storage location {uri!r}: {name} {value!r} is no region; write its name alone, such as eu-central-1"
-            )
+def _region(uri: str, scheme: str, region: str | None) -> str | None:
+    """The location's region, or, as only S3 has them there, that of the environment without the line's end that a
+    Secret made from a file often has."""
+    name = "region"
+    if region is None and scheme == "s3":
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            if region := os.environ.get(name, "").strip() or None:
+                break
+    if region and not re.fullmatch(r"[A-Za-z0-9_-]+", region):
+        raise LocationInvalidError(
+            f"storage location {uri!r}: {name} {region!r} is no region; write its name alone, such as eu-central-1"
+        )
+    return region
 
 
 KEY_VARIABLES = {

@@ -25,9 +25,26 @@ def test_a_url_is_taken(endpoint: str) -> None:
 def test_a_region_that_no_request_can_carry_is_refused(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LocationInvalidError, match="is no region"):
         open_location("s3://bucket/runs", endpoint="http://127.0.0.1:9", region=region)
-    monkeypatch.setenv("AWS_REGION", region)
+    monkeypatch.setenv("AWS_REGION", region + "/x")
     with pytest.raises(LocationInvalidError, match=r"AWS_REGION .* is no region"):
         open_location("s3://bucket/runs", endpoint="http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("name", ["AWS_REGION", "AWS_DEFAULT_REGION"])
+def test_a_region_of_the_environment_is_taken_without_its_lines_end(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "eu-central-1\n")
+    store = open_location("s3://bucket/runs", endpoint="http://127.0.0.1:9")
+    assert store.config["region"] == "eu-central-1"
+
+
+def test_a_region_of_the_environment_is_no_matter_of_a_location_that_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu central 1")
+    open_location(str(tmp_path / "runs"))
+    open_location("memory://")
 
 
 @pytest.mark.parametrize("bucket", ["b b", "bü", "b$", "-b"])
