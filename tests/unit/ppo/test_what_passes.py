@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from gapo_trainer.models import special_ids
 from gapo_trainer.ppo.math import RunningStd
 from gapo_trainer.ppo.rewards import terminal
 from gapo_trainer.ppo.rollouts import Rollouts
-from gapo_trainer.reward.choice import near_misses
+from gapo_trainer.reward.choice import near_misses, verifier
 from gapo_trainer.reward.rows import generated
 from gapo_trainer.reward.scorer import VerifierScorer
 
@@ -59,17 +60,32 @@ def test_the_verifier_as_reward_fails_what_has_not_passed(rollouts):
     assert (logits > 0).tolist() == whole(rollouts)
 
 
-def test_what_was_cut_off_passes_under_no_other_prompt_either():
-    def sample(prompt, **end) -> Sample:
-        return Sample(prompt, prompt, "a c", (4, 6, 2), "1.1", verdicts=(("f", True),), **end)
+def test_under_another_prompt_too_what_is_whole_and_meets_its_constraints_passes_and_nothing_else(tmp_path):
+    prompts = [
+        {"promptId": "p0", "prompt": "red steel 9 words", "constraints": NO_B},
+        {"promptId": "p1", "prompt": "red steel 8 words", "constraints": NO_B},
+        {"promptId": "p2", "prompt": "no constraints", "constraints": []},
+    ]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    verdict = verifier(tmp_path / "prompts.jsonl")
+
+    def sample(prompt, response="a c", **end) -> Sample:
+        ends = {"ended": True, **end}
+        return Sample(prompt, prompt, response, (4, 6, 2), "1.1", verdicts=(("f", True),), **ends)
 
     samples = [
-        sample("red steel 9 words", ended=True),
+        sample("red steel 9 words"),
+        sample("red steel 8 words"),
+        sample("red steel 8 words", "a b"),
         sample("red steel 8 words", ended=False),
-        sample("blue wood 5 words", ended=True, special_inside=True),
+        sample("red steel 9 words", special_inside=True),
     ]
-    found = near_misses(generated(samples, 0), lambda _prompt, _response: True)
-    assert [row.passed for row in found] == [True, False, False]
+    rows = generated(samples, 0)
+    assert [row.passed for row in near_misses(rows, verdict)] == [True, True, False, False, False]
+    assert [verdict("no constraints", row) for row in rows] == [None] * 5
+    assert verdict("of no file", rows[0]) is None
+    # Whoever asks, and not near misses alone:
+    assert [verdict("red steel 9 words", row) for row in rows] == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("label", ["zero", "drop", "half", "one"])

@@ -65,7 +65,9 @@ def test_a_near_miss_is_the_same_response_under_the_prompt_that_is_most_alike():
         Generated("red steel 8 words", "t1", False, score=0.4, age=1),
         Generated("blue wood 5 words", "t2", False),
     ]
-    found = near_misses(samples, lambda prompt, response: (prompt, response) == ("red steel 9 words", "t1"))
+    found = near_misses(
+        samples, lambda prompt, sample: (prompt, sample.response) == ("red steel 9 words", "t1")
+    )
     assert [(s.prompt, s.response) for s in found] == [
         ("red steel 8 words", "t0"),
         ("red steel 9 words", "t1"),
@@ -78,7 +80,7 @@ def test_a_near_miss_is_the_same_response_under_the_prompt_that_is_most_alike():
 
 def test_samples_of_one_prompt_have_no_near_misses():
     samples = [Generated("the only prompt", f"t{i}", False) for i in range(3)]
-    assert near_misses(samples, lambda _prompt, _response: None) == []
+    assert near_misses(samples, lambda _prompt, _sample: None) == []
 
 
 def with_swaps(samples):

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 
+from gapo_trainer.evaluate.samples import judge, passes, read_prompts
 from gapo_trainer.reward.rows import Generated
 
-Verdict = Callable[[str, str], bool | None]
-"""(prompt, response) to whether the verifier passes it; None where it cannot tell."""
+Verdict = Callable[[str, Generated], bool | None]
+"""(prompt, sample) to whether the sample's response passes under that prompt; None where nothing verifies."""
+
+
+def verifier(prompts: Path) -> Verdict:
+    """The verifier on the prompts of a prompts-*.jsonl; None for one that has no constraints to verify."""
+    rows = read_prompts(prompts, sys.maxsize, verified=False)
+    known = {str(row["prompt"]): row for row in rows if row.get("constraints")}
+
+    def verdict(prompt: str, sample: Generated) -> bool | None:
+        row = known.get(prompt)
+        return passes(() if row is None else judge(row, sample.response), whole=sample.whole)
+
+    return verdict
 
 
 def hardest(samples: Sequence[Generated]) -> list[Generated]:
@@ -36,7 +51,7 @@ def near_misses(samples: Sequence[Generated], verdict: Verdict) -> list[Generate
     found = []
     for sample in samples:
         other = partner[sample.prompt]
-        passed = verdict(other, sample.response) if sample.whole else False
+        passed = verdict(other, sample)
         found.append(dataclasses.replace(sample, prompt=other, passed=passed, score=None, swapped=True))
     return found
 

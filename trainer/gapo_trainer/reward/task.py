@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,14 @@ from gapo.api.training import Adversarial
 from gapo.errors import InputArtifactError, SpecError
 from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.evaluate.samples import judge, read_prompts, read_samples
+from gapo_trainer.evaluate.samples import read_samples
 from gapo_trainer.locate import locate
 from gapo_trainer.models import load_generator
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward import model as models
 from gapo_trainer.reward import warmstart
 from gapo_trainer.reward.batches import Planner, Pools
-from gapo_trainer.reward.choice import hardest, near_misses
+from gapo_trainer.reward.choice import hardest, near_misses, verifier
 from gapo_trainer.reward.encode import Corpus, PairEncoder, pad_id
 from gapo_trainer.reward.heldout import HeldOut
 from gapo_trainer.reward.metrics import label_noise
@@ -191,21 +190,9 @@ def _chosen(ctx: TaskContext, adversarial: Adversarial, samples: list[Generated]
     by_age = [[sample for sample in samples if sample.age == age] for age in ages]
     chosen = [hardest(part) if adversarial.selection == "hard" else part for part in by_age]
     if adversarial.prompt_swaps > 0:
-        verdict = _verdict(ctx)
+        verdict = verifier(ctx.inputs["data"] / "prompts-train.jsonl")
         chosen += [near_misses(part, verdict) for part in by_age]
     return [sample for part in chosen for sample in part]
-
-
-def _verdict(ctx: TaskContext) -> Callable[[str, str], bool | None]:
-    """The verifier on the training prompts; None for a prompt that has no constraints to verify."""
-    rows = read_prompts(ctx.inputs["data"] / "prompts-train.jsonl", sys.maxsize, verified=False)
-    known = {str(row["prompt"]): row for row in rows if row.get("constraints")}
-
-    def verdict(prompt: str, response: str) -> bool | None:
-        row = known.get(prompt)
-        return None if row is None else all(ok for _, ok in judge(row, response))
-
-    return verdict
 
 
 def stage_steps(spec: RewardModelSpec, adversarial: Adversarial, newest: int, *, with_older: bool) -> int:
