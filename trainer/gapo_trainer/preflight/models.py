@@ -96,6 +96,8 @@ class _Look:
     named: Mapping[str, str]
     """Field → address."""
     findings: list[Finding] = field(default_factory=list)
+    fetched: dict[str, Path | None] = field(default_factory=dict)
+    """Address → its folder: what two fields name is downloaded once."""
 
     def folder(self, name: str) -> Path | None:
         """The folder of a field's model; None where there is none, and, with a finding, where it cannot be looked at
@@ -112,7 +114,11 @@ class _Look:
             if found is None and "://" in source:
                 self._unseen(name, f"{source} is not on this machine; the run looks at it before it trains")
             return found
-        return self.attempt(name, locate, source, what=name, open=self.open, into=self.into / name)
+        if source not in self.fetched:
+            self.fetched[source] = self.attempt(
+                name, locate, source, what=name, open=self.open, into=self.into / name
+            )
+        return self.fetched[source]
 
     def attempt(self, name: str, check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """What a check gives; None, with a fault, where it refuses. What may pass (the network) is raised."""
