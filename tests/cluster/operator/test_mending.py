@@ -197,6 +197,8 @@ def test_a_moved_run_goes_on_at_its_new_place_once_it_is_applied_anew(room: Room
     room.kubectl("patch", "gaporun", "run", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     room.wait_for_state("Suspended")
     folder = room.s3.folder / room.status()["location"].removeprefix(f"{room.s3.uri}/")
+    # The attempt hangs for ever: that it was stopped has to be on record, or the same one is taken up again.
+    room.wait((folder / "stages/0/sft/0/ended.json").exists, "the stopped attempt's end is recorded")
     moved = room.s3.folder / "moved" / folder.relative_to(room.s3.folder)
     moved.parent.mkdir(parents=True)
     folder.rename(moved)
