@@ -71,7 +71,13 @@ def test_what_make_quickstart_runs_leaves_report_and_model(user: Bench) -> None:
     succeed(user, command)
 
     out = user.folder / "out" / "quickstart"
-    assert {path.name for path in out.iterdir()} == {"report.html", "report.json", "report.png", "model"}
+    assert {path.name for path in out.iterdir()} == {
+        ".gapo.json",
+        "report.html",
+        "report.json",
+        "report.png",
+        "model",
+    }
     subprocess.run([sys.executable, "-c", LOADS, out / "model"], check=True, env=user.environment)
 
 
