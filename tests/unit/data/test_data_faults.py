@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,31 @@ def test_splits_of_data_that_could_be_split_before_are_as_they_were(tmp_path: Pa
         "31a032330ac488f268a0eb5ff80420b0afbbc0b1047d63c1bfe02758ed6c1966",
         355,
     )
+
+
+OPENING = {"family": "style.slot", "params": {"slot": "opening", "choice": "category"}}
+PRICE = {"family": "derived.filter", "params": {"rule": "price_below", "below": 50}}
+COLOUR = {"family": "attr.must_mention", "params": {"keys": ["colour"]}}
+
+
+@pytest.mark.parametrize(
+    ("constraint", "context", "message"),
+    [
+        (OPENING, None, "category is missing"),
+        (OPENING, {"category": 7}, "category is int; it must be text"),
+        (COLOUR, None, "attributes is missing"),
+        (COLOUR, {"attributes": ["oat"]}, "attributes is list; it must be an object"),
+        (COLOUR, {"attributes": {"colour": 3}}, "colour is int; it must be text"),
+        (COLOUR, {"attributes": {"size": "L"}}, "has no 'colour'"),
+        (PRICE, {"attributes": {"price": "129"}}, "price is '129', which is no price with a known unit"),
+        (PRICE, {"attributes": {"price": "3 kg"}}, "price is '3 kg', which is no price with a known unit"),
+        (COLOUR, "oat", "column 'context' is str; it must be an object"),
+    ],
+)
+def test_a_context_that_lacks_what_a_constraint_reads_is_told_with_its_line(
+    tmp_path: Path, constraint: dict[str, Any], context: object, message: str
+) -> None:
+    row = {**GOOD, "label": 0, "constraints": [constraint], "context": context}
+    write(tmp_path / "rows.jsonl", GOOD, row)
+    with pytest.raises(DataError, match=rf"line 2.*{re.escape(message)}"):
+        list(read_rows(tmp_path / "rows.jsonl"))

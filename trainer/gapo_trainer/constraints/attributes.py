@@ -58,6 +58,25 @@ def value_of(ctx: Context, key: str) -> str:
     return record[key]
 
 
+def category_of(ctx: Context) -> str:
+    """What the product is. Raises DataError when the context does not say."""
+    category: Any = ctx.get("category")
+    if not isinstance(category, str):
+        raise DataError(
+            "context: category is missing; a constraint on the opening needs the product's category"
+        )
+    return category
+
+
+def amount_of(ctx: Context, key: str, dimension: str) -> float:
+    """The record's value of `key` in the base unit of `dimension`. Raises DataError for one that is no such amount."""
+    value = value_of(ctx, key)
+    amount = quantity(value)
+    if amount is None or amount[0] != dimension:
+        raise DataError(f"context: attributes: {key} is {value!r}, which is no {dimension} with a known unit")
+    return amount[1]
+
+
 def said_keys(response: str, ctx: Context) -> list[str]:
     """The keys whose value the response says, sorted."""
     return sorted(key for key, value in attributes(ctx).items() if says(response, value))

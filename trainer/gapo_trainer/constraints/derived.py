@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gapo_trainer.constraints.attributes import attributes, value_of
+from gapo_trainer.constraints.attributes import amount_of, attributes, value_of
 from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
 from gapo_trainer.constraints.text import (
     IMPERIAL,
@@ -16,7 +16,6 @@ from gapo_trainer.constraints.text import (
     drop_facts,
     insert_sentence,
     quantities,
-    quantity,
     says,
 )
 
@@ -169,12 +168,10 @@ class DerivedFilter(Family[Any]):
         return unit in IMPERIAL if imperial is not None else unit not in IMPERIAL
 
     def _price(self, ctx: Context) -> float:
-        amount = quantity(value_of(ctx, "price"))
-        return amount[1] if amount else 0.0
+        return amount_of(ctx, "price", "price")
 
     def _grams(self, ctx: Context) -> float:
-        amount = quantity(value_of(ctx, "weight"))
-        return amount[1] if amount else 0.0
+        return amount_of(ctx, "weight", "weight")
 
     def _check_price(self, spec: PriceBelowSpec, response: str, ctx: Context) -> Result:
         price, must = value_of(ctx, "price"), self._price(ctx) < spec.below

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from gapo_trainer.constraints.attributes import value_of
+from gapo_trainer.constraints.attributes import category_of, value_of
 from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
 from gapo_trainer.constraints.text import contains, insert_sentence, phrase_pattern, sentence_spans, words_of
 
@@ -147,7 +147,7 @@ class StyleSlot(Family[SlotSpec]):
         return text if text and self.check(spec, text, ctx).ok else None
 
     def _opening(self, spec: SlotSpec, ctx: Context) -> str:
-        return value_of(ctx, "brand") if spec.choice == "brand" else str(ctx["category"])
+        return value_of(ctx, "brand") if spec.choice == "brand" else category_of(ctx)
 
     def _call_at_end(self, text: str) -> str | None:
         tail = words_of(text)

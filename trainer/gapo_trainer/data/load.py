@@ -178,10 +178,27 @@ def _constraints(value: object, column: str) -> list[Mapping[str, Any]]:
 
 
 def _broken(constraints: list[Mapping[str, Any]], response: str, context: object) -> list[str]:
-    if context is not None and not isinstance(context, dict):
-        raise DataError(f"column 'context' is {type(context).__name__}; it must be an object")
-    verdicts = verify(constraints, response, context or {})
+    verdicts = verify(constraints, response, _context(context))
     return [f"{verdict.family} fails: {verdict.feedback}" for verdict in verdicts if not verdict.ok]
+
+
+def _context(value: object) -> Mapping[str, Any]:
+    """The product record that some families read. Raises DataError for one of another form."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise DataError(f"column 'context' is {type(value).__name__}; it must be an object")
+    category, record = value.get("category", ""), value.get("attributes", {})
+    if not isinstance(category, str):
+        raise DataError(f"column 'context': category is {type(category).__name__}; it must be text")
+    if not isinstance(record, dict):
+        raise DataError(f"column 'context': attributes is {type(record).__name__}; it must be an object")
+    for key, attribute in record.items():
+        if not isinstance(attribute, str):
+            raise DataError(
+                f"column 'context': attributes: {key} is {type(attribute).__name__}; it must be text, such as \"1.7 L\""
+            )
+    return value
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
