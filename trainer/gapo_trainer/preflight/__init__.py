@@ -2,45 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import gc
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from gapo.api.load import MODELS, LoadedRun
 from gapo.api.run import GapoRunSpec
 from gapo.preflight import Finding
 from gapo_trainer.preflight.data import check_data
+from gapo_trainer.preflight.texts import Texts, counted
 from gapo_trainer.remote import Opener
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def check(loaded: LoadedRun) -> list[Finding]:
     """The entry point of `gapo validate`: what this machine's files show. Nothing is downloaded."""
+    spec = loaded.spec
+    if not _named(spec):
+        return check_data(spec, open=None)
     written = {section: (loaded.written.get(section) or {}).get("model") for section in MODELS}
     of_pods = {f"{section}.model" for section, model in written.items() if str(model).startswith("/")}
-    return check_spec(loaded.spec, open=None, into=None, of_pods=of_pods)
+    # Reading every line takes seconds, and so does importing the library that opens models: one beside the other.
+    with _without_collection(), _beside(_look_at_data, spec) as data:
+        from gapo_trainer.preflight.models import check_models
+
+        of_models = check_models(spec, open=None, into=None, texts=lambda: data()[1], of_pods=of_pods)
+        return [*data()[0], *of_models]
 
 
-def check_spec(
-    spec: GapoRunSpec, *, open: Opener | None, into: Path | None, of_pods: Collection[str] = ()
-) -> list[Finding]:
-    """Findings over a spec's data and models.
+def _look_at_data(spec: GapoRunSpec) -> tuple[list[Finding], Texts]:
+    return check_data(spec, open=None), counted(spec)
 
-    `open` gives folders of object storage and `into` is where models are downloaded to; without them, what is not on
-    this machine is told as unseen. `gapo validate` has neither. `of_pods` are the fields of models whose absolute paths
-    may be those of another machine, such as of the image of the pod that loads them.
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Imports make a million objects that all stay; looking for garbage among them takes a seventh of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@contextmanager
+def _beside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Iterator[Callable[[], T]]:
+    """Calls `function` in a process of its own; gives what waits for its result or raises its error.
+
+    The process is forked, for one that is started anew would import everything again; other systems than Linux cannot
+    fork safely, and there the function is called where its result is asked for.
     """
-    return [
-        *check_data(spec, open=open, into=into),
-        *check_models_of(spec, open=open, into=into, of_pods=of_pods),
-    ]
+    if sys.platform != "linux":
+        yield lambda: function(*args, **kwargs)
+        return
+    own = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(1, mp_context=own, initializer=_leave_ctrl_c_to_the_command) as process:
+        yield process.submit(function, *args, **kwargs).result
 
 
-def check_models_of(
-    spec: GapoRunSpec, *, open: Opener | None, into: Path | None, of_pods: Collection[str] = ()
-) -> list[Finding]:
-    """Findings over a spec's models alone, for the `data` task, which checks its data as it reads them."""
+def _leave_ctrl_c_to_the_command() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _named(spec: GapoRunSpec) -> list[str]:
+    """The models that a spec names."""
     named = [spec.generator.model, spec.critic.model, spec.reward_model and spec.reward_model.model]
-    if not any(named):
+    return [model for model in named if model]
+
+
+def check_models_of(spec: GapoRunSpec, *, open: Opener, into: Path) -> list[Finding]:
+    """Findings over a spec's models alone, for the `data` task, which checks its data as it reads them.
+
+    `open` gives folders of object storage, `into` is where models are downloaded to.
+    """
+    if not _named(spec):
         return []  # nothing to open: the library that opens models takes seconds to import
     from gapo_trainer.preflight.models import check_models
 
-    return check_models(spec, open=open, into=into, of_pods=of_pods)
+    return check_models(spec, open=open, into=into)

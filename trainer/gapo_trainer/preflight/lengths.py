@@ -5,20 +5,18 @@ Texts are counted many at a time, and exactly only where they come near a limit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from gapo.api.run import GapoRunSpec
 from gapo.errors import GapoError
 from gapo.preflight import Finding, Level
-from gapo_trainer.data.make import some_rows
 from gapo_trainer.models import prompt_ids, response_ids
-from gapo_trainer.remote import Opener, download
+from gapo_trainer.preflight.texts import Text, Texts
 from gapo_trainer.reward import encode
 from gapo_trainer.reward.model import Settings, longest
 
@@ -34,6 +32,7 @@ CASE = "case."
 class Writer:
     """The generator, as far as it could be read."""
 
+    folder: Path
     tokenizer: PreTrainedTokenizerBase
     config: PreTrainedConfig | None
 
@@ -42,21 +41,10 @@ class Writer:
 class Encoder:
     """The reward model's encoder."""
 
+    folder: Path
     tokenizer: PreTrainedTokenizerBase
     settings: Settings
     config: PreTrainedConfig
-
-
-class Text(NamedTuple):
-    """One row of the data, as far as its texts are texts."""
-
-    where: str
-    """File and line."""
-    field: str
-    prompt: str
-    response: str
-    accepted: bool
-    families: frozenset[str]
 
 
 def check_lengths(
@@ -64,76 +52,20 @@ def check_lengths(
     writer: Writer | None,
     critic: PreTrainedConfig | None,
     encoder: Encoder | None,
-    *,
-    open: Opener | None,
-    into: Path | None,
+    texts: Texts,
 ) -> list[Finding]:
     """Findings over rows that a model cannot read whole. Lines that are no rows are the data check's."""
-    texts = list(_texts(spec, open, into))
-    if not texts:
+    if not texts.rows:
         return []
     findings: list[Finding] = []
     if writer is not None:
-        findings += _by_generator(spec, writer, critic, [text for text in texts if text.accepted])
+        tokens = texts.about(writer.folder, writer.tokenizer)
+        findings += _by_generator(spec, writer, critic, texts.rows, tokens)
     if encoder is not None:
-        findings += _by_reward_model(encoder, texts)
-        findings += _answers(spec, writer, encoder, texts)
-        findings += _letter_case(encoder, texts)
+        findings += _by_reward_model(encoder, texts.rows, texts.about(encoder.folder, encoder.tokenizer))
+        findings += _answers(spec, writer, encoder, texts.rows)
+        findings += _letter_case(encoder, texts.rows)
     return findings
-
-
-def _texts(spec: GapoRunSpec, open_folder: Opener | None, into: Path | None) -> Iterator[Text]:
-    if spec.data.generate is not None:
-        grammar = spec.data.generate
-        for row in some_rows(grammar.grammar, grammar.seed):
-            yield _text(
-                f"a row of {grammar.grammar}", "data.generate", row, row["prompt"], row["response"], 1
-            )
-    columns = spec.data.columns
-    for number, source in enumerate(spec.data.sources):
-        path = Path(source.uri)
-        if "://" in source.uri:
-            if open_folder is None or into is None:
-                continue
-            folder, _, name = source.uri.rpartition("/")
-            path = into / f"source-{number}.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not download(open_folder(folder), name, path, what="data.sources"):
-                continue
-        for line, row in _rows(path):
-            prompt, response = row.get(columns.prompt), row.get(columns.response)
-            if isinstance(prompt, str) and isinstance(response, str):
-                where, field = f"{source.uri}: line {line}", f"data.sources.{number}"
-                row["constraints"] = row.get(columns.constraints)
-                yield _text(where, field, row, prompt, response, row.get(columns.label))
-        if "://" in source.uri:
-            path.unlink()
-
-
-def _text(where: str, field: str, row: dict[str, Any], prompt: str, response: str, label: object) -> Text:
-    constraints = row.get("constraints")
-    named = constraints if isinstance(constraints, list) else []
-    families = frozenset(str(one.get("family")) for one in named if isinstance(one, dict))
-    return Text(where, field, _whole(prompt), _whole(response), label == 1, families)
-
-
-def _whole(text: str) -> str:
-    """The text without halves of characters, which no tokenizer takes and which the data check names."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                try:
-                    row = json.loads(raw.removeprefix(b"\xef\xbb\xbf"))
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(row, dict):
-                    yield number, row
-    except OSError:
-        return
 
 
 def _positions(of: PreTrainedConfig | None) -> int | None:
@@ -142,7 +74,11 @@ def _positions(of: PreTrainedConfig | None) -> int | None:
 
 
 def _by_generator(
-    spec: GapoRunSpec, writer: Writer, critic: PreTrainedConfig | None, texts: Sequence[Text]
+    spec: GapoRunSpec,
+    writer: Writer,
+    critic: PreTrainedConfig | None,
+    texts: Sequence[Text],
+    tokens: Sequence[tuple[int, int]],
 ) -> list[Finding]:
     """Prompts that are too long by themselves, with their response, or with the longest that may be sampled."""
     frame = len(prompt_ids(writer.tokenizer, "x"))
@@ -154,15 +90,9 @@ def _by_generator(
     room = float("inf") if positions is None else positions
     if new >= room:
         new = 0  # told of the model itself
-    # Of most rows their length in letters says that they fit.
-    texts = [
-        t for t in texts if _most(t.prompt) + frame + NEAR > min(most, room - new, room - _most(t.response))
-    ]
-    prompts = _counts(writer.tokenizer, [text.prompt for text in texts])
-    responses = _counts(writer.tokenizer, [text.response for text in texts])
     alone, with_response, with_sampled = _Faults(), _Faults(), _Faults()
-    for text, p, r in zip(texts, prompts, responses, strict=True):
-        if p + frame < min(most, room - new, room - r) - NEAR:
+    for text, (p, r) in zip(texts, tokens, strict=True):
+        if not text.accepted or p + frame < min(most, room - new, room - r) - NEAR:
             continue
         try:
             p, r = (
@@ -211,12 +141,6 @@ class _Faults:
             yield Finding(Level.FAULT, field, f"{where}: {said}{more}")
 
 
-def _most(text: str) -> float:
-    """Tokens that a text has at most: of plain ASCII one a letter, and one before them; of others nobody knows, for a
-    tokenizer may write a character as several."""
-    return len(text) + 1 if text.isascii() else float("inf")
-
-
 def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
     """Tokens of each text by itself."""
     if not texts:
@@ -249,16 +173,18 @@ def _pairs(encoder: Encoder, texts: Sequence[Text]) -> list[int]:
     return [len(row) for row in ids]
 
 
-def _by_reward_model(encoder: Encoder, texts: Sequence[Text]) -> list[Finding]:
+def _by_reward_model(
+    encoder: Encoder, texts: Sequence[Text], tokens: Sequence[tuple[int, int]]
+) -> list[Finding]:
     most, positions = encoder.settings.max_tokens, longest(encoder.config)
     frame = _frame(encoder)
-    near = [text for text in texts if _most(text.prompt) + _most(text.response) + frame > most]
+    near = [text for text, (p, r) in zip(texts, tokens, strict=True) if p + r + frame > most - NEAR]
     over = [(tokens, text) for tokens, text in zip(_pairs(encoder, near), near, strict=True) if tokens > most]
     if not over:
         return []
-    tokens, text = max(over, key=lambda pair: pair[0])
+    most_tokens, text = max(over, key=lambda pair: pair[0])
     if encoder.settings.truncation == "error":
-        said = encode.too_long(tokens, most, positions)
+        said = encode.too_long(most_tokens, most, positions)
     elif len(over) > encode.MAX_TRUNCATED * len(texts) and len(texts) >= encode.MIN_FOR_SHARE:
         said = encode.too_many_cut(len(over), len(texts), most, positions)
     else:

@@ -35,6 +35,7 @@ from gapo_trainer.locate import held, locate
 from gapo_trainer.models import check_same_vocabulary, load_tokenizer, prompt_ids
 from gapo_trainer.plain_text import TODAY, asks_for_the_date, template_of
 from gapo_trainer.preflight.lengths import Encoder, Writer, check_lengths
+from gapo_trainer.preflight.texts import Texts, read_texts
 from gapo_trainer.remote import Opener
 from gapo_trainer.reward import model as reward_model
 from gapo_trainer.reward import warmstart
@@ -53,11 +54,17 @@ T = TypeVar("T")
 
 
 def check_models(
-    spec: GapoRunSpec, *, open: Opener | None, into: Path | None, of_pods: Collection[str] = ()
+    spec: GapoRunSpec,
+    *,
+    open: Opener | None,
+    into: Path | None,
+    texts: Callable[[], Texts] | None = None,
+    of_pods: Collection[str] = (),
 ) -> list[Finding]:
     """Findings over generator.model, rewardModel.model and critic.model.
 
-    `open` and `into` as in `check_spec`; `of_pods` are the fields whose paths may be those of other machines. In a pod
+    `open` gives folders of object storage and `into` is where models are downloaded to; without them, what is not on
+    this machine is told as unseen. `texts` gives the rows where they were read before. `of_pods` are the fields whose paths may be those of other machines. In a pod
     these are all: the image of the pod that loads a model may be another.
     """
     if into is not None and IN_A_POD in os.environ:
@@ -68,7 +75,8 @@ def check_models(
         encoder = _reward_model(spec, look, writer)
         critic = _critic(spec, look, writer)
         if writer is not None or encoder is not None:
-            look.findings += check_lengths(spec, writer, critic, encoder, open=open, into=into)
+            rows = texts() if texts else Texts(list(read_texts(spec, open, into)))
+            look.findings += check_lengths(spec, writer, critic, encoder, rows)
     return look.findings
 
 
@@ -170,7 +178,7 @@ def _generator(spec: GapoRunSpec, look: _Look) -> Writer | None:
     template = template_of(tokenizer)
     if template is not None and asks_for_the_date(template):
         look.note(name, f"the chat template asks for today's date; it is always given {TODAY:%d %B %Y}")
-    return Writer(tokenizer, config if known else None)
+    return Writer(folder, tokenizer, config if known else None)
 
 
 def _decoder(config: PreTrainedConfig, folder: Path, name: str) -> bool:
@@ -208,7 +216,11 @@ def _reward_model(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> Enco
         look.attempt(name, check_vocabulary, tokenizer, config, folder, name)
         look.attempt(name, _save, config, tokenizer, name)
         _warm_start(settings, look, tokenizer, config, writer)
-    return None if config is None else Encoder(tokenizer, reward_model.Settings.of(settings, config), config)
+    return (
+        None
+        if config is None
+        else Encoder(folder, tokenizer, reward_model.Settings.of(settings, config), config)
+    )
 
 
 def _warm_start(
