@@ -98,7 +98,7 @@ crds: env ## Write the CRD from the models, and what the chart takes from it and
 	mv charts/.written charts/gapo-operator/README.md
 
 metrics-docs: env ## Write docs/metrics.md: every series, from the catalogue and the operator's registry
-	$(BIN)/python -m gapo_operator.reference > docs/.written
+	$(BIN)/python -m gapo_operator.metrics_page > docs/.written
 	mv docs/.written docs/metrics.md
 
 dashboards: env ## Write the chart's Grafana dashboards from charts/dashboards

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from gapo.telemetry import catalogue
+from gapo.metrics import catalogue
 from gapo_operator.metrics import Metrics
 
 EXPORTERS = Path(__file__).parent / "exporters"

@@ -14,7 +14,7 @@ from charts.dashboards.panels import (
     single,
 )
 
-from gapo.telemetry.catalogue import SCORE_BOUNDS
+from gapo.metrics.catalogue import SCORE_BOUNDS
 
 
 def accuracy() -> Section:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 from pydantic import Field
 
 from gapo.api.base import ApiModel
-from gapo.api.platform import Role
+from gapo.api.placement import Role
 from gapo.api.run import GapoRunSpec
 from gapo.digest import canonical_json, digest
 

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 from gapo.errors import GapoError
-from gapo_operator.app import Operator, Options
 from gapo_operator.config import ConfigFile
+from gapo_operator.manager import Operator, Options
 
 
 class JsonLines(logging.Formatter):

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.bench.experiments import ARMS, ROOT, Finished, arm_spec, base_spec, machine, run, write_page
 
-from gapo.overlay import overlay
+from gapo.api.deep_merge import overlay
 from gapo.tasks import Kind
 
 SEEDS = (21, 22, 23)

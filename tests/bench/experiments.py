@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
+from gapo.api.deep_merge import overlay
 from gapo.api.load import load_document
-from gapo.observe import Observer
-from gapo.overlay import overlay
-from gapo.seen import Seen
+from gapo.planning.observation import Seen
+from gapo.run.reader import Observer
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.bench.experiments import ROOT, base_spec, machine, run, write_page
 
-from gapo.overlay import overlay
+from gapo.api.deep_merge import overlay
 from gapo.tasks import Kind
 
 FAMILY = "rm/pair_family/"

@@ -34,7 +34,7 @@ from tests.unit.operator import played
 from gapo.store import layout
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
-from gapo_operator.status import Findings, status_of
+from gapo_operator.reconcile.status import Findings, status_of
 
 STAGES = 12
 MANY, ONE = "many", "one"

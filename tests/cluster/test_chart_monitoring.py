@@ -25,7 +25,7 @@ from tests.cluster.chart import (
 from tests.unit.chart.relabelling import meta, relabelled
 
 from gapo.api.load import load_run
-from gapo.preview import preview
+from gapo.planning.preview import preview
 from gapo_operator.render.names import Owner, labels
 
 pytestmark = pytest.mark.cluster

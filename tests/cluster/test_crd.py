@@ -17,8 +17,8 @@ from tests.cluster.manifests import BAD, FOR_THE_OPERATOR, GOOD, ON_ONE_MACHINE
 from tests.slow.gapo_command import SMOKE, merged
 
 from gapo.api.load import LoadedRun, load_document, load_run
-from gapo.api.reading import read_documents
 from gapo.api.run import GapoRunSpec
+from gapo.api.yaml_reader import read_documents
 from gapo.errors import SpecError
 
 pytestmark = pytest.mark.cluster

@@ -9,7 +9,7 @@ import pytest
 from kubernetes.aio import client, config
 from tests.cluster.control_plane import ControlPlane
 
-from gapo_operator.leader import Leadership, lead
+from gapo_operator.kube.leader import Leadership, lead
 
 pytestmark = pytest.mark.cluster
 

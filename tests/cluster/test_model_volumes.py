@@ -14,7 +14,7 @@ from tests.slow.gapo_command import SMOKE, merged
 from tests.unit.ppo.tiny_ppo import tiny_folder
 
 from gapo.api.load import load_document
-from gapo.preview import preview
+from gapo.planning.preview import preview
 from gapo.tasks import Kind
 from gapo_operator.config import OperatorConfig
 from gapo_operator.render.job import job
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.node
 NAMESPACE = "volumes"
 LOAD = """
 from pathlib import Path
-from gapo_trainer.locate import locate
-from gapo_trainer.models import load_generator
+from gapo_trainer.models.source import locate
+from gapo_trainer.models.networks import load_generator
 folder = locate("pvc://models/tiny/generator", what="generator.model", into=Path("/scratch/model"))
 print(folder, load_generator(folder)[0].num_parameters())
 try:

@@ -21,9 +21,9 @@ from tests.slow.gapo_command import SMOKE
 
 from gapo import __version__
 from gapo.api.load import LoadedRun, load_run
-from gapo.planner import RunFacts, plan
-from gapo.run_record import freeze
-from gapo.seen import Seen
+from gapo.planning.observation import Seen
+from gapo.planning.planner import RunFacts, plan
+from gapo.run.record import freeze
 from gapo.store import layout
 from gapo.store.claims import take_claim
 from gapo.store.commit import fetch, load_manifest
@@ -137,7 +137,7 @@ def test_an_image_works_as_another_user_on_a_root_that_it_cannot_write(
     node: Node, tenant: str, image: str
 ) -> None:
     name = "restricted-" + image.split("-")[1].split(":")[0]
-    module = "gapo_operator.app" if image == images.OPERATOR else "gapo_trainer.runner"
+    module = "gapo_operator.manager" if image == images.OPERATOR else "gapo_trainer.task.runner"
     script = f"id -u && (touch /opt/gapo/x 2>&1 || echo refused) && python -c 'import {module} as m; print(m.__file__)'"
     pod = {
         "apiVersion": "v1",

@@ -12,7 +12,7 @@ from tests.cluster.manifests import GOOD
 from tests.slow.gapo_command import manifest
 
 from gapo.api.load import load_document
-from gapo.preview import preview
+from gapo.planning.preview import preview
 from gapo.tasks import Kind
 from gapo_operator.config import OperatorConfig
 from gapo_operator.render.job import job

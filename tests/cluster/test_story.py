@@ -19,9 +19,9 @@ from tests.cluster.node import Node
 from tests.cluster.s3 import S3Server, s3_server
 
 from gapo.api.load import load_document
-from gapo.judgement import stage_metrics
-from gapo.observe import Observer
-from gapo.seen import Seen
+from gapo.planning.observation import Seen
+from gapo.planning.stage_decision import stage_metrics
+from gapo.run.reader import Observer
 from gapo.tasks import Kind, TaskKey
 
 pytestmark = pytest.mark.node

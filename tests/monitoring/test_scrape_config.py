@@ -16,11 +16,11 @@ from tests.cluster.processes import free_ports
 from tests.monitoring.prometheus import needs_prometheus, prometheus
 
 from gapo.api.load import load_run
-from gapo.preview import preview
+from gapo.metrics.figures import RunFigures, TaskFigures
+from gapo.metrics.http import SampleCollector, serve
+from gapo.metrics.samples import run_samples, task_samples
+from gapo.planning.preview import preview
 from gapo.tasks import Kind, TaskKey
-from gapo.telemetry.exposition import SampleCollector, serve
-from gapo.telemetry.figures import RunFigures, TaskFigures
-from gapo.telemetry.series import run_samples, task_samples
 from gapo_operator.config import OperatorConfig, load_config
 from gapo_operator.render.names import Owner
 from gapo_operator.render.pod import pod_template

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.bench.experiments import ARMS, ROOT, Finished, arm_spec, base_spec, run
 
-from gapo.overlay import overlay
+from gapo.api.deep_merge import overlay
 from gapo.tasks import Kind, TaskKey
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 import torch
 from tests.unit.ppo.tiny_ppo import tiny_folder, tiny_trainer
 
+from gapo_trainer.cpu_parallel import in_lanes
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.lanes import in_lanes
 from gapo_trainer.ppo.trainer import RATIO_FIRST
 
 

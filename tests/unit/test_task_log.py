@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from gapo_trainer.talk import Talk, talking
-from gapo_trainer.telemetry import Account
+from gapo_trainer.task.log import Talk, talking
+from gapo_trainer.task.progress import Account
 
 
 class Clock:

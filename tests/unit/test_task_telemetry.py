@@ -16,11 +16,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gapo.digest import canonical_json
 from gapo.errors import StoreError
+from gapo.metrics.figures import TaskFigures
+from gapo.metrics.progress_file import task_figures
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
-from gapo.telemetry.figures import TaskFigures
-from gapo.telemetry.progress import task_figures
-from gapo_trainer.telemetry import Account, Progress, document, served
+from gapo_trainer.task.progress import Account, Progress, document, served
 
 KEY = "stages/2/ppo/1/w/progress.json"
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gapo.errors import DataError, InvariantError
-from gapo_trainer.lanes import in_lanes, lanes
+from gapo_trainer.cpu_parallel import in_lanes, lanes
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from gapo.api.models import Gate
 from gapo.policies.gate import PASSED
 from gapo.tasks import Kind, TaskKey
-from gapo.telemetry.telling import fewer_prompts
-from gapo_trainer.context import TaskContext
+from gapo.telemetry.wording import fewer_prompts
 from gapo_trainer.evaluate.base_model import base_model
-from gapo_trainer.evaluate.card import Figures, model_card
-from gapo_trainer.evaluate.samples import (
+from gapo_trainer.evaluate.generator import Params, Subject, counted
+from gapo_trainer.evaluate.model_card import Figures, model_card
+from gapo_trainer.evaluate.task import stage_of, version_of
+from gapo_trainer.models.networks import load_tokenizer
+from gapo_trainer.reward.gate import judge
+from gapo_trainer.rollout.samples import (
     Prompt,
     Sample,
     constraint_satisfaction,
@@ -24,11 +27,8 @@ from gapo_trainer.evaluate.samples import (
     satisfaction,
     write_samples,
 )
-from gapo_trainer.evaluate.sampling import Params, Subject, counted
-from gapo_trainer.evaluate.satisfaction import paired_gain
-from gapo_trainer.evaluate.task import stage_of, version_of
-from gapo_trainer.models import load_tokenizer
-from gapo_trainer.reward.gate import judge
+from gapo_trainer.stats.rates import paired_gain
+from gapo_trainer.task.context import TaskContext
 from gapo_trainer.versions import versions
 
 ARMS = {"best": "generator", "last": "last", "start": "start"}

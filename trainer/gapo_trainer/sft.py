@@ -25,11 +25,9 @@ from gapo.api.base import ApiModel
 from gapo.api.models import Generator
 from gapo.api.training import Data, Ppo, Sft, Stages
 from gapo.errors import DataError, SpecError
-from gapo_trainer.context import TaskContext
+from gapo_trainer.cpu_parallel import lanes
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.lanes import lanes
-from gapo_trainer.locate import locate
-from gapo_trainer.models import (
+from gapo_trainer.models.networks import (
     build_generator,
     load_generator,
     load_tokenizer,
@@ -37,9 +35,11 @@ from gapo_trainer.models import (
     response_ids,
     save_generator,
 )
-from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences, micro_batches
+from gapo_trainer.models.source import locate
+from gapo_trainer.policy import MicroBatch, Policy, Sequences, micro_batches
 from gapo_trainer.reward.rows import read_rows
 from gapo_trainer.rng import generator
+from gapo_trainer.task.context import TaskContext
 
 log = logging.getLogger(__name__)
 

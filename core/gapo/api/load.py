@@ -19,10 +19,10 @@ from gapo.api.addresses import VOLUMES, in_volume
 from gapo.api.base import ApiModel
 from gapo.api.identity import model_in, run_id
 from gapo.api.paths import STDIN, at_home
-from gapo.api.platform import STORED
+from gapo.api.placement import STORED
 from gapo.api.profiles import with_profile
-from gapo.api.reading import UnreadableError, read_documents
 from gapo.api.run import GapoRun, GapoRunSpec
+from gapo.api.yaml_reader import UnreadableError, read_documents
 from gapo.errors import DataError, SpecError, UnknownSpecError
 
 

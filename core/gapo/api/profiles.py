@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gapo.overlay import overlay
+from gapo.api.deep_merge import overlay
 
 TINY: dict[str, Any] = {
     "sft": {"lr": 1e-3},

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from gapo.api.base import ApiModel, FieldClass
 from gapo.api.identity import class_of, model_in
-from gapo.api.platform import parse_duration
+from gapo.api.placement import parse_duration
 from gapo.api.profiles import TINY
 from gapo.api.run import GapoRunSpec, Metadata
 

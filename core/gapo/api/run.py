@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from gapo.api.base import FIXED, IDENTITY, LIVE, NEXT_ATTEMPT, ApiModel
-from gapo.api.judging import Budget, Convergence, Evaluation, Guards
+from gapo.api.evaluation import Budget, Convergence, Evaluation, Guards
 from gapo.api.models import Critic, Generator, Reference, RewardModel
-from gapo.api.platform import Checkpoint, Retention, Roles, Rollout, Scheduling, Storage
+from gapo.api.placement import Checkpoint, Retention, Roles, Rollout, Scheduling, Storage
 from gapo.api.training import Adversarial, Data, Generation, Ppo, Sft, Stages
 
 API_VERSION = "gapo.dev/v1alpha1"

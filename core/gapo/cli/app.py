@@ -10,8 +10,8 @@ from typing import NoReturn
 
 import typer
 
-from gapo.cli.inspect import export, report, status
 from gapo.cli.options import version_option
+from gapo.cli.read_commands import export, report, status
 from gapo.cli.run import run
 from gapo.cli.terminal import adapt_streams, write_traceback
 from gapo.cli.validate import plan, validate

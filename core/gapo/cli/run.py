@@ -16,11 +16,11 @@ from rich.console import Console
 import gapo
 from gapo.api.load import LoadedRun, check_models, load_run
 from gapo.api.paths import user_path
-from gapo.cli.inspect import look
+from gapo.cli.live_view import RunView
 from gapo.cli.options import Endpoint, Locations, Manifest, Region
-from gapo.cli.out import check_out, out_folder, replace_model
+from gapo.cli.output_folder import check_out, out_folder, replace_model
+from gapo.cli.read_commands import look
 from gapo.cli.validate import ignored_here
-from gapo.cli.view import RunView
 from gapo.errors import (
     DiskFullError,
     FencedError,
@@ -32,13 +32,13 @@ from gapo.errors import (
     is_disk_full,
 )
 from gapo.local.executor import Executor, Place
-from gapo.local.place import parse_locations, place_of, work_folder
 from gapo.local.processes import TrainerServer
-from gapo.local.watch import RunWatch
-from gapo.planner import RunFacts, State, Status
+from gapo.local.run_location import parse_locations, place_of, work_folder
+from gapo.local.run_monitor import RunWatch
+from gapo.planning.planner import RunFacts, State, Status
+from gapo.planning.preview import planned_keys
 from gapo.preflight import check_manifest, refuse
-from gapo.preview import planned_keys
-from gapo.run_record import check_stages, effective_spec, freeze
+from gapo.run.record import check_stages, effective_spec, freeze
 from gapo.store import layout
 from gapo.store.probe import probe_location
 from gapo.tasks import STOP_GRACE_SECONDS, Kind, TaskKey
@@ -137,7 +137,7 @@ def _served(watch: RunWatch, port: int | None, console: Console) -> Iterator[Non
     if port is None:
         yield
         return
-    from gapo.telemetry.exposition import SampleCollector, serve
+    from gapo.metrics.http import SampleCollector, serve
 
     with ExitStack() as stack:
         try:

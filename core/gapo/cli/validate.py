@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from gapo.api.load import MODELS, LoadedRun, load_run
-from gapo.api.platform import Role, Scheduling
+from gapo.api.placement import Role, Scheduling
 from gapo.api.profiles import profile_of
 from gapo.cli.options import Format, Manifest, Output
 from gapo.errors import DataError
-from gapo.estimate import Estimate, estimate
+from gapo.planning.estimate import Estimate, estimate
+from gapo.planning.preview import Preview, preview
 from gapo.preflight import Finding, Level, check_manifest, refuse
-from gapo.preview import Preview, preview
 
 
 class Device(StrEnum):

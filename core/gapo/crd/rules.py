@@ -12,10 +12,10 @@ from pydantic import BaseModel
 
 from gapo.api.addresses import DATA_FORMS, MODEL_FORMS, Form
 from gapo.api.base import ApiModel, FieldClass
+from gapo.api.evaluation import Budget
 from gapo.api.identity import class_of, model_in
-from gapo.api.judging import Budget
 from gapo.api.models import Critic, FromScratch, Generator, RewardModel
-from gapo.api.platform import NOT_BUILT, Rollout
+from gapo.api.placement import NOT_BUILT, Rollout
 from gapo.api.pods import OWN_ENV, OWN_PATHS, ClaimMount, EnvVar, ResourceClaim, Toleration
 from gapo.api.profiles import TINY
 from gapo.api.run import NEVER_ACTS, VERIFIED_GUARDS, GapoRunSpec

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from gapo.api.base import FieldClass
 from gapo.api.identity import class_of
-from gapo.api.platform import parse_duration
+from gapo.api.placement import parse_duration
 from gapo.api.pods import ClaimMount, EnvVar, ResourceClaim
 from gapo.api.profiles import PROFILES
 from gapo.crd.rules import OF_FIELD, OF_MODEL

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gapo.driver import Driver, End, sha256_of
 from gapo.errors import ACCESS_ERRORS, DiskFullError
 from gapo.local.processes import Exited, TrainerServer
-from gapo.observe import Observer
-from gapo.own_files import own_folder
-from gapo.planner import Plan, RunFacts, State, Status
+from gapo.owned_files import own_folder
+from gapo.planning.observation import AttemptKey
+from gapo.planning.planner import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
-from gapo.seen import AttemptKey
+from gapo.run.driver import Driver, End, sha256_of
+from gapo.run.reader import Observer
 from gapo.store import layout
 from gapo.store.claims import take_claim
 from gapo.store.objects import Objects

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from gapo.own_files import new_files
+from gapo.owned_files import new_files
 from gapo.report.data import RunData, load_run_data
 from gapo.report.facts import facts_of
 from gapo.report.html import page

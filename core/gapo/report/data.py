@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 
 from gapo.digest import sha256_hex
 from gapo.errors import InputArtifactError, SpecError
-from gapo.run_record import RunRecord, read_run_record
+from gapo.run.record import RunRecord, read_run_record
 from gapo.store import layout
 from gapo.store.commit import find_manifest
+from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
-from gapo.store.once import read_record
 from gapo.store.records import Decision, Ended, Manifest, Record, Retired
 from gapo.tasks import Kind
 

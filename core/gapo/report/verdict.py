@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gapo.report.numbers import interval, points, share
-from gapo.telemetry.telling import fewer_prompts
+from gapo.telemetry.wording import fewer_prompts
 
 GUARDED_LABELS = ("half", "one", "drop")
 

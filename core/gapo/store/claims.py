@@ -12,8 +12,8 @@ from datetime import datetime
 
 from gapo.errors import FencedError, GapoError
 from gapo.store import layout
+from gapo.store.create_once import encode, read_record
 from gapo.store.objects import Objects
-from gapo.store.once import encode, read_record
 from gapo.store.records import Claim
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from gapo.digest import sha256_hex
 from gapo.errors import InputArtifactError, StoreError
 from gapo.store import layout
+from gapo.store.create_once import encode
 from gapo.store.objects import Objects
-from gapo.store.once import encode
 from gapo.store.records import Manifest, ManifestRef, ObjectRef, ResumePoint
 
 log = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ that was cut short is finished by calling again.
 from __future__ import annotations
 
 from gapo.store import layout
+from gapo.store.create_once import create_once, read_record
 from gapo.store.objects import Objects
-from gapo.store.once import create_once, read_record
 from gapo.store.records import Retired
 
 

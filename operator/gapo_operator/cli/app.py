@@ -7,7 +7,7 @@ import typer
 from gapo.cli.app import end_with
 from gapo.cli.options import version_option
 from gapo.cli.validate import plan, validate
-from gapo_operator.cli.doctor import doctor
+from gapo_operator.cli.doctor.command import doctor
 from gapo_operator.cli.logs import logs
 from gapo_operator.cli.status import status
 from gapo_operator.cli.submit import submit

@@ -11,16 +11,16 @@ from typing import Annotated, Any
 
 import typer
 
-from gapo.cli.here import told_locally
+from gapo.cli.local_hints import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
-from gapo_operator.children import ChildState, children_of
 from gapo_operator.cli.client import Cluster, RefusedError, connect, core_path, run_async, runs_path
-from gapo_operator.cli.follow import Source, follow_all
-from gapo_operator.cli.show import over, sight, stage_name
+from gapo_operator.cli.list_watch import Source, follow_all
+from gapo_operator.cli.run_view import over, sight, stage_name
 from gapo_operator.cli.status import RunName
-from gapo_operator.endings import TRAINER
+from gapo_operator.kube.attempts import ChildState, children_of
+from gapo_operator.kube.pod_end import TRAINER
 from gapo_operator.render.names import PREFIX
 
 Body = Mapping[str, Any]

@@ -12,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from gapo.cli.here import beside_local_way
+from gapo.cli.live_view import SILENT_SECONDS
+from gapo.cli.local_hints import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Namespace, Output, Where
-from gapo.cli.view import SILENT_SECONDS
 from gapo.errors import ClusterError, RetryableError
 from gapo_operator.cli.client import Body, Cluster, connect, core_path, run_async, runs_path
-from gapo_operator.cli.follow import Source, follow_all, read
-from gapo_operator.cli.show import Sight, as_json, failure, news, over, page, sight, standing
+from gapo_operator.cli.list_watch import Source, follow_all, read
+from gapo_operator.cli.run_view import Sight, as_json, failure, news, over, page, sight, standing
 
 RunName = Annotated[str, typer.Argument(metavar="NAME", help="The GapoRun's name.", show_default=False)]
 

@@ -11,8 +11,8 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from gapo.api.load import LoadedRun, load_run
-from gapo.api.platform import Duration
-from gapo.cli.here import beside_local_way
+from gapo.api.placement import Duration
+from gapo.cli.local_hints import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Manifest, Namespace, Output, Where
 from gapo.cli.validate import refused_by_a_cluster
 from gapo.errors import ClusterError, GapoError, SpecError
@@ -26,7 +26,7 @@ from gapo_operator.cli.client import (
     run_async,
     runs_path,
 )
-from gapo_operator.cli.show import failure
+from gapo_operator.cli.run_view import failure
 from gapo_operator.cli.status import until_over
 
 MANAGER = "gapo"

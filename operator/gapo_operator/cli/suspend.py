@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from gapo.cli.here import told_locally
+from gapo.cli.local_hints import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
 from gapo_operator.cli.client import MERGE, connect, run_async, runs_path
 from gapo_operator.cli.status import RunName

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gapo.api.platform import Role
+from gapo.api.placement import Role
 from gapo.api.pods import ClaimMount, Pod, ResourceClaim, TopologySpread
 from gapo.api.run import GapoRunSpec
 from gapo.errors import SpecError

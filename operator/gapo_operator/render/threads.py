@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gapo.api.platform import Role
+from gapo.api.placement import Role
 from gapo.api.quantity import amount
 from gapo.api.run import GapoRunSpec
 from gapo.tasks import Task, role_of

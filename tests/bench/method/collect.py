@@ -15,8 +15,8 @@ from gapo.api.run import GapoRunSpec
 from gapo.store.commit import Committed, fetch, find_manifest
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
-from gapo_trainer.evaluate.samples import Sample, read_samples
-from gapo_trainer.reward.metrics import auc
+from gapo_trainer.rollout.samples import Sample, read_samples
+from gapo_trainer.stats.reward_model import auc
 
 EVALUATED = {
     "satisfaction": "eval/satisfaction",

@@ -21,12 +21,12 @@ SOURCES = (
     "trainer/gapo_trainer/rollout/*.py",
     "trainer/gapo_trainer/*.py",
     "core/gapo/recipes/*.py",
-    "core/gapo/api/judging.py",
+    "core/gapo/api/evaluation.py",
     "core/gapo/api/models.py",
     "core/gapo/api/profiles.py",
     "core/gapo/api/training.py",
-    "core/gapo/judgement.py",
-    "core/gapo/policies/best.py",
+    "core/gapo/planning/stage_decision.py",
+    "core/gapo/policies/best_stage.py",
     "core/gapo/tasks.py",
 )
 WITHOUT_NUMBERS = frozenset(

@@ -9,7 +9,7 @@ from typing import Any
 
 from gapo.api.run import GapoRunSpec
 from gapo.tasks import Kind, TaskKey
-from gapo_trainer.ppo.rollouts import Sampler
+from gapo_trainer.rollout.sampler import Sampler
 
 Metrics = Mapping[TaskKey, Mapping[str, float]]
 

@@ -9,7 +9,7 @@ from typing import Any
 from tests.bench import experiments
 from tests.bench.experiments import ROOT
 
-from gapo.overlay import overlay
+from gapo.api.deep_merge import overlay
 
 Spec = dict[str, Any]
 

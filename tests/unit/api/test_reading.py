@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from gapo.api.load import load_document, load_run
-from gapo.api.platform import STORED
-from gapo.api.reading import read_documents
+from gapo.api.placement import STORED
 from gapo.api.run import GapoRunSpec
+from gapo.api.yaml_reader import read_documents
 from gapo.errors import DataError, SpecError
 
 HEAD = "apiVersion: gapo.dev/v1alpha1\nkind: GapoRun\nmetadata: {name: tried}\nspec:\n"

@@ -18,7 +18,7 @@ from tests.unit.bench.method_results import result as made
 
 from gapo.api.load import load_document
 from gapo.tasks import Kind, TaskKey
-from gapo_trainer.evaluate.samples import Sample
+from gapo_trainer.rollout.samples import Sample
 
 SOURCE = {"run": "start-0", "runID": "0123456789ab", "stage": 0, "take": "state"}
 

@@ -20,11 +20,11 @@ from charts.dashboards import known
 
 from gapo.cli.app import app
 from gapo.errors import FencedError, RunMovedError, SpecError, UnsafeLocationError
+from gapo.metrics import catalogue
 from gapo.reasons import Reason
 from gapo.store.objects import Result
 from gapo.tasks import ROLE_OF
-from gapo.telemetry import catalogue
-from gapo_operator.status import Findings, status_of
+from gapo_operator.reconcile.status import Findings, status_of
 
 ROOT = Path(__file__).parents[3]
 RULES = ROOT / "charts" / "gapo-operator" / "rules"

@@ -17,7 +17,7 @@ import pytest
 from charts.dashboards import known
 from charts.dashboards.__main__ import BOARDS, FOLDER
 
-from gapo.telemetry import catalogue
+from gapo.metrics import catalogue
 from gapo_operator.metrics import Metrics
 
 Json = dict[str, Any]

@@ -10,7 +10,7 @@ import yaml
 from tests.unit.chart.relabelling import meta, relabelled
 
 from gapo.api.load import load_run
-from gapo.preview import preview
+from gapo.planning.preview import preview
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.config import load_config
 from gapo_operator.render.names import Owner

@@ -157,7 +157,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_its_traceback_a_file(tmp_p
 def test_a_user_without_a_home_is_told_what_to_set(tmp_path: Path) -> None:
     script = (
         "import os, sys\nos.environ.pop('HOME', None)\nos.environ.pop('XDG_CACHE_HOME', None)\n"
-        "from pathlib import Path\nfrom gapo.api.load import load_run\nfrom gapo.local.place import work_folder\n"
+        "from pathlib import Path\nfrom gapo.api.load import load_run\nfrom gapo.local.run_location import work_folder\n"
         "from gapo.errors import SpecError\n"
         "os.setuid(54321)\ntry:\n    work_folder(load_run(Path('-')))\nexcept SpecError as error:\n    sys.exit(f'told: {error}')\n"
     )

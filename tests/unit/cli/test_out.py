@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from gapo.api.load import load_run
 from gapo.cli.app import app
 from gapo.errors import GapoError, SpecError
-from gapo.run_record import freeze
+from gapo.run.record import freeze
 from gapo.store import layout
 from gapo.store.commit import commit_manifest
 from gapo.store.records import Manifest, ManifestRef

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from gapo.cli.app import app
-from gapo.estimate import folder_parameters
+from gapo.planning.estimate import folder_parameters
 
 QUICKSTART = Path(__file__).parents[3] / "examples" / "quickstart.yaml"
 

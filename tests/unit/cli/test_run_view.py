@@ -9,11 +9,11 @@ import pytest
 from rich.console import Console
 from tests.unit.telemetry.story import START, Story, measured
 
-from gapo.cli.view import RunView
+from gapo.cli.live_view import RunView
 from gapo.local.executor import Launched
-from gapo.local.watch import RunWatch
-from gapo.preview import planned_keys
-from gapo.seen import AttemptKey
+from gapo.local.run_monitor import RunWatch
+from gapo.planning.observation import AttemptKey
+from gapo.planning.preview import planned_keys
 from gapo.store.records import Ended
 from gapo.tasks import Kind, TaskKey
 

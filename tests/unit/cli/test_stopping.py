@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gapo.cli.stopping import ended_at_once, stopping
+from gapo.cli.stop_messages import ended_at_once, stopping
+from gapo.metrics.figures import TaskFigures
 from gapo.tasks import STOP_GRACE_SECONDS, Kind, Task
-from gapo.telemetry.figures import TaskFigures
 from gapo_operator.config import Trainer
 
 NOW = 10_000.0

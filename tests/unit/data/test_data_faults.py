@@ -17,7 +17,7 @@ from gapo.errors import DataError
 from gapo.preflight import Finding, Level
 from gapo_trainer.data.check import check_path
 from gapo_trainer.data.load import ColumnNames, read_rows
-from gapo_trainer.data.sources import make_from_sources
+from gapo_trainer.data.user_datasets import make_from_sources
 from gapo_trainer.preflight.data import check_data
 
 GOOD = {"prompt": "two words", "response": "a kettle", "label": 1}

@@ -13,10 +13,10 @@ from obstore.store import LocalStore
 
 from gapo.api.load import LoadedRun, load_run
 from gapo.digest import sha256_hex
-from gapo.run_record import freeze
+from gapo.run.record import freeze
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task, task_params
-from gapo_trainer.runner import Request, run_request
+from gapo_trainer.task.runner import Request, run_request
 
 CONSTRAINTS = [{"family": "length.words", "params": {"relation": "at_most", "n": 9}}]
 

@@ -11,8 +11,8 @@ import pytest
 
 from gapo_trainer.constraints import FAMILIES
 from gapo_trainer.constraints.text import words_of
+from gapo_trainer.data.leakage_probe import Finding, probe, shared_ngrams
 from gapo_trainer.data.make import make_dataset
-from gapo_trainer.data.probe import Finding, probe, shared_ngrams
 from gapo_trainer.data.product import Product, grammar
 
 IFEVAL = Path(__file__).parents[2] / "data" / "ifeval" / "input_data.jsonl"

@@ -20,8 +20,8 @@ from gapo.api import reference
 from gapo.api.base import ApiModel
 from gapo.api.identity import model_in
 from gapo.api.load import load_document, load_run
-from gapo.api.reading import read_documents
 from gapo.api.run import GapoRunSpec
+from gapo.api.yaml_reader import read_documents
 from gapo.reasons import Reason
 from gapo_trainer.constraints import FAMILIES, parse
 

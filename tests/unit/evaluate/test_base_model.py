@@ -14,8 +14,8 @@ from gapo.api.run import GapoRunSpec
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, task_params
 from gapo_trainer.evaluate.base_model import BaseModel, base_model
-from gapo_trainer.evaluate.card import model_card
-from gapo_trainer.remote import by_environment
+from gapo_trainer.evaluate.model_card import model_card
+from gapo_trainer.user_files import by_environment
 from gapo_trainer.versions import versions
 
 COMMIT = "12fd25f77366fa6b3b4b768ec3050bf629380bac"

@@ -12,7 +12,7 @@ from gapo.errors import DataError
 from gapo.store.records import Manifest
 from gapo_trainer.constraints import FAMILIES
 from gapo_trainer.evaluate.crossplay import auc_metrics, cross_play, earlier_cells
-from gapo_trainer.reward.metrics import score_shares
+from gapo_trainer.stats.reward_model import score_shares
 
 ACCEPTED = [("prompt", "3"), ("prompt", "5")]
 

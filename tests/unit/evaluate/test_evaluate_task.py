@@ -25,7 +25,7 @@ from tests.unit.evaluate.tiny_evaluation import (
 
 from gapo.errors import DataError, SpecError
 from gapo_trainer.evaluate import task as evaluate
-from gapo_trainer.models import load_generator, prompt_ids
+from gapo_trainer.models.networks import load_generator, prompt_ids
 from gapo_trainer.reward.scorer import RewardModelScorer
 
 SPECIAL = set(range(4))

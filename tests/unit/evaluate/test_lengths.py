@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.evaluate.tiny_evaluation import sample
 
-from gapo_trainer.evaluate.lengths import by_length, score_length_correlation
+from gapo_trainer.stats.lengths import by_length, score_length_correlation
 
 
 def test_deciles_hold_equal_numbers_where_lengths_differ() -> None:

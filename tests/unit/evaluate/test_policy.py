@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.unit.ppo.tiny_ppo import tiny_model, tiny_tokenizer
 
-from gapo_trainer.evaluate.policy import token_means
+from gapo_trainer.stats.policy import token_means
 
 PROMPTS = [[1, 5, 6], [1, 7], [1, 4, 4, 9, 8], [1, 11]]
 RESPONSES = [[6, 2], [8, 9, 10, 11, 2], [12], [5, 5, 5, 2]]

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.evaluate.tiny_evaluation import prompt_row, sample, write_lines
 
 from gapo.errors import DataError
-from gapo_trainer.evaluate.samples import (
+from gapo_trainer.rollout.samples import (
     constraint_satisfaction,
     judge,
     rates_by_prompt,

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from gapo_trainer.evaluate.satisfaction import clustered_auc, clustered_rate, paired_gain, t_quantile
-from gapo_trainer.reward.metrics import wilson
+from gapo_trainer.stats.rates import clustered_auc, clustered_rate, paired_gain, t_quantile
+from gapo_trainer.stats.reward_model import wilson
 
 
 @pytest.mark.parametrize(

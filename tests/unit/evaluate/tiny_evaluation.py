@@ -11,13 +11,13 @@ import torch
 from gapo.api.models import FromScratch, RewardModel
 from gapo.api.run import GapoRunSpec
 from gapo.tasks import InputRef, Kind, Task, task_params
-from gapo_trainer.context import TaskContext
 from gapo_trainer.data import tokenizers
 from gapo_trainer.data.micro import FILLERS, NOUNS, vocabulary
-from gapo_trainer.evaluate.samples import Sample
-from gapo_trainer.models import build_generator, load_tokenizer, save_generator
+from gapo_trainer.models.networks import build_generator, load_tokenizer, save_generator
 from gapo_trainer.reward import model as reward
 from gapo_trainer.rng import generator
+from gapo_trainer.rollout.samples import Sample
+from gapo_trainer.task.context import TaskContext
 
 GENERATION = {"maxNewTokens": 12, "batch": 16}
 EVALUATION = {"prompts": 8, "samples": 3, "testPrompts": 10, "crossPlaySamples": 12}

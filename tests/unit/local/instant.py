@@ -19,8 +19,8 @@ import torch  # noqa: F401  (imported before the server forks, as the real one d
 
 from gapo.errors import DataError, GateError, InputArtifactError, StoreRefusedError
 from gapo.tasks import Kind
-from gapo_trainer import serve
-from gapo_trainer.context import TaskContext
+from gapo_trainer.task import fork_server as serve
+from gapo_trainer.task.context import TaskContext
 
 STEPS = 4
 
@@ -86,9 +86,9 @@ def misbehave(ctx: TaskContext) -> None:
 
 
 def main() -> None:
-    table = types.ModuleType("gapo_trainer.tasks")
+    table = types.ModuleType("gapo_trainer.task.handlers")
     table.TASKS = dict.fromkeys(Kind, instant)  # type: ignore[attr-defined]
-    sys.modules["gapo_trainer.tasks"] = table
+    sys.modules["gapo_trainer.task.handlers"] = table
     serve.warm_up = lambda: None
     serve.serve()
 

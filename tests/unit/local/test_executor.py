@@ -18,12 +18,12 @@ import pytest
 from gapo.api.load import LoadedRun, load_document
 from gapo.errors import DiskFullError, FencedError, StoreRefusedError
 from gapo.local.executor import Executor, Place, View
-from gapo.local.place import parse_locations, place_of
 from gapo.local.processes import TrainerServer
-from gapo.observe import Observer
-from gapo.own_files import LOCK_TEXT, own_folder
-from gapo.planner import RunFacts, State, Status
-from gapo.seen import Seen
+from gapo.local.run_location import parse_locations, place_of
+from gapo.owned_files import LOCK_TEXT, own_folder
+from gapo.planning.observation import Seen
+from gapo.planning.planner import RunFacts, State, Status
+from gapo.run.reader import Observer
 from gapo.store import layout
 from gapo.store.claims import take_claim
 from gapo.tasks import Kind, TaskKey

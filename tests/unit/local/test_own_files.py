@@ -16,7 +16,7 @@ from typing import IO, BinaryIO
 import pytest
 
 from gapo.errors import SpecError
-from gapo.own_files import (
+from gapo.owned_files import (
     LOCK_TEXT,
     RECORD,
     check_files,

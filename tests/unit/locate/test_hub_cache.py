@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gapo_trainer.locate import held
+from gapo_trainer.models.source import held
 
 COMMIT = "0123456789" * 4
 SOURCE = "hf://org/name"

@@ -20,9 +20,9 @@ from tests.unit.store.support import BUCKET, DUMMY
 from gapo.errors import DataError, RetryableError, SourceRefusedError, StoreError
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
-from gapo_trainer.locate import locate
-from gapo_trainer.models import load_generator
-from gapo_trainer.remote import Opener
+from gapo_trainer.models.networks import load_generator
+from gapo_trainer.models.source import locate
+from gapo_trainer.user_files import Opener
 
 WHAT = "rewardModel.model"
 
@@ -258,7 +258,7 @@ hub = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gate)
 threading.Thread(target=hub.serve_forever, daemon=True).start()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"
 from gapo.errors import GapoError
-from gapo_trainer.locate import locate
+from gapo_trainer.models.source import locate
 try:
     locate("hf://org/closed", what="generator.model", into=Path(sys.argv[1]))
 except GapoError as error:

@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from gapo.errors import DataError
-from gapo_trainer.checkpoint import read_config
-from gapo_trainer.models import build_critic, load_generator
+from gapo_trainer.models.checkpoint import read_config
+from gapo_trainer.models.networks import build_critic, load_generator
 from gapo_trainer.reward.model import load_encoder_weights
 
 IDS: dict[str, Any] = {"vocab_size": ROWS, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import PreTrainedTokenizerFast
 
 from gapo.errors import DataError
-from gapo_trainer.models import prompt_ids, response_ids
+from gapo_trainer.models.networks import prompt_ids, response_ids
 from gapo_trainer.reward.encode import PairEncoder
 
 PLAIN = ["describe a red lamp", " two  spaces\n\nand lines \n", "Grüße, 漢字 & émoji 🙂", "a < b > c", "x"]

@@ -24,7 +24,7 @@ from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.errors import DataError, SpecError
 from gapo.preflight import Level, refuse
 from gapo.store.objects import Objects
-from gapo_trainer.models import build_critic, load_generator
+from gapo_trainer.models.networks import build_critic, load_generator
 from gapo_trainer.preflight.models import check_models
 from gapo_trainer.reward import model as reward_model
 from gapo_trainer.rng import generator

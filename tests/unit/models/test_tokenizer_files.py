@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from tests.unit.models.made_models import encoder
 
-from gapo_trainer.locate import BESIDE, TOKENIZER_FILES
-from gapo_trainer.models import read_tokenizer
+from gapo_trainer.models.networks import read_tokenizer
+from gapo_trainer.models.source import BESIDE, TOKENIZER_FILES
 
 
 def test_a_bert_with_its_list_of_words_alone_has_a_tokenizer(tmp_path: Path) -> None:

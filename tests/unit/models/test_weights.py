@@ -12,7 +12,13 @@ from transformers import AutoModelForCausalLM, BertForMaskedLM, BertModel
 
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.errors import DataError
-from gapo_trainer.models import build_critic, load_critic, load_generator, save_critic, save_generator
+from gapo_trainer.models.networks import (
+    build_critic,
+    load_critic,
+    load_generator,
+    save_critic,
+    save_generator,
+)
 from gapo_trainer.reward import model as reward_model
 from gapo_trainer.rng import generator
 

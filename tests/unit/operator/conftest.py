@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 
-from gapo_operator import stores
+from gapo_operator import storage_pool as stores
 
 
 @pytest.fixture(scope="module")

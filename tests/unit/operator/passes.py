@@ -15,15 +15,15 @@ from tests.unit.operator.played import manifest
 from tests.unit.planner.world import START
 
 from gapo_operator.config import OperatorConfig, StorageLocation
-from gapo_operator.history import History
-from gapo_operator.kube import Kube, KubeError
-from gapo_operator.leader import Leadership
+from gapo_operator.kube.client import Kube, KubeError
+from gapo_operator.kube.leader import Leadership
 from gapo_operator.metrics import Metrics
-from gapo_operator.reconciler import Reconciler
-from gapo_operator.series import RunSeries
-from gapo_operator.stores import Stores
-from gapo_operator.telemetry import Telemetry
-from gapo_operator.view import ClusterView, RunKey
+from gapo_operator.reconcile.reconciler import Reconciler
+from gapo_operator.run_metrics.backfill import History
+from gapo_operator.run_metrics.exporter import Telemetry
+from gapo_operator.run_metrics.run_series import RunSeries
+from gapo_operator.storage_pool import Stores
+from gapo_operator.watch.cache import ClusterView, RunKey
 
 KEY = RunKey("red", "run")
 

@@ -10,15 +10,15 @@ from typing import Any
 from tests.unit.planner.world import START
 
 from gapo.api.load import LoadedRun, load_document
-from gapo.planner import State
+from gapo.planning.observation import AttemptKey
+from gapo.planning.planner import State
 from gapo.policies.attempts import Exit
-from gapo.seen import AttemptKey
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
 from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task
-from gapo_operator.children import Child, ChildState
-from gapo_operator.storage_pass import Outcome, RunStorage
+from gapo_operator.kube.attempts import Child, ChildState
+from gapo_operator.reconcile.storage import Outcome, RunStorage
 
 SECONDS = 100.0
 """Of every task."""

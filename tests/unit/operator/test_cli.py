@@ -16,10 +16,12 @@ from rich.console import Console
 from gapo.cli.options import Output
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
-from gapo_operator.cli import checks, operators, show
+from gapo_operator.cli import run_view as show
 from gapo_operator.cli.client import RefusedError, _parsed, refusal, runs_path
+from gapo_operator.cli.doctor import cluster as checks
+from gapo_operator.cli.doctor import operators
 from gapo_operator.cli.logs import Choice, created, has_log, waiting
-from gapo_operator.cli.show import standing as show_standing
+from gapo_operator.cli.run_view import standing as show_standing
 from gapo_operator.cli.status import Screen
 from gapo_operator.cli.submit import explained
 

@@ -10,9 +10,9 @@ import yaml
 from kubernetes.aio import client
 
 from gapo.errors import SpecError
-from gapo_operator.app import Operator, Options
 from gapo_operator.config import ConfigFile
-from gapo_operator.kube import Kube
+from gapo_operator.kube.client import Kube
+from gapo_operator.manager import Operator, Options
 
 
 def written(path: Path, uri: str) -> Path:

@@ -12,7 +12,7 @@ from tests.unit.planner.world import START, spec_of
 
 from gapo.errors import StoreError
 from gapo.store.objects import Objects
-from gapo_operator.status import Findings, status_of
+from gapo_operator.reconcile.status import Findings, status_of
 
 TASK = {"name": "run-0-export-0", "kind": "export", "attempt": 0, "state": "Running"}
 

@@ -9,7 +9,7 @@ import pytest
 from gapo.policies.attempts import Exit
 from gapo.policies.retries import classify
 from gapo.tasks import Kind
-from gapo_operator.endings import Ending, ending_of
+from gapo_operator.kube.pod_end import Ending, ending_of
 
 FAILED = {"type": "Failed", "status": "True", "message": "Job has reached the specified backoff limit"}
 UNREAD = "Error on reading termination message from logs: failed to try resolving symlinks in path"

@@ -15,15 +15,16 @@ from tests.unit.store.s3_servers import FaultProxy
 
 from gapo.api.load import LoadedRun
 from gapo.api.status import GapoRunStatus
+from gapo.metrics.figures import RunFigures
+from gapo.metrics.samples import run_samples
 from gapo.store.objects import Objects
-from gapo.telemetry.figures import RunFigures
-from gapo.telemetry.series import run_samples
-from gapo_operator import history, stores
+from gapo_operator import storage_pool as stores
 from gapo_operator.config import OperatorConfig
-from gapo_operator.history import Entry, History, read
-from gapo_operator.status import Findings, status_of
-from gapo_operator.stores import Stores
-from gapo_operator.view import RunKey
+from gapo_operator.reconcile.status import Findings, status_of
+from gapo_operator.run_metrics import backfill as history
+from gapo_operator.run_metrics.backfill import Entry, History, read
+from gapo_operator.storage_pool import Stores
+from gapo_operator.watch.cache import RunKey
 
 KEY = RunKey("red", "run")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from gapo.api.load import load_document
-from gapo.preview import preview
+from gapo.planning.preview import preview
 from gapo.tasks import Kind, Task
 from gapo_operator.config import load_config
 from gapo_operator.render.job import job

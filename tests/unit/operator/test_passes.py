@@ -6,7 +6,7 @@ import pytest
 from tests.unit.operator.passes import KEY, Desk
 from tests.unit.operator.played import loaded
 
-from gapo_operator.kube import KubeError
+from gapo_operator.kube.client import KubeError
 
 
 def test_a_manifest_that_changes_while_the_status_is_written_is_looked_at_again() -> None:

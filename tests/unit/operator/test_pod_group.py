@@ -9,7 +9,7 @@ import pytest
 import yaml
 from tests.unit.operator.test_render import CONFIG, OWNER, ROOT, rendered, run_of
 
-from gapo_operator.commands import print_jobs
+from gapo_operator.cli.render import print_jobs
 from gapo_operator.config import OperatorConfig, load_config
 from gapo_operator.render.pod_group import owned_by_job, pod_group
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from gapo.api.load import load_document
-from gapo.api.platform import Role
+from gapo.api.placement import Role
 from gapo.errors import SpecError
-from gapo.preview import preview
+from gapo.planning.preview import preview
 from gapo.tasks import Kind
 from gapo_operator.config import OperatorConfig
 from gapo_operator.render.job import job

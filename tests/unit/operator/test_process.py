@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gapo_operator.__main__ import JsonLines, main
-from gapo_operator.health import STUCK_SECONDS, Health
+from gapo_operator.http import STUCK_SECONDS, Health
 
 
 def test_a_configuration_that_is_wrong_is_told_in_one_line_a_problem(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from obstore.store import MemoryStore
 
-from gapo.seen import AttemptKey
+from gapo.planning.observation import AttemptKey
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task, TaskKey
-from gapo_operator.progress import ProgressReader
+from gapo_operator.run_metrics.task_progress import ProgressReader
 
 PPO = AttemptKey(TaskKey(3, Kind.PPO), 1)
 TASK = Task(run_id="abc", stage=3, kind=Kind.PPO, generation=0, inputs={}, params={}, seed=1, attempt=1)

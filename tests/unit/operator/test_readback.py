@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gapo_operator.readback import Readback
+from gapo_operator.reconcile.crd_drift import Readback
 
 FULL: dict[str, Any] = {
     "state": "Running",

@@ -13,7 +13,7 @@ import yaml
 
 from gapo.api.load import load_document
 from gapo.errors import SpecError
-from gapo.preview import preview
+from gapo.planning.preview import preview
 from gapo.tasks import Kind, Task
 from gapo_operator.config import OperatorConfig, load_config
 from gapo_operator.render.job import job

@@ -13,15 +13,15 @@ from tests.unit.planner.world import START, spec_of
 
 from gapo.api.load import LoadedRun
 from gapo.errors import InputArtifactError
-from gapo.planner import State, Status
-from gapo.seen import AttemptKey
+from gapo.planning.observation import AttemptKey
+from gapo.planning.planner import State, Status
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
-from gapo_operator.children import Child, ChildState, Problem
-from gapo_operator.status import Findings, status_of
-from gapo_operator.steady import is_news
-from gapo_operator.storage_pass import Outcome, RunStorage
-from gapo_operator.view import ClusterView, RunKey
+from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.reconcile.message_changes import is_news
+from gapo_operator.reconcile.status import Findings, status_of
+from gapo_operator.reconcile.storage import Outcome, RunStorage
+from gapo_operator.watch.cache import ClusterView, RunKey
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
 NOON, LATER = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gapo.telemetry.figures import RunFigures
-from gapo_operator.series import RunSeries
-from gapo_operator.view import RunKey
+from gapo.metrics.figures import RunFigures
+from gapo_operator.run_metrics.run_series import RunSeries
+from gapo_operator.watch.cache import RunKey
 
 ONE, TWO = RunKey("red", "one"), RunKey("red", "two")
 

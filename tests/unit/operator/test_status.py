@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from tests.unit.planner.world import spec_of
 
-from gapo.planner import State, Status
+from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
+from gapo.planning.planner import State, Status
 from gapo.policies.attempts import Cause, Ended
-from gapo.seen import AttemptKey, AttemptSeen, Committed, Seen
 from gapo.tasks import InputRef, Kind, TaskKey
-from gapo_operator.children import Child, ChildState, Problem
 from gapo_operator.config import StorageLocation
-from gapo_operator.place import access_of
-from gapo_operator.status import Findings, status_of
+from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.reconcile.run_location import access_of
+from gapo_operator.reconcile.status import Findings, status_of
 
 NOON, LATER = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)
 PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)

@@ -11,16 +11,17 @@ from tests.unit.planner.world import START
 
 from gapo.api.load import LoadedRun, load_document
 from gapo.errors import FencedError, RunMovedError, SpecError
-from gapo.planner import State
+from gapo.planning.observation import AttemptKey
+from gapo.planning.planner import State
 from gapo.policies.attempts import Exit
-from gapo.seen import AttemptKey
 from gapo.store.claims import take_claim
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
 from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
-from gapo_operator.children import Child, ChildState, Problem
-from gapo_operator.storage_pass import (
+from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.reconcile.events import story_of
+from gapo_operator.reconcile.storage import (
     LINGER_SECONDS,
     NO_COMMIT_SECONDS,
     STOP_SECONDS,
@@ -28,7 +29,6 @@ from gapo_operator.storage_pass import (
     Outcome,
     RunStorage,
 )
-from gapo_operator.story import story_of
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
 SFT = AttemptKey(TaskKey(0, Kind.SFT), 0)

@@ -10,7 +10,7 @@ from gapo.errors import LocationInvalidError, StoreError, StoreRefusedError, Uns
 from gapo.store.objects import Objects
 from gapo_operator.config import StorageLocation
 from gapo_operator.metrics import Metrics
-from gapo_operator.stores import PausedError, Stores
+from gapo_operator.storage_pool import PausedError, Stores
 
 
 class Clock:

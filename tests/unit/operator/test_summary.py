@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from tests.unit.operator.played import loaded
 
 from gapo.api.status import GapoRunStatus
-from gapo.seen import AttemptKey
+from gapo.metrics.figures import RunFigures, TaskFigures
+from gapo.planning.observation import AttemptKey
 from gapo.tasks import Kind, TaskKey
-from gapo.telemetry.figures import RunFigures, TaskFigures
-from gapo_operator.summary import figures_of_status, summary_of, trainer_status
+from gapo_operator.run_metrics.status_usage import figures_of_status, summary_of, trainer_status
 
 PPO, EVALUATE = (AttemptKey(TaskKey(3, kind), 0) for kind in (Kind.PPO, Kind.EVALUATE))
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC).timestamp()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gapo_operator.view import LOST_SECONDS, ClusterView, RunKey
+from gapo_operator.watch.cache import LOST_SECONDS, ClusterView, RunKey
 
 RUN = RunKey("red", "run")
 

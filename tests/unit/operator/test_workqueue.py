@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from gapo_operator.workqueue import WorkQueue
+from gapo_operator.watch.workqueue import WorkQueue
 
 
 def run(story: Callable[[WorkQueue[str], list[str]], Awaitable[None]]) -> list[str]:

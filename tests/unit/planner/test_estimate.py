@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gapo.estimate import folder_parameters
+from gapo.planning.estimate import folder_parameters
 
 
 def weights(folder: Path, kind: torch.dtype, name: str = "model.safetensors") -> None:

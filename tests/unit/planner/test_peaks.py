@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gapo.judgement import together
+from gapo.planning.stage_decision import together
 
 
 def test_of_peaks_the_highest_is_the_stages_while_clocks_are_added_up() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gapo.api.load import load_document
-from gapo.preview import planned_keys, preview
+from gapo.planning.preview import planned_keys, preview
 
 SPECS: list[dict[str, Any]] = [
     {},

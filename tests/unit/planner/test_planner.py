@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.planner.world import World, rising, spec_of
 
-from gapo.planner import State
+from gapo.planning.observation import AttemptKey
+from gapo.planning.planner import State
 from gapo.policies.attempts import Cause
-from gapo.seen import AttemptKey
 from gapo.tasks import Kind, TaskKey
 
 

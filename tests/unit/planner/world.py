@@ -10,9 +10,9 @@ from typing import Any
 from gapo.api.load import load_document
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
-from gapo.planner import Plan, RunFacts, State, plan
+from gapo.planning.observation import AttemptSeen, Committed, Seen
+from gapo.planning.planner import Plan, RunFacts, State, plan
 from gapo.policies.attempts import Cause, Ended
-from gapo.seen import AttemptSeen, Committed, Seen
 from gapo.store.records import Decision
 from gapo.tasks import InputRef, Kind, Task, TaskKey
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gapo.policies.attempts import Cause, Ended
-from gapo.policies.deadlines import BudgetSettings, judge_budget, spent
+from gapo.policies.budget import BudgetSettings, judge_budget, spent
 
 T0 = datetime(2025, 1, 1, 12, tzinfo=UTC)
 

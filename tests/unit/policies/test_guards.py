@@ -9,9 +9,10 @@ import pytest
 from tests.bench.experiments import ROOT
 from tests.bench.guard_table import alarm_stages
 
-from gapo.api.judging import Guards
+from gapo.api.evaluation import Guards
 from gapo.api.load import load_run
-from gapo.judgement import guard_settings
+from gapo.metrics.catalogue import GUARDS
+from gapo.planning.stage_decision import guard_settings
 from gapo.policies.guards import (
     GuardAction,
     GuardSettings,
@@ -21,7 +22,6 @@ from gapo.policies.guards import (
     judge_guards,
     memorises,
 )
-from gapo.telemetry.catalogue import GUARDS
 
 START = {"eval/entropy": 2.0}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gapo.policies.best import best_stage
+from gapo.policies.best_stage import best_stage
 from gapo.policies.convergence import StageSatisfaction
 from gapo.policies.rollback import (
     Changes,

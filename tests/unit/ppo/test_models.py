@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from gapo.api.models import FromScratch
 from gapo.errors import DataError, InvariantError, SpecError
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.models import (
+from gapo_trainer.models.networks import (
     build_critic,
     build_generator,
     eos_ids,
@@ -28,7 +28,7 @@ from gapo_trainer.models import (
     save_critic,
     save_generator,
 )
-from gapo_trainer.ppo.forward import Policy
+from gapo_trainer.policy import Policy
 from gapo_trainer.rng import generator
 
 IDS = torch.tensor([[1, 5, 9, 4]])

@@ -14,14 +14,14 @@ from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
 from gapo.api.training import Reward
-from gapo_trainer.evaluate.samples import Sample
-from gapo_trainer.models import special_ids
+from gapo_trainer.models.networks import special_ids
 from gapo_trainer.ppo.math import RunningStd
 from gapo_trainer.ppo.rewards import terminal
-from gapo_trainer.ppo.rollouts import Rollouts
-from gapo_trainer.reward.choice import near_misses, verifier
 from gapo_trainer.reward.rows import generated
+from gapo_trainer.reward.sample_selection import near_misses, verifier
 from gapo_trainer.reward.scorer import VerifierScorer
+from gapo_trainer.rollout.sampler import Rollouts
+from gapo_trainer.rollout.samples import Sample
 
 NO_B = [{"family": "keywords.forbidden_words", "params": {"words": ["b"]}}]
 

@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerFast
 from gapo.api.models import FromScratch
 from gapo.api.training import Generation, Ppo, Stages
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.models import build_critic, build_generator, load_generator, save_generator
-from gapo_trainer.ppo.forward import Policy
+from gapo_trainer.models.networks import build_critic, build_generator, load_generator, save_generator
+from gapo_trainer.policy import Policy
 from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
-from gapo_trainer.ppo.rollouts import Sampler
 from gapo_trainer.ppo.trainer import PpoTrainer, frozen
 from gapo_trainer.rng import generator
-from gapo_trainer.rollout.local import TransformersRollout
+from gapo_trainer.rollout.sampler import Sampler
+from gapo_trainer.rollout.transformers_backend import TransformersRollout
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *"abcdefghijklmnop"]
 PAD, BOS, EOS, UNK = range(4)

@@ -12,12 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from gapo.api.load import load_document
-from gapo.run_record import freeze
+from gapo.run.record import freeze
 from gapo.store import layout
 from gapo.store.commit import commit_manifest
+from gapo.store.create_once import create_once
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
-from gapo.store.once import create_once
 from gapo.store.records import Decision, Ended, Manifest
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)

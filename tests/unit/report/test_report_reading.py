@@ -19,9 +19,9 @@ from tests.unit.report.run_folder import (
 from gapo.errors import InputArtifactError, SpecError
 from gapo.report import facts_of, load_run_data
 from gapo.store import layout
+from gapo.store.create_once import create_once
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
-from gapo.store.once import create_once
 from gapo.store.records import Retired, Revoked
 
 

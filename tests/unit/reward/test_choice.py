@@ -12,8 +12,8 @@ from tests.unit.reward.tiny_reward import context, write_samples
 from gapo.api.load import load_document
 from gapo.errors import DataError, SpecError
 from gapo.tasks import Kind
-from gapo_trainer.reward.choice import hardest, near_misses
 from gapo_trainer.reward.rows import Generated
+from gapo_trainer.reward.sample_selection import hardest, near_misses
 from gapo_trainer.reward.task import run_stage
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from gapo_trainer.reward import metrics
+from gapo_trainer.stats import reward_model as metrics
 
 
 def test_a_wilson_interval_of_8_of_10_is_the_published_one():

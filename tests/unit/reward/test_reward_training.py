@@ -21,11 +21,11 @@ from gapo_trainer.reward import model as models
 from gapo_trainer.reward import task as tasks
 from gapo_trainer.reward.encode import Corpus
 from gapo_trainer.reward.heldout import HeldOut
-from gapo_trainer.reward.metrics import rate_metrics
 from gapo_trainer.reward.rows import Generated, read_rows
 from gapo_trainer.reward.scorer import logits_of
 from gapo_trainer.reward.task import run_stage, run_warmup, split_samples, stage_steps
 from gapo_trainer.reward.trainer import BceTrainer, Schedule, State, bce
+from gapo_trainer.stats.reward_model import rate_metrics
 
 RM = {
     "fromScratch": SHAPE,
@@ -415,7 +415,7 @@ def test_a_stage_ends_when_training_rows_are_memorised():
 def test_masked_words_and_the_generators_embeddings_can_come_first(tmp_path, data):
     from tests.unit.ppo.tiny_ppo import tiny_model, tiny_tokenizer
 
-    from gapo_trainer.models import save_generator
+    from gapo_trainer.models.networks import save_generator
 
     losses = {}
     for steps in (1, 40):

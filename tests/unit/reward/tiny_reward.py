@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gapo.api.models import RewardModel as Spec
 from gapo.tasks import Kind, Task
-from gapo_trainer.context import TaskContext
 from gapo_trainer.data import tokenizers
 from gapo_trainer.data.make import make_dataset
 from gapo_trainer.reward import model as models
 from gapo_trainer.rng import generator
+from gapo_trainer.task.context import TaskContext
 
 SHAPE = {"arch": "encoder", "layers": 1, "hidden": 32, "heads": 2, "maxPositions": 64}
 WORDS = [*"abcdefghijklmnopqrstuvwxyz", ":", "no"]

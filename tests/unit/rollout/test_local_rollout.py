@@ -10,9 +10,9 @@ from tests.unit.ppo.tiny_ppo import BOS, EOS, forward_logprobs, tiny_model, tiny
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from gapo.errors import DataError, InvariantError
-from gapo_trainer.models import initialise
+from gapo_trainer.models.networks import initialise
 from gapo_trainer.rng import generator
-from gapo_trainer.rollout.local import TransformersRollout
+from gapo_trainer.rollout.transformers_backend import TransformersRollout
 
 PROMPTS = [[BOS, *range(4, 4 + n)] for n in (1, 5, 2, 7, 3, 3, 9, 1, 6)]
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapo.errors import DataError, SpecError
 from gapo.tasks import Kind
-from gapo_trainer.models import prompt_ids, response_ids
-from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences
+from gapo_trainer.models.networks import prompt_ids, response_ids
+from gapo_trainer.policy import MicroBatch, Policy, Sequences
 from gapo_trainer.sft import Params, nll, run
 
 SCRATCH = {"layers": 1, "hidden": 32, "heads": 2, "maxPositions": 48}

@@ -9,8 +9,8 @@ from obstore.store import LocalStore, MemoryStore
 from tests.unit.planner.world import spec_of
 from tests.unit.store.support import NOW, RUN_ID, stored
 
-from gapo.retire import fitting, left_over, retire_at
-from gapo.seen import Committed, Seen
+from gapo.planning.observation import Committed, Seen
+from gapo.run.retention import fitting, left_over, retire_at
 from gapo.store.commit import commit_manifest, write_resume_point
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Manifest, ObjectRef, ResumePoint, Retired

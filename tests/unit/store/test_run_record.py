@@ -13,7 +13,7 @@ import yaml
 from gapo.api.load import load_document
 from gapo.api.run import GapoRunSpec
 from gapo.errors import SpecError
-from gapo.run_record import check_stages, effective_spec, freeze, read_run_record
+from gapo.run.record import check_stages, effective_spec, freeze, read_run_record
 from gapo.store import layout
 from gapo.store.objects import Objects
 

@@ -12,8 +12,8 @@ from tests.unit.store.support import NOW
 from gapo.errors import FencedError, StoreError
 from gapo.store import layout
 from gapo.store.claims import Fence, take_claim
+from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
-from gapo.store.once import read_record
 from gapo.store.probe import probe_location
 from gapo.store.records import Claim, Retired
 from gapo.store.retention import is_retired, read_retired, retire, retired_keys

@@ -23,8 +23,8 @@ from gapo.store.commit import (
     load_manifest,
     write_resume_point,
 )
+from gapo.store.create_once import create_once
 from gapo.store.objects import Objects
-from gapo.store.once import create_once
 from gapo.store.records import Manifest, ManifestRef, ResumePoint, Revoked
 
 Make = Callable[..., Manifest]

@@ -15,8 +15,8 @@ from tests.unit.store.support import NOW
 from gapo.digest import canonical_json, digest, sha256_hex
 from gapo.errors import InputArtifactError, InvariantError
 from gapo.store import layout
+from gapo.store.create_once import create_once, read_record
 from gapo.store.objects import Objects
-from gapo.store.once import create_once, read_record
 from gapo.store.records import Decision, Ended, Manifest, ObjectRef, Retired, Revoked
 
 Make = Callable[..., Manifest]

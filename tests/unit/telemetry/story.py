@@ -10,10 +10,10 @@ from typing import Any
 from obstore.store import LocalStore
 from tests.unit.planner.world import spec_of
 
-from gapo.driver import Driver, End
-from gapo.planner import RunFacts, State, Status
+from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.planner import RunFacts, State, Status
 from gapo.policies.attempts import Exit
-from gapo.seen import AttemptKey, Seen
+from gapo.run.driver import Driver, End
 from gapo.store.claims import take_claim
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects

@@ -9,12 +9,12 @@ import pytest
 from tests.unit.telemetry.story import Story, measured
 
 from gapo.digest import canonical_json
-from gapo.judgement import listed_metrics, stage_metrics
-from gapo.seen import Committed, Seen
+from gapo.metrics.figures import RunFigures
+from gapo.metrics.samples import Sample, run_samples
+from gapo.planning.observation import Committed, Seen
+from gapo.planning.stage_decision import listed_metrics, stage_metrics
 from gapo.store.records import DECISION_METRICS_LIMIT, Decision
 from gapo.tasks import InputRef, Kind, TaskKey
-from gapo.telemetry.figures import RunFigures
-from gapo.telemetry.series import Sample, run_samples
 
 REF = InputRef(key="stages/0/ppo/manifest-0.json", sha256="0" * 64)
 

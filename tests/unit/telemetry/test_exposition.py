@@ -9,11 +9,11 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gapo.telemetry import exposition
-from gapo.telemetry.catalogue import FIGURES, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES
-from gapo.telemetry.exposition import SampleCollector, described, serve
-from gapo.telemetry.figures import RunFigures, TaskFigures
-from gapo.telemetry.series import run_samples, task_samples
+from gapo.metrics import http as exposition
+from gapo.metrics.catalogue import FIGURES, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES
+from gapo.metrics.figures import RunFigures, TaskFigures
+from gapo.metrics.http import SampleCollector, described, serve
+from gapo.metrics.samples import run_samples, task_samples
 
 
 def names() -> list[str]:

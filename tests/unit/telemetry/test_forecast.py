@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from gapo.seen import Committed, Seen
+from gapo.metrics.figures import TaskFigures
+from gapo.planning.observation import Committed, Seen
 from gapo.store.records import Decision
 from gapo.tasks import InputRef, Kind, TaskKey
-from gapo.telemetry.figures import TaskFigures
-from gapo.telemetry.forecast import Forecast, forecast
+from gapo.telemetry.eta import Forecast, forecast
 
 REF = InputRef(key="stages/0/ppo/manifest-0.json", sha256="0" * 64)
 PPO = [TaskKey(k, Kind.PPO) for k in range(1, 5)]

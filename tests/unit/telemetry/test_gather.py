@@ -7,12 +7,12 @@ from tests.unit.planner.world import spec_of
 from tests.unit.telemetry.story import START, Story, measured
 from tests.unit.telemetry.test_rest import ROLLBACK, kl_too_far_at
 
-from gapo.judgement import stage_metrics
-from gapo.planner import State, Status
+from gapo.planning.observation import AttemptKey, AttemptSeen, Seen
+from gapo.planning.planner import State, Status
+from gapo.planning.stage_decision import stage_metrics
 from gapo.policies.attempts import Cause, Ended
-from gapo.seen import AttemptKey, AttemptSeen, Seen
 from gapo.tasks import Kind, TaskKey
-from gapo.telemetry.gather import figures_of
+from gapo.telemetry.from_observation import figures_of
 
 RUNNING = Status(State.RUNNING, 1, "Running", "waiting for 1/ppo")
 PPO = TaskKey(1, Kind.PPO)

@@ -11,7 +11,7 @@ from tests.unit.telemetry.story import START, Story
 
 import gapo.cli
 from gapo.api.load import load_run
-from gapo.run_record import freeze
+from gapo.run.record import freeze
 from gapo.store import layout
 from gapo.tasks import Kind, TaskKey
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gapo.telemetry.exposition import SampleCollector
-from gapo.telemetry.figures import RunFigures, TaskFigures
-from gapo.telemetry.series import run_samples, task_samples
+from gapo.metrics.figures import RunFigures, TaskFigures
+from gapo.metrics.http import SampleCollector
+from gapo.metrics.samples import run_samples, task_samples
 from gapo_operator.metrics import Metrics
-from gapo_operator.reference import page
+from gapo_operator.metrics_page import page
 
 ROOT = Path(__file__).parents[3]
 

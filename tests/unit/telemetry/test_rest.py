@@ -9,14 +9,14 @@ import pytest
 from tests.unit.telemetry.story import Story, measured
 
 from gapo.api.status import GapoRunStatus
-from gapo.planner import State, Status
+from gapo.metrics.figures import RunFigures
+from gapo.metrics.samples import Sample, run_samples
+from gapo.planning.planner import State, Status
 from gapo.store import layout
 from gapo.store.records import Revoked
 from gapo.tasks import Kind, TaskKey
-from gapo.telemetry.figures import RunFigures
-from gapo.telemetry.gather import figures_of
-from gapo.telemetry.rest import figures_at_rest
-from gapo.telemetry.series import Sample, run_samples
+from gapo.telemetry.from_observation import figures_of
+from gapo.telemetry.from_records import figures_at_rest
 
 
 def status_of(status: Status, **more: Any) -> GapoRunStatus:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gapo.telemetry.figures import RunFigures, TaskFigures
-from gapo.telemetry.series import Sample, run_samples, task_samples
+from gapo.metrics.figures import RunFigures, TaskFigures
+from gapo.metrics.samples import Sample, run_samples, task_samples
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 CAUSES = (

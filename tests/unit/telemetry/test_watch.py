@@ -11,14 +11,14 @@ import pytest
 from rich.console import Console
 from tests.unit.telemetry.story import START, Story
 
-from gapo.cli.view import RunView
+from gapo.cli.live_view import RunView
 from gapo.local.executor import Launched
-from gapo.local.watch import RunWatch, Scrapes
-from gapo.planner import State, Status
-from gapo.preview import planned_keys
+from gapo.local.run_monitor import RunWatch, Scrapes
+from gapo.metrics.samples import Sample
+from gapo.planning.planner import State, Status
+from gapo.planning.preview import planned_keys
 from gapo.store import layout
 from gapo.tasks import Kind, TaskKey
-from gapo.telemetry.series import Sample
 
 LABELS = {"namespace": "red", "run": "lamp", "stage": "2", "role": "generator"}
 STATUS = Status(State.RUNNING, 2, "Running", "waiting for 2/ppo")
@@ -56,7 +56,7 @@ class Midway:
 
 
 def _first(key: TaskKey) -> Any:
-    from gapo.seen import AttemptKey
+    from gapo.planning.observation import AttemptKey
 
     return AttemptKey(key, 0)
 

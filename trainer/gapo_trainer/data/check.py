@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gapo.errors import DataError
+from gapo_trainer.data.leakage_probe import ENOUGH, LIMIT, Finding, probe, shared_ngrams
 from gapo_trainer.data.load import BadLinesError, ColumnNames, Row, objects_of, read_prompts, read_rows
-from gapo_trainer.data.probe import ENOUGH, LIMIT, Finding, probe, shared_ngrams
 
 SPLITS = ("train", "val", "test", "ood")
 

@@ -15,7 +15,7 @@ import typer
 from gapo.api.paths import user_path
 from gapo.cli.options import Format, Output
 from gapo.errors import DataError, SpecError
-from gapo.own_files import check_files, create_file, new_files
+from gapo.owned_files import check_files, create_file, new_files
 from gapo_trainer.constraints.text import words_of
 from gapo_trainer.data.check import check_path, files_of
 from gapo_trainer.data.export import FORMATS

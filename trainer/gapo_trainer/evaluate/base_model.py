@@ -16,7 +16,7 @@ import yaml
 
 from gapo.api.addresses import VOLUMES, in_volume
 from gapo.errors import GapoError
-from gapo_trainer.remote import Opener
+from gapo_trainer.user_files import Opener
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gapo.errors import DataError
-from gapo_trainer.evaluate.samples import Sample
-from gapo_trainer.reward.metrics import auc
+from gapo_trainer.rollout.samples import Sample
+from gapo_trainer.stats.reward_model import auc
 
 Cell = dict[str, Any]
 """`{rm, generator, auc, winRate, n}`; a figure is None where one of its two sides is empty."""

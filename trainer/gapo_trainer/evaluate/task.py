@@ -16,11 +16,14 @@ from statistics import fmean
 from typing import Any
 
 from gapo.errors import DataError, SpecError
-from gapo_trainer.context import TaskContext
 from gapo_trainer.evaluate.crossplay import Cell, Score, auc_metrics, cross_play, earlier_cells
-from gapo_trainer.evaluate.lengths import by_length, score_length_correlation
-from gapo_trainer.evaluate.policy import TokenMeans, token_means
-from gapo_trainer.evaluate.samples import (
+from gapo_trainer.evaluate.generator import Drawn, Params, Subject, autocast, counted, to_device
+from gapo_trainer.models.networks import load_generator
+from gapo_trainer.ppo.summary import histogram as histogram_between
+from gapo_trainer.reward.rows import Row, read_rows
+from gapo_trainer.reward.scorer import RewardModelScorer
+from gapo_trainer.rng import stream
+from gapo_trainer.rollout.samples import (
     Prompt,
     Sample,
     constraint_satisfaction,
@@ -29,14 +32,11 @@ from gapo_trainer.evaluate.samples import (
     satisfaction,
     write_samples,
 )
-from gapo_trainer.evaluate.sampling import Drawn, Params, Subject, autocast, counted, to_device
-from gapo_trainer.evaluate.satisfaction import clustered_auc
-from gapo_trainer.models import load_generator
-from gapo_trainer.ppo.summary import histogram as histogram_between
-from gapo_trainer.reward.metrics import ece, finite, histogram, prompt_swap_gap, score_shares
-from gapo_trainer.reward.rows import Row, read_rows
-from gapo_trainer.reward.scorer import RewardModelScorer
-from gapo_trainer.rng import stream
+from gapo_trainer.stats.lengths import by_length, score_length_correlation
+from gapo_trainer.stats.policy import TokenMeans, token_means
+from gapo_trainer.stats.rates import clustered_auc
+from gapo_trainer.stats.reward_model import ece, finite, histogram, prompt_swap_gap, score_shares
+from gapo_trainer.task.context import TaskContext
 
 log = logging.getLogger(__name__)
 

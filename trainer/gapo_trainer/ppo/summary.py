@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from gapo.policies.guards import hacking_metrics
-from gapo_trainer.evaluate.lengths import by_length, score_length_correlation
-from gapo_trainer.evaluate.samples import Sample
 from gapo_trainer.ppo.state import Progress
 from gapo_trainer.ppo.trainer import RATIO_FIRST, TOTALS
+from gapo_trainer.rollout.samples import Sample
+from gapo_trainer.stats.lengths import by_length, score_length_correlation
 
 BINS = 20
 UPDATE_METRICS = ("ppo/policy_loss", "ppo/value_loss", "ppo/approx_kl", "ppo/clip_fraction", RATIO_FIRST)

@@ -15,19 +15,16 @@ from pydantic import ConfigDict, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from gapo.api.base import ApiModel
-from gapo.api.judging import Evaluation
+from gapo.api.evaluation import Evaluation
 from gapo.api.models import Critic as CriticSpec
 from gapo.api.models import Generator, Reference, RewardModel
 from gapo.api.training import Adversarial, Generation, Ppo, Stages
 from gapo.errors import SpecError
-from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.evaluate.samples import read_prompts, write_samples
-from gapo_trainer.locate import locate
-from gapo_trainer.models import Critic, build_critic, eos_ids, load_critic, load_generator
-from gapo_trainer.ppo.forward import Policy
+from gapo_trainer.models.networks import Critic, build_critic, eos_ids, load_critic, load_generator
+from gapo_trainer.models.source import locate
+from gapo_trainer.policy import Policy
 from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
-from gapo_trainer.ppo.rollouts import Kept, Sampler
 from gapo_trainer.ppo.scorer import Scorer
 from gapo_trainer.ppo.state import (
     Learner,
@@ -43,7 +40,10 @@ from gapo_trainer.ppo.summary import Share, distributions, stage_metrics
 from gapo_trainer.ppo.trainer import PpoTrainer, frozen
 from gapo_trainer.ppo.under_way import UnderWay
 from gapo_trainer.rollout.backend import Completions
-from gapo_trainer.rollout.local import TransformersRollout
+from gapo_trainer.rollout.sampler import Kept, Sampler
+from gapo_trainer.rollout.samples import read_prompts, write_samples
+from gapo_trainer.rollout.transformers_backend import TransformersRollout
+from gapo_trainer.task.context import TaskContext
 
 
 class Change(ApiModel):

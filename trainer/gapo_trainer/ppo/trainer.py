@@ -20,18 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from gapo.api.training import Ppo, Stages
+from gapo_trainer.cpu_parallel import in_lanes
 from gapo_trainer.engine import Engine
-from gapo_trainer.lanes import in_lanes
-from gapo_trainer.models import Critic
+from gapo_trainer.models.networks import Critic
+from gapo_trainer.policy import MicroBatch, Policy, Sequences, micro_batches, put
 from gapo_trainer.ppo import math as ppo
-from gapo_trainer.ppo.forward import MicroBatch, Policy, Sequences, micro_batches, put
 from gapo_trainer.ppo.rewards import Terminal, terminal
-from gapo_trainer.ppo.rollouts import Kept, Rollouts, Sampler
 from gapo_trainer.ppo.scorer import Bounded, Scorer
 from gapo_trainer.ppo.under_way import UnderWay, Update
 from gapo_trainer.ppo.update import PolicyTargets, ValueTargets, add, policy_step, value_step
 from gapo_trainer.rng import generator
 from gapo_trainer.rollout.backend import Completions
+from gapo_trainer.rollout.sampler import Kept, Rollouts, Sampler
 
 T = TypeVar("T")
 

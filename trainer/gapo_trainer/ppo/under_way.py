@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from gapo_trainer.ppo.math import RunningStd
-from gapo_trainer.ppo.rollouts import Rollouts
 from gapo_trainer.rollout.backend import Completions
+from gapo_trainer.rollout.sampler import Rollouts
 
 if TYPE_CHECKING:
     from gapo_trainer.ppo.trainer import Batch

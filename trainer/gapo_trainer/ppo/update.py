@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gapo.api.training import Ppo
 from gapo_trainer.engine import Engine
-from gapo_trainer.models import Critic
+from gapo_trainer.models.networks import Critic
+from gapo_trainer.policy import MicroBatch, Policy, take
 from gapo_trainer.ppo import math as ppo
-from gapo_trainer.ppo.forward import MicroBatch, Policy, take
 
 
 @dataclass(frozen=True)

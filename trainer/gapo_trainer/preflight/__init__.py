@@ -17,7 +17,7 @@ from gapo.api.run import GapoRunSpec
 from gapo.preflight import Finding
 from gapo_trainer.preflight.data import check_data
 from gapo_trainer.preflight.texts import Texts, counted
-from gapo_trainer.remote import Opener
+from gapo_trainer.user_files import Opener
 
 P = ParamSpec("P")
 T = TypeVar("T")

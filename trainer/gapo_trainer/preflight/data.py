@@ -6,9 +6,9 @@ from pathlib import Path
 
 from gapo.api.run import GapoRunSpec
 from gapo.preflight import Finding
-from gapo_trainer.data.sources import prepare
 from gapo_trainer.data.splits import Needs
-from gapo_trainer.remote import Opener
+from gapo_trainer.data.user_datasets import prepare
+from gapo_trainer.user_files import Opener
 
 
 def check_data(spec: GapoRunSpec, *, open: Opener | None, into: Path | None = None) -> list[Finding]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from gapo.api.run import GapoRunSpec
 from gapo.errors import GapoError
 from gapo.preflight import Finding, Level
-from gapo_trainer.models import prompt_ids, response_ids
+from gapo_trainer.models.networks import prompt_ids, response_ids
 from gapo_trainer.preflight.texts import Text, Texts
 from gapo_trainer.reward import encode
 from gapo_trainer.reward.model import Settings, longest

@@ -28,24 +28,24 @@ from gapo.api.run import GapoRunSpec
 from gapo.errors import GapoError
 from gapo.preflight import Finding, Level
 from gapo.tasks import models_of
-from gapo_trainer.blame import blamed
-from gapo_trainer.checkpoint import load_weights, read_config
-from gapo_trainer.generation import make_savable, read_generation, without
-from gapo_trainer.locate import held, locate
-from gapo_trainer.models import check_same_vocabulary, load_tokenizer, prompt_ids
-from gapo_trainer.plain_text import TODAY, asks_for_the_date, template_of
-from gapo_trainer.preflight.lengths import Encoder, Writer, check_lengths
-from gapo_trainer.preflight.texts import Texts, read_texts
-from gapo_trainer.remote import Opener
-from gapo_trainer.reward import model as reward_model
-from gapo_trainer.reward import warmstart
-from gapo_trainer.suitability import (
+from gapo_trainer.file_errors import blamed
+from gapo_trainer.models.checkpoint import load_weights, read_config
+from gapo_trainer.models.generation_config import make_savable, read_generation, without
+from gapo_trainer.models.networks import check_same_vocabulary, load_tokenizer, prompt_ids
+from gapo_trainer.models.plain_text import TODAY, asks_for_the_date, template_of
+from gapo_trainer.models.source import held, locate
+from gapo_trainer.models.suitability import (
     check_decoder,
     check_encoder,
     check_logits,
     check_positions,
     check_vocabulary,
 )
+from gapo_trainer.preflight.lengths import Encoder, Writer, check_lengths
+from gapo_trainer.preflight.texts import Texts, read_texts
+from gapo_trainer.reward import model as reward_model
+from gapo_trainer.reward import warmstart
+from gapo_trainer.user_files import Opener
 
 IN_A_POD = "KUBERNETES_SERVICE_HOST"
 """The kubelet sets it in every pod."""

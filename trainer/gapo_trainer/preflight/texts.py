@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from gapo.api.run import GapoRunSpec
 from gapo.errors import GapoError
 from gapo_trainer.data.make import some_rows
-from gapo_trainer.locate import held
-from gapo_trainer.remote import Opener, download
+from gapo_trainer.models.source import held
+from gapo_trainer.user_files import Opener, download
 
 TOKENIZER = "tokenizer.json"
 _WORD = re.compile(r"\s?\S+|\s+")

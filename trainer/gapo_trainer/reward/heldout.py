@@ -10,13 +10,13 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from gapo_trainer.reward import metrics
 from gapo_trainer.reward.encode import Corpus, Pair, PairEncoder, pad_id
 from gapo_trainer.reward.gate import FAMILY, PAIR
 from gapo_trainer.reward.model import RewardModel
 from gapo_trainer.reward.rows import Generated, Row, pairs_of
 from gapo_trainer.reward.scorer import logits_of
 from gapo_trainer.rng import stream
+from gapo_trainer.stats import reward_model as metrics
 
 LOOK_ROWS = 1000
 """Held-out rows that a look during training reads; the manifest's figures read all that were given."""

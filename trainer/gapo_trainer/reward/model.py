@@ -26,11 +26,11 @@ from gapo.api.base import ApiModel
 from gapo.api.models import FromScratch
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.errors import DataError, SpecError
-from gapo_trainer.blame import blamed
-from gapo_trainer.checkpoint import Loaded, load_weights, read_config
-from gapo_trainer.models import HEAD, initialise, load_head, read_tokenizer
+from gapo_trainer.file_errors import blamed
+from gapo_trainer.models.checkpoint import Loaded, load_weights, read_config
+from gapo_trainer.models.networks import HEAD, initialise, load_head, read_tokenizer
+from gapo_trainer.models.suitability import check_encoder, check_vocabulary
 from gapo_trainer.reward.encode import Inputs, PairEncoder
-from gapo_trainer.suitability import check_encoder, check_vocabulary
 
 log = logging.getLogger(__name__)
 

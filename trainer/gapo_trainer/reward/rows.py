@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gapo.errors import DataError
-from gapo_trainer.evaluate.samples import Sample
+from gapo_trainer.rollout.samples import Sample
 
 OTHER = "other"
 """Family of rows that name none."""

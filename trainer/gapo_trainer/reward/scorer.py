@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from gapo.digest import digest
-from gapo_trainer.evaluate.samples import judge, passes
 from gapo_trainer.reward import model as models
 from gapo_trainer.reward.encode import Pair, PairEncoder, by_length, collate, pad_id
 from gapo_trainer.reward.model import RewardModel
+from gapo_trainer.rollout.samples import judge, passes
 
 TOKENS_PER_BATCH = 16_384
 Context = Mapping[str, Any]

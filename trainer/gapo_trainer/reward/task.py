@@ -12,27 +12,27 @@ import numpy as np
 from pydantic import ConfigDict, ValidationError
 
 from gapo.api.base import ApiModel
-from gapo.api.judging import Guards
+from gapo.api.evaluation import Guards
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.api.training import Adversarial
 from gapo.errors import InputArtifactError, SpecError
-from gapo_trainer.context import TaskContext
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.evaluate.samples import read_samples
-from gapo_trainer.locate import locate
-from gapo_trainer.models import load_generator
+from gapo_trainer.models.networks import load_generator
+from gapo_trainer.models.source import locate
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward import model as models
 from gapo_trainer.reward import warmstart
 from gapo_trainer.reward.batches import Planner, Pools
-from gapo_trainer.reward.choice import hardest, near_misses, verifier
 from gapo_trainer.reward.encode import Corpus, PairEncoder, pad_id
 from gapo_trainer.reward.heldout import HeldOut
-from gapo_trainer.reward.metrics import label_noise
 from gapo_trainer.reward.model import RewardModel
 from gapo_trainer.reward.rows import Generated, Row, generated, read_rows
+from gapo_trainer.reward.sample_selection import hardest, near_misses, verifier
 from gapo_trainer.reward.trainer import BceTrainer, Schedule
 from gapo_trainer.rng import generator, stream
+from gapo_trainer.rollout.samples import read_samples
+from gapo_trainer.stats.reward_model import label_noise
+from gapo_trainer.task.context import TaskContext
 
 HELD_OUT_SAMPLES = 0.2
 """Share of the newest samples' prompts that a stage never trains on, so that rm/adversarial_* is not recall."""

@@ -24,14 +24,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gapo.api.models import Gate
-from gapo_trainer.context import TaskContext
+from gapo_trainer.cpu_parallel import lanes
 from gapo_trainer.engine import Engine
-from gapo_trainer.lanes import lanes
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward.batches import Item, Planner
 from gapo_trainer.reward.encode import Corpus, Pair, by_length, collate
 from gapo_trainer.reward.model import RewardModel
 from gapo_trainer.rng import stream
+from gapo_trainer.task.context import TaskContext
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,395 @@
+"""`plan`: which task comes next, from what storage already holds. Pure: no clock, no randomness, no I/O.
+
+The stage is never stored. It is found again on every call by walking the recipe from stage 0 along the committed
+manifests and decisions, so a plan made after a crash at any point is the plan that the crash interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from gapo.api.run import GapoRunSpec
+from gapo.digest import digest
+from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
+from gapo.planning.stage_decision import change_at, change_params, choose_best, decide, lineage_of
+from gapo.policies.attempts import Cause, Ended
+from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
+from gapo.policies.rollback import Changes
+from gapo.reasons import Reason
+from gapo.recipes import Line, Recipe, Step, recipe_for
+from gapo.store.records import Decision
+from gapo.tasks import InputRef, Kind, Task, TaskKey, role_of, task_digest, task_params
+
+
+class State(StrEnum):
+    """A run's state in one word."""
+
+    RUNNING = "Running"
+    WAITING = "Waiting"
+    SUSPENDED = "Suspended"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    STALLED = "Stalled"
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands, in words that a user reads."""
+
+    state: State
+    stage: int
+    reason: str
+    message: str
+    best_stage: int | None = None
+    waiting_for: tuple[TaskKey, ...] = ()
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """A manifest to void: it, or what it was made from, is corrupt."""
+
+    task: TaskKey
+    generation: int
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now. Every part may be carried out twice, or not at all, without harm."""
+
+    status: Status
+    start: tuple[Task, ...] = ()
+    stop: tuple[AttemptKey, ...] = ()
+    lost: tuple[AttemptKey, ...] = ()
+    """Attempts that ended with an earlier executor: record their end."""
+    decide: Decision | None = None
+    revoke: tuple[Revocation, ...] = ()
+    wake_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the planner must know of a run beside what is seen."""
+
+    run_id: str
+    spec: GapoRunSpec
+
+    @cached_property
+    def params(self) -> Mapping[Kind, Mapping[str, Any]]:
+        """What each kind of task reads of the spec; the same for every plan of the run."""
+        return {kind: task_params(self.spec, kind) for kind in Kind}
+
+    @cached_property
+    def params_digests(self) -> Mapping[Kind, str]:
+        return {kind: digest(params) for kind, params in self.params.items()}
+
+
+class _Failed(Exception):  # noqa: N818  (ends the walk; not an error of the planner)
+    def __init__(self, state: State, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.state, self.reason, self.message = state, reason, message
+
+
+@dataclass
+class _Walk:
+    """One pass over the recipe. Collects what is missing; `blocked` ends the walk at the first gap."""
+
+    run: RunFacts
+    seen: Seen
+    now: datetime
+    slots: int
+    asked_anew: bool = False
+    start: list[Task] = field(default_factory=list)
+    revoke: list[Revocation] = field(default_factory=list)
+    waiting_for: list[TaskKey] = field(default_factory=list)
+    wake_at: datetime | None = None
+    wanted: set[TaskKey] = field(default_factory=set)
+    running: set[AttemptKey] = field(default_factory=set)
+    retry_reason: str | None = None
+
+    def all_done(self, steps: Iterable[Step], change: Changes | None = None) -> bool:
+        """True when every step is committed; otherwise starts those whose inputs are."""
+        done = [self._done(step, change) for step in steps]
+        return all(done)
+
+    def _done(self, step: Step, change: Changes | None) -> bool:
+        if step.key in self.seen.problems:
+            raise _Failed(State.STALLED, Reason.FOREIGN_MANIFEST, self.seen.problems[step.key])
+        inputs = {name: self.seen.committed.get(key) for name, key in step.inputs.items()}
+        ready = all(
+            c is not None and key not in self._void()
+            for key, c in zip(step.inputs.values(), inputs.values(), strict=True)
+        )
+        refs = {name: c.ref for name, c in inputs.items() if c is not None}
+        found = self.seen.committed.get(step.key)
+        if found is not None and not ready:
+            return False  # an input was voided; the walk has it already among what is waited for
+        if found is not None:
+            return self._is_ours(step, found, refs, change)
+        self.waiting_for.append(step.key)
+        self.wanted.add(step.key)
+        if ready:
+            self._attempt(step, refs, change)
+        return False
+
+    def _void(self) -> set[TaskKey]:
+        return {revocation.task for revocation in self.revoke}
+
+    def _is_ours(
+        self, step: Step, found: Committed, refs: Mapping[str, InputRef], change: Changes | None
+    ) -> bool:
+        if dict(found.inputs) != dict(refs):
+            if self._revoked_ancestor(step):
+                self.revoke.append(Revocation(step.key, found.generation, "an input was revoked"))
+                self.waiting_for.append(step.key)
+                return False
+            raise _Failed(
+                State.STALLED,
+                Reason.FOREIGN_MANIFEST,
+                f"{found.ref.key}: made from other inputs than this run's",
+            )
+        if found.task_digest != self._expected_digest(step.key, refs, change):
+            raise _Failed(
+                State.STALLED,
+                Reason.FOREIGN_MANIFEST,
+                f"{found.ref.key}: made by another task than this run's; give the run another spec.runID",
+            )
+        return True
+
+    def _revoked_ancestor(self, step: Step) -> bool:
+        return any(self.seen.revoked.get(key, 0) > 0 for key in step.inputs.values())
+
+    def _expected_digest(self, key: TaskKey, refs: Mapping[str, InputRef], change: Changes | None) -> str:
+        params, seed = self._params(key, change)
+        known = self.run.params_digests[key.kind] if seed is None else digest(params)
+        return task_digest(self.run.run_id, key, refs, known, self.run.spec.seed if seed is None else seed)
+
+    def _params(self, key: TaskKey, change: Changes | None) -> tuple[dict[str, Any], int | None]:
+        """The task's parameters, and its seed where a rollback changed both."""
+        params = dict(self.run.params[key.kind])
+        if change is None or key.stage == 0 or key.kind not in (Kind.PPO, Kind.SFT):
+            return params, None
+        params["change"] = change_params(change)
+        return params, self.run.spec.seed + change.seed_offset
+
+    def _task(
+        self, step: Step, refs: Mapping[str, InputRef], change: Changes | None, *, attempt: int
+    ) -> Task:
+        spec, key = self.run.spec, step.key
+        params, seed = self._params(key, change)
+        return Task(
+            run_id=self.run.run_id,
+            stage=key.stage,
+            kind=key.kind,
+            generation=self.seen.revoked.get(key, 0),
+            inputs=dict(refs),
+            params=params,
+            seed=spec.seed if seed is None else seed,
+            attempt=attempt,
+            threads=role_of(spec, key.kind).threads,
+            checkpoint_interval=spec.checkpoint.interval,
+        )
+
+    def _attempt(self, step: Step, refs: Mapping[str, InputRef], change: Changes | None) -> None:
+        attempts = self.seen.attempts.get(step.key, ())
+        running = [a for a in attempts if a.running and a.ended is None]
+        if running:
+            self.running.update(AttemptKey(step.key, a.number) for a in running)
+            return
+        if any(a.ended is None for a in attempts):
+            return  # its end is recorded first (Plan.lost)
+        self._revoke_bad_input(step, attempts)
+        if self.revoke:
+            return
+        spec = self.run.spec
+        commits = sum(a.ended is not None and a.ended.cause is Cause.COMMITTED for a in attempts)
+        if commits > self.seen.revoked.get(step.key, 0):
+            return  # a stale view: the manifest is there and will be seen
+        ended = [
+            a.ended for a in attempts if a.ended is not None and not a.forgiven and not self._superseded(a)
+        ]
+        verdict = next_attempt(
+            _renumbered(ended),
+            RetrySettings(max_failures=spec.scheduling.max_failures),
+            kind=step.key.kind.value,
+            now=self.now,
+            free_elsewhere=self._free_elsewhere(step.key),
+            asked_anew=self.asked_anew,
+        )
+        if isinstance(verdict, Start):
+            busy = sum(a.running for group in self.seen.attempts.values() for a in group)
+            if busy + len(self.start) < self.slots:
+                self.start.append(self._task(step, refs, change, attempt=len(attempts)))
+        elif isinstance(verdict, Wait):
+            self.wake_at = min(verdict.until, self.wake_at or verdict.until)
+            self.retry_reason = verdict.reason
+        else:
+            raise _Failed(State.FAILED, verdict.reason, verdict.message)
+
+    def _superseded(self, attempt: AttemptSeen) -> bool:
+        """An end that a revocation of its input has answered: it says nothing about the task as it is now."""
+        return attempt.bad_input is not None and not any(
+            c.ref.key == attempt.bad_input for c in self.seen.committed.values()
+        )
+
+    def _revoke_bad_input(self, step: Step, attempts: tuple[AttemptSeen, ...]) -> None:
+        for attempt in attempts:
+            if attempt.bad_input is None or self._superseded(attempt):
+                continue
+            for key, committed in self.seen.committed.items():
+                if committed.ref.key != attempt.bad_input:
+                    continue
+                if committed.generation > 0:
+                    if attempt.forgiven:
+                        continue
+                    message = (
+                        f"{committed.ref.key} is corrupt again after it was made anew; check the storage"
+                    )
+                    raise _Failed(State.STALLED, Reason.INPUT_CORRUPT, message)
+                evidence = f"attempt {attempt.number} of {step.key} found it corrupt"
+                self.revoke.append(Revocation(key, committed.generation, evidence))
+
+    def _free_elsewhere(self, key: TaskKey) -> int:
+        return sum(
+            free_ends([a.ended for a in attempts if a.ended is not None])
+            for other, attempts in self.seen.attempts.items()
+            if other.stage == key.stage and other != key
+        )
+
+
+def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1, asked_anew: bool = False) -> Plan:
+    """The next actions for a run.
+
+    `slots` bounds the attempts that run at once: 1 on a laptop. `now` serves back-off alone. `asked_anew`: the
+    manifest has just been changed, so that what a task waits for may be there now.
+    """
+    lost = tuple(
+        AttemptKey(key, a.number)
+        for key, attempts in sorted(seen.attempts.items())
+        for a in attempts
+        if a.ended is None and not a.running
+    )
+    alive = {
+        AttemptKey(key, a.number)
+        for key, attempts in seen.attempts.items()
+        for a in attempts
+        if a.running and a.ended is None and key not in seen.committed
+    }
+    if run.spec.suspend:
+        status = Status(
+            State.SUSPENDED, _newest_stage(seen), Reason.SUSPENDED, "spec.suspend is true; nothing runs"
+        )
+        return Plan(status, stop=tuple(sorted(alive)), lost=lost)
+    walk = _Walk(run, seen, now, slots, asked_anew)
+    try:
+        status, decision = _advance(walk, recipe_for(run.spec))
+    except _Failed as failed:
+        status = Status(failed.state, _newest_stage(seen), failed.reason, failed.message)
+        return Plan(status, stop=tuple(sorted(alive)), lost=lost)
+    obsolete = tuple(sorted(a for a in alive if a.task not in walk.wanted))
+    return Plan(
+        status,
+        start=() if walk.revoke else tuple(walk.start),
+        stop=obsolete,
+        lost=lost,
+        decide=decision,
+        revoke=tuple(walk.revoke),
+        wake_at=walk.wake_at,
+    )
+
+
+def _advance(walk: _Walk, recipe: Recipe) -> tuple[Status, Decision | None]:
+    """Walks from stage 0 to the first thing that is missing."""
+    spec, seen = walk.run.spec, walk.seen
+    start_steps = recipe.start(spec)
+    line = first_line(spec, start_steps)
+    if not walk.all_done(start_steps):
+        return _running(walk, 0), None
+    if spec.stages.max == 0:
+        return _export(walk, recipe, line, 0)
+    while True:
+        change = change_at(line.stage, seen.decisions)
+        if not walk.all_done(recipe.learn(spec, line), change):
+            return _running(walk, line.stage), None
+        decision = seen.decisions.get(line.stage)
+        if decision is None:
+            made = decide(walk.run.run_id, spec, seen, line)
+            return _running(walk, line.stage), made
+        last = line.stage >= spec.stages.max
+        ends = decision.verdict in ("converged", "stopped") or last
+        goes_on = decision.verdict == "continue" and (not last or spec.adversarial.final_rm)
+        if goes_on and not walk.all_done(recipe.retrain(spec, line), change):
+            return _running(walk, line.stage), None
+        if ends:
+            return _export(walk, recipe, line, line.stage)
+        line = _next_line(line, seen)
+
+
+def _export(walk: _Walk, recipe: Recipe, line: Line, stage: int) -> tuple[Status, None]:
+    """Commits the best stage's generator, then the run has succeeded."""
+    best = choose_best(walk.run.spec, walk.seen, line, stage)
+    key = TaskKey(stage, Kind.EXPORT)
+    step = Step(
+        key,
+        {
+            "data": TaskKey(0, Kind.DATA),
+            "generator": recipe.generator_at(best, line),
+            "last": recipe.generator_at(stage, line),
+            "start": line.start,
+        },
+    )
+    if not walk.all_done([step]):
+        return _running(walk, stage, best), None
+    reason: str = Reason.STAGES_COMPLETED
+    why = f"all {walk.run.spec.stages.max} stages are done"
+    decision = walk.seen.decisions.get(stage)
+    if decision is not None and decision.verdict == "converged":
+        reason, why = Reason.CONVERGED, f"converged at stage {stage}: {decision.reason}"
+    elif decision is not None and decision.verdict == "stopped":
+        reason, why = Reason.STOPPED, f"stopped at stage {stage}: {decision.reason}"
+    message = f"{why}; exported stage {best}"
+    return Status(State.SUCCEEDED, stage, reason, message, best_stage=best), None
+
+
+def _running(walk: _Walk, stage: int, best: int | None = None) -> Status:
+    waiting = tuple(walk.waiting_for)
+    if walk.wake_at is not None and not walk.start and not walk.running:
+        return Status(State.WAITING, stage, Reason.BACK_OFF, walk.retry_reason or "", best, waiting)
+    message = "waiting for " + ", ".join(map(str, waiting)) if waiting else f"deciding stage {stage}"
+    return Status(State.RUNNING, stage, Reason.RUNNING, message, best, waiting)
+
+
+def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
+    """What stage 1 builds on, after the recipe's steps of stage 0."""
+    kinds = {step.key.kind: step.key for step in steps}
+    source = kinds.get(Kind.IMPORT) or kinds[Kind.SFT]
+    rewarded = spec.reward_model is not None and spec.reward_model.source == "rewardModel"
+    rm = kinds.get(Kind.IMPORT) or kinds.get(Kind.RM_WARMUP)
+    return Line(
+        stage=1,
+        ancestors=(0,),
+        start=source,
+        rm_start=rm if rewarded and spec.method != "SFT" else None,
+        evaluated=(0,) if Kind.EVALUATE in kinds else (),
+    )
+
+
+def _next_line(line: Line, seen: Seen) -> Line:
+    stage = line.stage + 1
+    ancestors = lineage_of(stage, seen.decisions)[:-1]
+    evaluated = tuple(k for k in ancestors if TaskKey(k, Kind.EVALUATE) in seen.committed)
+    return Line(stage, ancestors, line.start, line.rm_start, evaluated)
+
+
+def _newest_stage(seen: Seen) -> int:
+    return max((key.stage for key in (*seen.committed, *seen.attempts)), default=0)
+
+
+def _renumbered(ended: Iterable[Ended]) -> list[Ended]:
+    """Attempts 0, 1, 2, … as the retry policy wants them, where a revocation has answered some."""
+    return [replace(end, attempt=n) for n, end in enumerate(ended)]

@@ -1,0 +1,69 @@
+"""The task sequence of a run before it starts: the planner itself, driven by pretended commits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from gapo.api.run import GapoRunSpec
+from gapo.digest import digest
+from gapo.planning.observation import Committed, Seen
+from gapo.planning.planner import RunFacts, State, first_line, plan
+from gapo.recipes import recipe_for
+from gapo.store.records import Decision
+from gapo.tasks import InputRef, Kind, Task, TaskKey
+
+LIMIT = 5000
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The tasks in the order in which one machine runs them, if no stage converges or fails."""
+
+    tasks: tuple[Task, ...]
+
+    @property
+    def keys(self) -> tuple[TaskKey, ...]:
+        return tuple(task.key for task in self.tasks)
+
+
+def preview(spec: GapoRunSpec, run_id: str) -> Preview:
+    """Walks the run to its end with every task committed at once and every decision `continue`."""
+    active = spec.model_copy(update={"suspend": False})
+    committed: dict[TaskKey, Committed] = {}
+    decisions: dict[int, Decision] = {}
+    tasks: list[Task] = []
+    now = datetime(2000, 1, 1, tzinfo=UTC)
+    for _ in range(LIMIT):
+        made = plan(RunFacts(run_id, active), Seen(committed=committed, decisions=decisions), now)
+        if made.status.state is State.SUCCEEDED:
+            break
+        if made.decide is not None:
+            decisions[made.decide.stage] = made.decide
+        for task in made.start:
+            tasks.append(task)
+            committed[task.key] = _pretended(task)
+    return Preview(tuple(tasks))
+
+
+def planned_keys(spec: GapoRunSpec) -> tuple[TaskKey, ...]:
+    """The keys of the same tasks, in another order, from the recipe alone: in a thousandth of the time."""
+    recipe, last = recipe_for(spec), spec.stages.max
+    start = recipe.start(spec)
+    keys, line = [step.key for step in start], first_line(spec, start)
+    for stage in range(1, last + 1):
+        learned = [step.key for step in recipe.learn(spec, line)]
+        keys += learned
+        if stage < last or spec.adversarial.final_rm:
+            keys += [step.key for step in recipe.retrain(spec, line)]
+        evaluated = (stage,) if TaskKey(stage, Kind.EVALUATE) in learned else ()
+        line = replace(
+            line, stage=stage + 1, ancestors=(*line.ancestors, stage), evaluated=(*line.evaluated, *evaluated)
+        )
+    return (*keys, TaskKey(last, Kind.EXPORT))
+
+
+def _pretended(task: Task) -> Committed:
+    key = f"stages/{task.stage}/{task.kind.value}/manifest-0.json"
+    ref = InputRef(key=key, sha256=digest([task.digest]))
+    return Committed(ref, 0, task.digest, dict(task.inputs), {})

@@ -1,0 +1,164 @@
+"""From storage to `Seen`: what the planner is told, by probing expected keys, never by a LIST (docs/contracts.md 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from gapo.errors import InputArtifactError
+from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
+from gapo.policies.attempts import Cause
+from gapo.policies.attempts import Ended as AttemptEnd
+from gapo.store import layout
+from gapo.store.commit import check_objects, find_manifest
+from gapo.store.create_once import read_record
+from gapo.store.objects import Objects
+from gapo.store.records import Decision, Ended
+from gapo.tasks import InputRef, Kind, TaskKey
+
+START_KINDS = (Kind.DATA, Kind.IMPORT, Kind.SFT, Kind.RM_WARMUP, Kind.EVALUATE, Kind.EXPORT)
+STAGE_KINDS = (Kind.PPO, Kind.SFT, Kind.EVALUATE, Kind.RM, Kind.EXPORT)
+
+
+class Observer:
+    """Reads a run. What cannot change any more is read once; `refresh` reads one task again."""
+
+    def __init__(self, objects: Objects, run_id: str) -> None:
+        self.objects, self.run_id = objects, run_id
+        self._committed: dict[TaskKey, Committed] = {}
+        self._revoked: dict[TaskKey, int] = {}
+        self._attempts: dict[TaskKey, list[AttemptSeen]] = {}
+        self._decisions: dict[int, Decision] = {}
+        self._problems: dict[TaskKey, str] = {}
+        self._live = False
+
+    def scan(self) -> None:
+        """Reads the whole run: stage after stage until one that nothing has begun."""
+        for kind in START_KINDS:
+            self.refresh(TaskKey(0, kind))
+        stage = 1
+        while True:
+            for kind in STAGE_KINDS:
+                self.refresh(TaskKey(stage, kind))
+            self.refresh_decision(stage)
+            begun = any(TaskKey(stage, kind) in self._attempts for kind in STAGE_KINDS)
+            if not begun and stage not in self._decisions:
+                break
+            stage += 1
+        self._live = True
+
+    def begin_empty(self) -> None:
+        """In place of `scan`, where this executor has made the run a moment ago: there is nothing to read."""
+        self._live = True
+
+    def refresh(self, key: TaskKey) -> None:
+        """Reads one task: attempts first, then the manifest, so that no recorded commit lacks its manifest."""
+        self._refresh_attempts(key)
+        self._problems.pop(key, None)
+        try:
+            found = find_manifest(
+                self.objects,
+                key.stage,
+                key.kind.value,
+                run_id=self.run_id,
+                from_generation=self._revoked.get(key, 0),
+            )
+            # Objects of older commits are their consumers' to verify: retention may have removed them by now.
+            if self._live and found.committed is not None and key not in self._committed:
+                check_objects(self.objects, found.committed)
+        except InputArtifactError as error:
+            self._problems[key] = str(error)
+            self._committed.pop(key, None)
+            return
+        if found.generation:
+            self._revoked[key] = found.generation
+        if found.committed is None:
+            self._committed.pop(key, None)
+            return
+        manifest = found.committed.manifest
+        self._committed[key] = Committed(
+            ref=InputRef(key=found.committed.key, sha256=found.committed.sha256),
+            generation=found.generation,
+            task_digest=manifest.task_digest,
+            inputs={n: InputRef(key=r.key, sha256=r.sha256) for n, r in manifest.inputs.items()},
+            metrics=manifest.metrics,
+            finished_at=manifest.finished_at,
+        )
+
+    def poll(self, key: TaskKey) -> bool:
+        """Whether a task has been committed, for one GET while it has not."""
+        if key not in self._committed:
+            generation = self._revoked.get(key, 0)
+            if self.objects.exists(layout.manifest(key.stage, key.kind.value, generation)):
+                self.refresh(key)
+        return key in self._committed
+
+    def refresh_decision(self, stage: int) -> None:
+        """Reads the decision at a stage's end; it never changes once it is there."""
+        if stage in self._decisions:
+            return
+        decision = read_record(self.objects, layout.decision(stage), Decision)
+        if decision is not None:
+            self._decisions[stage] = decision
+
+    def ended(self) -> frozenset[AttemptKey]:
+        """The attempts whose end is recorded."""
+        return frozenset(
+            AttemptKey(key, a.number) for key, group in self._attempts.items() for a in group if a.ended
+        )
+
+    def seen(self, running: Collection[AttemptKey] = (), forgiven: Collection[AttemptKey] = ()) -> Seen:
+        """What is known now; `running` are the attempts whose processes this executor knows to live, `forgiven`
+        those whose failure no longer counts."""
+        attempts = {
+            key: tuple(
+                AttemptSeen(
+                    a.number,
+                    AttemptKey(key, a.number) in running,
+                    a.ended,
+                    a.bad_input,
+                    forgiven=AttemptKey(key, a.number) in forgiven,
+                )
+                for a in group
+            )
+            for key, group in self._attempts.items()
+        }
+        return Seen(
+            committed=dict(self._committed),
+            revoked=dict(self._revoked),
+            attempts=attempts,
+            decisions=dict(self._decisions),
+            problems=dict(self._problems),
+        )
+
+    def _refresh_attempts(self, key: TaskKey) -> None:
+        group = self._attempts.get(key, [])
+        group = [a if a.ended is not None else self._attempt(key, a.number) for a in group]
+        while self.objects.exists(layout.task(key.stage, key.kind.value, len(group))):
+            group.append(self._attempt(key, len(group)))
+        if group:
+            self._attempts[key] = group
+
+    def _attempt(self, key: TaskKey, number: int) -> AttemptSeen:
+        record = read_record(self.objects, layout.ended(key.stage, key.kind.value, number), Ended)
+        if record is None:
+            return AttemptSeen(number)
+        return AttemptSeen(number, ended=attempt_end(record), bad_input=record.bad_input)
+
+
+def attempt_end(record: Ended) -> AttemptEnd:
+    """`ended.json` as the retry policy reads it. A cause of a later release counts as a failure."""
+    known = {cause.value: cause for cause in Cause}
+    return AttemptEnd(
+        attempt=record.attempt,
+        cause=known.get(record.cause, Cause.FAILED),
+        charged=record.charged,
+        started_at=record.started_at,
+        ended_at=record.ended_at,
+        code=record.exit_code,
+        message=record.message or "",
+        reason=record.reason,
+        resume=record.last_resume,
+        step=record.step,
+        gpus=record.gpus,
+        device_memory=record.device_memory,
+    )

@@ -1,0 +1,91 @@
+"""From what an executor has seen to the figures of its run. Pure: the laptop's and the cluster's are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from gapo.api.run import GapoRunSpec
+from gapo.metrics.figures import RunFigures
+from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.planner import State, Status
+from gapo.planning.stage_decision import best_now, committed_stages, guard_hits, rollbacks_of, stage_metrics
+from gapo.tasks import ROLE_OF, Kind
+
+_NONE: Mapping[AttemptKey, datetime] = {}
+
+
+def figures_of(
+    namespace: str,
+    run: str,
+    spec: GapoRunSpec,
+    seen: Seen,
+    status: Status,
+    *,
+    state: str | None = None,
+    progress: float | None = None,
+    remaining_seconds: float | None = None,
+    started: Mapping[AttemptKey, datetime] = _NONE,
+    conditions: Mapping[str, str] | None = None,
+) -> RunFigures:
+    """A run's figures, from committed records and what is known of its processes.
+
+    `status` is the planner's and `state` the word that users see where it says more. `started` has the attempts that
+    run now, with the time at which each began: what has not ended has left no record of it.
+    """
+    exports = sorted(key for key in seen.committed if key.kind is Kind.EXPORT)
+    commits = [c.finished_at.timestamp() for c in seen.committed.values() if c.finished_at is not None]
+    kl = spec.guards.kl
+    return RunFigures(
+        namespace=namespace,
+        run=run,
+        state=state or ("Pending" if status.state is State.WAITING else status.state.value),
+        stages={k: stage_metrics(seen, k) for k in committed_stages(seen)},
+        stage=status.stage,
+        stages_max=spec.stages.max,
+        best_stage=status.best_stage if status.best_stage is not None else best_now(spec, seen, status.stage),
+        progress=progress,
+        remaining_seconds=remaining_seconds,
+        last_commit=max(commits, default=None),
+        stage_started=_stage_started(seen, status.stage, started),
+        kl_limit=None if kl.action == "off" else kl.nats_per_token,
+        guard_hits=guard_hits(spec, seen),
+        rollbacks=len(rollbacks_of(seen.decisions)),
+        attempts_ended=_attempts_ended(seen),
+        gpu_seconds=_gpu_seconds(seen),
+        test=dict(seen.committed[exports[-1]].metrics) if exports else {},
+        conditions=dict(conditions or {}),
+    )
+
+
+def _stage_started(seen: Seen, stage: int, started: Mapping[AttemptKey, datetime]) -> float | None:
+    ended = [
+        attempt.ended.started_at
+        for key, attempts in seen.attempts.items()
+        for attempt in attempts
+        if key.stage == stage and attempt.ended is not None
+    ]
+    live = [at for attempt, at in started.items() if attempt.task.stage == stage]
+    return min((at.timestamp() for at in (*ended, *live)), default=None)
+
+
+def _attempts_ended(seen: Seen) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for attempts in seen.attempts.values():
+        for attempt in attempts:
+            if attempt.ended is not None:
+                cause = attempt.ended.cause.value
+                counts[cause] = counts.get(cause, 0) + 1
+    return counts
+
+
+def _gpu_seconds(seen: Seen) -> dict[str, float]:
+    held: dict[str, float] = {}
+    for key, attempts in sorted(seen.attempts.items()):
+        for attempt in attempts:
+            end = attempt.ended
+            if end is not None:
+                role = ROLE_OF[key.kind]
+                seconds = (end.ended_at - end.started_at).total_seconds()
+                held[role] = held.get(role, 0.0) + end.gpus * seconds
+    return held

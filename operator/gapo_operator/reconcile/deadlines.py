@@ -1,0 +1,77 @@
+"""Time limits of a run on a cluster: how long pods may wait for room, and how long tasks may run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from gapo.planning.observation import AttemptKey, Seen
+from gapo.policies.attempts import Cause, Ended
+from gapo.policies.budget import spent
+from gapo.reasons import Reason
+from gapo_operator.kube.attempts import Child, ChildState, Problem
+
+REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 1800.0
+"""How long a run whose pods found no room holds back: doubled from time to time."""
+MARGIN_SECONDS = 0.1
+"""So that whoever looks again when a time is over does not look a moment early."""
+FOR_WANT_OF_ROOM = (Reason.UNSCHEDULABLE, Reason.QUOTA_EXCEEDED, "SchedulerError", "SchedulingGated")
+"""Problems of pods that time may solve."""
+
+
+def overdue(children: Mapping[AttemptKey, Child], waited: Mapping[str, float], timeout: float) -> list[Child]:
+    """Those whose pods have not started for `timeout` seconds. `waited`: Job name → seconds since it was seen first."""
+    late = (
+        child
+        for child in children.values()
+        if child.state is ChildState.PENDING and waited.get(child.job, 0.0) > timeout
+    )
+    return sorted(late, key=lambda child: child.job)
+
+
+def time_for_room(
+    children: Mapping[AttemptKey, Child], waited: Mapping[str, float], timeout: float
+) -> list[float]:
+    """Seconds until each Job whose pod has not started counts as without room."""
+    pending = [child.job for child in children.values() if child.state is ChildState.PENDING]
+    return [max(0.0, timeout - waited.get(job, 0.0)) + MARGIN_SECONDS for job in pending]
+
+
+GIVEN_BACK = "everything of the run is given back for a while, then tried again"
+"""How a message ends that tells of it."""
+
+
+def why_given_back(child: Child, timeout: float) -> Problem:
+    """Why a pod did not start in time, and that what the run holds is given back for that: for want of room, or of what
+    a person has to put right, which no room helps."""
+    after = f"after {timeout:.0f} s (scheduling.pendingTimeout) {GIVEN_BACK}"
+    problem = child.problem
+    if problem is None and child.started_at is not None:
+        text = (
+            f"{child.job}: its pod has a node and no container of it runs, as when a volume, ConfigMap or Secret is "
+            f"not there; kubectl describe pods -l batch.kubernetes.io/job-name={child.job} says why"
+        )
+        return Problem(Reason.CONTAINER_NOT_STARTED, f"{text}; {after}")
+    if problem is None or problem.reason in FOR_WANT_OF_ROOM:
+        words = "" if problem is None else f": {problem.reason}: {problem.message}"
+        return Problem(Reason.CAPACITY_TIMEOUT, f"no room{words}; {after}")
+    return Problem(problem.reason, f"{child.job}: {problem.message}; {after}")
+
+
+def rest(reason: str, times: int) -> float:
+    """Seconds to hold back after this many times in a row, from 1; jitter is the caller's. Only room is waited for ever
+    longer: what a person puts right may be put right at any time."""
+    if reason != Reason.CAPACITY_TIMEOUT:
+        return REST_SECONDS
+    return min(LONGEST_REST_SECONDS, REST_SECONDS * 2.0 ** (min(times, 20) - 1))
+
+
+def active_seconds(seen: Seen, running_since: Iterable[datetime], now: datetime) -> float:
+    """Seconds during which at least one task of the run ran; `running_since` are the starts of attempts whose end is
+    not recorded."""
+    spans = [a.ended for attempts in seen.attempts.values() for a in attempts if a.ended is not None]
+    spans += [
+        Ended(attempt=0, cause=Cause.STOPPED, charged=False, started_at=start, ended_at=max(now, start))
+        for start in running_since
+    ]
+    return spent([], spans).wall_clock

@@ -1,0 +1,342 @@
+"""What a GapoRun's status says, from a pass's findings. Pure: the time comes in.
+
+Conditions follow Kubernetes' API conventions, and `Reconciling` and `Stalled` those of kstatus, so that tools which
+wait for any resource can wait for a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from gapo.api.run import GapoRunSpec
+from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
+from gapo.errors import SourceRefusedError
+from gapo.metrics.figures import RunFigures, TaskFigures
+from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.planner import State, Status
+from gapo.planning.stage_decision import stage_metrics
+from gapo.policies.attempts import FOR_A_PERSON, Cause
+from gapo.reasons import Reason
+from gapo.tasks import Kind, TaskKey
+from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.reconcile.message_changes import is_news
+from gapo_operator.run_metrics.status_usage import summary_of, trainer_status
+
+MAX_STAGES = 50
+SATISFACTION, PAIR_ACCURACY = "eval/satisfaction", "rm/pair_accuracy"
+ENDED = (State.SUCCEEDED, State.FAILED)
+NOT_STALLED: Mapping[State | None, str] = {
+    State.SUCCEEDED: Reason.SUCCEEDED,
+    State.SUSPENDED: Reason.SUSPENDED,
+}
+"""Why nobody need act; beside these, because something is being done."""
+CRD_OUTDATED = "CRDOutdated"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What one pass knows of a run."""
+
+    generation: int
+    run_id: str | None = None
+    location: str | None = None
+    spec: GapoRunSpec | None = None
+    status: Status | None = None
+    """The planner's; None where it could not be asked."""
+    seen: Seen = field(default_factory=Seen)
+    children: Mapping[AttemptKey, Child] = field(default_factory=dict)
+    figures: RunFigures | None = None
+    """The run's, where its storage was read."""
+    told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
+    """What running tasks tell of themselves."""
+    access: str | None = None
+    """Where the run's pods have their credentials from."""
+    refused: Problem | None = None
+    """Why the run cannot go on until somebody changes something."""
+    storage: Problem | None = None
+    """Why storage could not be used just now."""
+    cluster: Problem | None = None
+    """Why the cluster took a Job not, or has no room for it."""
+    unkept: Sequence[str] | None = None
+    """Fields of the status that the cluster's CRD does not keep; None where that is not known yet."""
+
+
+def status_of(found: Findings, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+    """The status to write. `before` is the one that is stored: what this pass could not find out stays."""
+    before = _readable(before or {})
+    known = dict(before)
+    known["observedGeneration"] = found.generation
+    if found.run_id is not None:
+        known |= {"runID": found.run_id, "location": found.location}
+    if found.status is not None and found.spec is not None:
+        known |= _figures(found, found.spec, found.status)
+        known["trainerStatus"] = trainer_status(found.told, before.get("trainerStatus"))
+    if found.figures is not None:
+        known |= summary_of(found.figures)
+    known["state"] = _state(found, _state_before(found, before))
+    previous = {c.get("type"): c for c in before.get("conditions") or [] if isinstance(c, Mapping)}
+    known["conditions"] = [
+        _condition(made, previous.get(made[0]), found.generation, now)
+        for made in (*_conditions(found), *_crd_outdated(found, previous.get(CRD_OUTDATED)))
+    ]
+    status = GapoRunStatus.model_validate(known)
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _readable(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Without what a later release has written there in words that are none of this one's."""
+    try:
+        GapoRunStatus.model_validate(status)
+    except ValidationError as error:
+        strange = {detail["loc"][0] for detail in error.errors()}
+        return {key: value for key, value in status.items() if key not in strange}
+    return status
+
+
+def _figures(found: Findings, spec: GapoRunSpec, status: Status) -> dict[str, Any]:
+    seen = found.seen
+    stages = sorted({key.stage for key in seen.committed} | set(seen.decisions))
+    rows = [_stage(found, stage) for stage in stages][-MAX_STAGES:]
+    satisfied = [row.satisfaction for row in rows if row.satisfaction is not None]
+    accurate = [row.pair_accuracy for row in rows if row.pair_accuracy is not None]
+    return {
+        "stage": status.stage,
+        "progress": _progress(found, spec, status),
+        "satisfaction": satisfied[-1] if satisfied else None,
+        "pairAccuracy": accurate[-1] if accurate else None,
+        "bestStage": status.best_stage,
+        "stages": rows,
+        "tasks": _tasks(found),
+    }
+
+
+def _stage(found: Findings, stage: int) -> StageStatus:
+    metrics, decision = stage_metrics(found.seen, stage), found.seen.decisions.get(stage)
+    before = found.seen.decisions.get(stage - 1)
+    generator = next(
+        (key for key in (TaskKey(stage, Kind.PPO), TaskKey(stage, Kind.SFT)) if key in found.seen.committed),
+        None,
+    )
+    return StageStatus(
+        stage=stage,
+        parent=None if stage == 0 else (before.parent if before and before.parent is not None else stage - 1),
+        verdict=decision.verdict if decision else None,
+        satisfaction=_share(metrics.get(SATISFACTION)),
+        pair_accuracy=_share(metrics.get(PAIR_ACCURACY)),
+        checkpoint=None
+        if generator is None
+        else f"{found.location}/{found.seen.committed[generator].ref.key}",
+    )
+
+
+def _share(value: float | None) -> float | None:
+    """Four digits: enough for people, and no write for a change that nobody can see."""
+    return None if value is None else round(min(1.0, max(0.0, value)), 4)
+
+
+def _tasks(found: Findings) -> list[TaskStatus]:
+    """What runs or waits; a process that lives on for a moment after its commit does neither. Nothing is left of a run
+    that has ended, which no later pass may look at."""
+    if found.status is not None and found.status.state in ENDED:
+        return []
+    shown = {ChildState.QUEUED: "Queued", ChildState.PENDING: "Pending", ChildState.RUNNING: "Running"}
+    return [
+        TaskStatus.model_validate(
+            {
+                "name": child.job,
+                "kind": attempt.task.kind.value,
+                "attempt": attempt.attempt,
+                "state": shown[child.state],
+                "progressPercentage": _percentage(found, attempt),
+            }
+        )
+        for attempt, child in sorted(found.children.items())
+        if child.state in shown and attempt.task not in found.seen.committed
+    ][:8]
+
+
+def _progress(found: Findings, spec: GapoRunSpec, status: Status) -> str:
+    """Such as `A3/12 ppo 45 %`."""
+    where = f"{'A' if status.stage else ''}{status.stage}/{spec.stages.max}"
+    if status.state in ENDED:
+        return where
+    live = {}
+    for attempt, child in sorted(found.children.items()):
+        if not child.over:
+            done = _percentage(found, attempt)
+            live[attempt.task.kind.value] = "" if done is None else f" {done} %"
+    return " ".join([where, *(f"{kind}{done}" for kind, done in sorted(live.items()))])[:128]
+
+
+def _percentage(found: Findings, attempt: AttemptKey) -> int | None:
+    """Whole ones: no write for what nobody can see."""
+    told = found.told.get(attempt)
+    return None if told is None or told.progress_percentage is None else int(told.progress_percentage)
+
+
+def _state_before(found: Findings, before: Mapping[str, Any]) -> str:
+    """What ended by an earlier manifest may go on by this one; until that is known it has not ended."""
+    state = str(before.get("state") or "Pending")
+    changed = before.get("observedGeneration") != found.generation
+    return "Pending" if changed and state in [ended.value for ended in ENDED] else state
+
+
+def _state(found: Findings, before: str) -> str:
+    if found.refused is not None:
+        return "Stalled"
+    if found.status is None:
+        return before
+    live = [child for child in found.children.values() if not child.over]
+    match found.status.state:
+        case State.SUCCEEDED | State.FAILED | State.STALLED | State.SUSPENDED:
+            return found.status.state.value
+        case _ if any(child.state is ChildState.RUNNING for child in live):
+            return "Running"
+        case _ if any(child.state is ChildState.QUEUED for child in live):
+            return "Queued"
+        case _ if any(child.state is ChildState.PENDING for child in live):
+            return "Pending"
+        case _:
+            return "Running" if before == "Running" else "Pending"
+
+
+_Made = tuple[str, str, str, str]
+"""type, status, reason, message"""
+
+
+def _conditions(found: Findings) -> Sequence[_Made]:
+    return [
+        _succeeded(found),
+        _reconciling(found),
+        _stalled(found),
+        _suspended(found),
+        _tasks_healthy(found),
+        _storage_ready(found),
+    ]
+
+
+def _succeeded(found: Findings) -> _Made:
+    status = found.status
+    if found.refused is not None:
+        return "Succeeded", "False", found.refused.reason, found.refused.message
+    if status is None:
+        return "Succeeded", "Unknown", Reason.NOT_OBSERVED, "the run's storage has not been read yet"
+    if status.state is State.SUCCEEDED:
+        return "Succeeded", "True", status.reason, status.message
+    if status.state in (State.FAILED, State.STALLED):
+        return "Succeeded", "False", status.reason, status.message
+    return "Succeeded", "Unknown", status.reason, status.message
+
+
+def _reconciling(found: Findings) -> _Made:
+    status = found.status
+    if found.refused is not None:
+        return "Reconciling", "False", found.refused.reason, "nothing is done until that is put right"
+    if status is None or status.state in (State.RUNNING, State.WAITING):
+        problem = found.storage or _trouble(found)
+        reason = problem.reason if problem else (status.reason if status else Reason.STARTING)
+        message = problem.message if problem else (status.message if status else "reading the run's storage")
+        return "Reconciling", "True", reason, message
+    return "Reconciling", "False", status.reason, status.message
+
+
+def _stalled(found: Findings) -> _Made:
+    if found.refused is not None:
+        return "Stalled", "True", found.refused.reason, found.refused.message
+    status = found.status
+    if status is not None and status.state in (State.FAILED, State.STALLED):
+        return "Stalled", "True", status.reason, status.message
+    state = None if status is None else status.state
+    return "Stalled", "False", NOT_STALLED.get(state, Reason.PROGRESSING), ""
+
+
+def _suspended(found: Findings) -> _Made:
+    asked = found.spec is not None and found.spec.suspend
+    left = [child.job for child in found.children.values() if not child.over]
+    if asked and left:
+        return "Suspended", "False", Reason.STOPPING, f"waiting for {', '.join(sorted(left))} to save and end"
+    if asked:
+        return "Suspended", "True", Reason.SUSPENDED, "spec.suspend is true; nothing runs"
+    return "Suspended", "False", Reason.NOT_SUSPENDED, ""
+
+
+def _tasks_healthy(found: Findings) -> _Made:
+    problem = _trouble(found)
+    if problem is not None:
+        return "TasksHealthy", "False", problem.reason, problem.message
+    return "TasksHealthy", "True", Reason.AS_EXPECTED, ""
+
+
+def _trouble(found: Findings) -> Problem | None:
+    """What keeps a live attempt from starting, else the last failure of a task that is being tried again."""
+    if found.cluster is not None:
+        return found.cluster
+    for _, child in sorted(found.children.items()):
+        if child.problem is not None:
+            return Problem(child.problem.reason, f"{child.job}: {child.problem.message}")
+    for key, attempts in sorted(found.seen.attempts.items()):
+        last = attempts[-2:] if attempts and attempts[-1].ended is None else attempts[-1:]
+        ended = last[0].ended if last else None
+        if key in found.seen.committed or ended is None:
+            continue
+        if not (ended.charged or (ended.cause in FOR_A_PERSON and not _runs(found, key))):
+            continue
+        reason = ended.reason or f"{ended.cause.value[:1].upper()}{ended.cause.value[1:]}"
+        message = f"attempt {ended.attempt} of {key} ended: {ended.message}"
+        if ended.cause is Cause.NO_ACCESS and ended.reason != SourceRefusedError.reason and found.access:
+            message += f"; {found.access}"
+        return Problem(reason, message)
+    return None
+
+
+def _runs(found: Findings, key: TaskKey) -> bool:
+    """What kept a task from running is over once it runs."""
+    running = (one for one, child in found.children.items() if child.state is ChildState.RUNNING)
+    return any(attempt.task == key for attempt in running)
+
+
+def _storage_ready(found: Findings) -> _Made:
+    if found.storage is not None:
+        return "StorageReady", "False", found.storage.reason, found.storage.message
+    if found.status is None:
+        return "StorageReady", "Unknown", Reason.NOT_OBSERVED, ""
+    return "StorageReady", "True", Reason.AVAILABLE, ""
+
+
+def _crd_outdated(found: Findings, before: Mapping[str, Any] | None) -> Iterator[_Made]:
+    """Only where it is so, or was and nothing is known yet: a definition of the right release is nothing to tell of."""
+    if found.unkept:
+        message = (
+            f"the definition of GapoRun in this cluster does not keep {', '.join(found.unkept)}: it is of another release; "
+            "kubectl apply --server-side -f crds/gapo.dev_gaporuns.yaml"
+        )
+        yield CRD_OUTDATED, "True", Reason.FIELDS_DROPPED, message
+    elif found.unkept is None and before is not None:
+        yield CRD_OUTDATED, str(before.get("status")), str(before.get("reason")), str(before.get("message"))
+
+
+def _condition(made: _Made, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Condition:
+    kind, status, reason, message = made
+    since = str(before["lastTransitionTime"]) if before and before.get("status") == status else stamp(now)
+    told = (status, reason, generation)
+    if before and told == tuple(before.get(key) for key in ("status", "reason", "observedGeneration")):
+        known = str(before.get("message") or "")
+        message = message if is_news(known, message) else known
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason[:128],
+        message=message[:4096],
+        last_transition_time=since,
+        observed_generation=generation,
+    )
+
+
+def stamp(when: datetime) -> str:
+    """RFC 3339 in seconds, as Kubernetes writes times."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

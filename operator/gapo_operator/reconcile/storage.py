@@ -1,0 +1,411 @@
+"""One look at a run's storage and what follows from it: the part of a pass that runs in a location's thread.
+
+Nothing here calls Kubernetes. What the cluster shows comes in as children; what it must be made to show goes out.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import gapo
+from gapo.api.load import LoadedRun
+from gapo.api.run import GapoRunSpec
+from gapo.errors import RunMovedError
+from gapo.metrics.figures import RunFigures, TaskFigures
+from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.planner import Plan, RunFacts, State, Status
+from gapo.policies.attempts import Exit
+from gapo.reasons import Reason
+from gapo.run.driver import Driver, End
+from gapo.run.record import RunRecord, effective_spec, freeze, read_run_record
+from gapo.store import layout
+from gapo.store.claims import adopt_claim, take_claim
+from gapo.store.objects import Objects
+from gapo.store.records import Decision, Ended
+from gapo.tasks import Task, role_of
+from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.kube.pod_end import PREEMPTED_CODE
+from gapo_operator.reconcile.deadlines import active_seconds, overdue, rest, time_for_room, why_given_back
+from gapo_operator.render.threads import with_threads
+from gapo_operator.run_metrics.live import Outlook
+
+SLOTS = 8
+"""Tasks of one run at a time; more never follow from a plan."""
+NO_COMMIT_SECONDS = 60.0
+"""How long after a Job's success its manifest may be looked for."""
+UNCLEAR_SECONDS = 15.0
+"""How long after a Job's failure its pod's last words may come: Jobs and pods are told of by two watches."""
+STOP_SECONDS = 2.0
+"""After the deletion of a Job was asked for, until nothing seen of it means that it is gone."""
+LINGER_SECONDS = 60.0
+"""How long a process may live on after its commit."""
+
+Clock = Callable[[], datetime]
+
+
+@dataclass
+class Outcome:
+    """What a pass found, and what the cluster is to be given."""
+
+    plan: Plan
+    seen: Seen
+    record: RunRecord
+    claim: int
+    figures: RunFigures | None = None
+    told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
+    """What running tasks told last of themselves."""
+    create: list[Task] = field(default_factory=list)
+    """Attempts whose Job must be there and is not."""
+    stop: list[AttemptKey] = field(default_factory=list)
+    """Attempts whose Job must go."""
+    ended: list[tuple[AttemptKey, Ended]] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    adopted: bool = False
+    """The first pass over a run that was there before this GapoRun."""
+    again_after: float | None = None
+    """Seconds after which something is to be looked at that no event tells of."""
+    polls: bool = False
+    """Something may be committed any moment; otherwise the cluster tells of all that can happen."""
+
+    def look_again(self, after: float) -> None:
+        self.again_after = after if self.again_after is None else min(after, self.again_after)
+
+
+@dataclass
+class _Memory:
+    """What was seen of an attempt; after a restart of the operator it is seen anew, or not missed."""
+
+    started_at: datetime | None = None
+    has_job: bool = False
+    begun: bool = False
+    told_to_go: bool = False
+    """Its Job's deletion was asked for."""
+    superseded: bool = False
+    """It had not begun when what is asked of it changed: another attempt takes its place, even where its pod begins
+    meanwhile."""
+    doubtful_since: float | None = None
+    """Since when its Job is over and what became of it is not clear."""
+    committed_since: float | None = None
+
+
+class RunStorage:
+    """A run's storage between passes. Everything in it can be read again; losing it costs a few requests."""
+
+    def __init__(self, uid: str, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.uid, self._clock, self._monotonic = uid, clock, monotonic
+        self._driver: Driver | None = None
+        self._record: RunRecord | None = None
+        self._effective: tuple[LoadedRun, GapoRunSpec] | None = None
+        self._handed_over: dict[AttemptKey, Task] = {}
+        self._memories: defaultdict[AttemptKey, _Memory] = defaultdict(_Memory)
+        self._adopted = False
+        self._given_back_times, self._resting_until = 0, 0.0
+        self._given_back = Problem(Reason.CAPACITY_TIMEOUT, "")
+        self._asked: GapoRunSpec | None = None
+        self._asked_anew = False
+        """It was changed, and no plan has been carried out since."""
+        self._outlook = Outlook(monotonic)
+
+    def advance(
+        self,
+        objects: Objects,
+        loaded: LoadedRun,
+        children: Mapping[AttemptKey, Child],
+        image: str,
+        waited: Mapping[str, float],
+        *,
+        has_begun: bool = False,
+    ) -> Outcome:
+        """Records what has ended, decides what is to be decided, hands over what is to be started. `has_begun`: the
+        run has been read from storage before, so that it must be there.
+
+        Raises FencedError where another executor drives the run, RunMovedError where a run that has begun is not
+        there, SpecError where the run was begun with another identity, InputArtifactError for a record that nobody may
+        believe, StoreError where storage fails.
+        """
+        driver, record = self._begun(objects, loaded, image, has_begun)
+        driver.facts = RunFacts(loaded.run_id, self._spec(record, loaded))
+        if self._asked is not loaded.spec and self._asked != loaded.spec:
+            # Somebody has changed the manifest: what kept its pods from starting, or its tasks waiting, may be over.
+            self._asked_anew = self._asked is not None
+            self._asked, self._resting_until, self._given_back_times = loaded.spec, 0.0, 0
+        self._poll(driver, children)
+        self._notice(driver, children)
+        ended: list[tuple[AttemptKey, Ended]] = []
+        decisions: list[Decision] = []
+        while True:
+            ended += self._record_ends(driver, children)
+            made = self._plan(driver, children, waited)
+            decision = driver.settle(made)
+            if decision is not None:
+                decisions.append(decision)
+            if decision is None and not made.revoke:
+                break
+        outcome = Outcome(
+            made, driver.observer.seen(), record, driver.claim, ended=ended, decisions=decisions
+        )
+        outcome.adopted, self._adopted = self._adopted, False
+        self._carry_out(driver, made, children, outcome)
+        self._asked_anew = False
+        outcome.seen = driver.observer.seen(self._unended(driver))
+        outcome.told = self._outlook.told(driver, outcome.seen, children)
+        outcome.figures = self._outlook.figures(
+            driver, loaded, made.status, outcome.seen, children, outcome.told
+        )
+        outcome.polls = any(self._may_commit(attempt, children) for attempt in self._unended(driver))
+        if self._resting_until > self._monotonic():
+            outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
+        elif made.status.state in (State.RUNNING, State.WAITING):
+            wanted = {attempt: child for attempt, child in children.items() if attempt not in outcome.stop}
+            for left in time_for_room(wanted, waited, driver.facts.spec.scheduling.pending_timeout):
+                outcome.look_again(left)
+        return outcome
+
+    def _notice(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
+        unended = set(self._unended(driver))
+        for attempt in list(self._memories):
+            if attempt not in unended:
+                del self._memories[attempt]
+                self._handed_over.pop(attempt, None)
+        for attempt in unended:
+            child, memory = children.get(attempt), self._memories[attempt]
+            if child is not None:
+                memory.has_job = memory.has_job or child.uid is not None
+                memory.begun = memory.begun or child.begun
+                memory.started_at = child.started_at or memory.started_at
+                memory.superseded = memory.superseded or child.superseded
+            if attempt.task in driver.observer.seen().committed and memory.committed_since is None:
+                memory.committed_since = self._monotonic()
+
+    def _plan(
+        self, driver: Driver, children: Mapping[AttemptKey, Child], waited: Mapping[str, float]
+    ) -> Plan:
+        """The planner's plan, unless a limit of the cluster's says that nothing of the run may run."""
+        made = driver.plan(self._unended(driver), asked_anew=self._asked_anew)
+        if made.status.state not in (State.RUNNING, State.WAITING):
+            return made
+        held = self._held_up(driver, made.status, children, waited)
+        committed = driver.observer.seen().committed
+        alive = [a for a in self._unended(driver) if a.task not in committed]
+        if held is not None:
+            return Plan(held, stop=tuple(alive))
+        replaced = [a for a in alive if self._memories[a].superseded and a not in made.stop]
+        return replace(made, stop=(*made.stop, *replaced)) if replaced else made
+
+    def _held_up(
+        self,
+        driver: Driver,
+        status: Status,
+        children: Mapping[AttemptKey, Child],
+        waited: Mapping[str, float],
+    ) -> Status | None:
+        scheduling, now = driver.facts.spec.scheduling, self._monotonic()
+        limit = scheduling.active_deadline_seconds
+        starts = [m.started_at for m in self._memories.values() if m.started_at is not None]
+        used = active_seconds(driver.observer.seen(), starts, self._clock())
+        if limit is not None and used > limit:
+            message = (
+                f"tasks ran {used:.0f} s of {limit} allowed; raise scheduling.activeDeadlineSeconds to go on"
+            )
+            return Status(State.FAILED, status.stage, Reason.DEADLINE_EXCEEDED, message)
+        if any(child.state is ChildState.RUNNING for child in children.values()):
+            self._given_back_times = 0
+        late = overdue(children, waited, scheduling.pending_timeout)
+        if late and now >= self._resting_until:
+            self._given_back = why_given_back(late[0], scheduling.pending_timeout)
+            self._given_back_times += 1
+            pause = rest(self._given_back.reason, self._given_back_times)
+            self._resting_until = now + pause * random.uniform(0.8, 1.2)
+        if now < self._resting_until:
+            return Status(State.WAITING, status.stage, self._given_back.reason, self._given_back.message)
+        return None
+
+    def _begun(
+        self, objects: Objects, loaded: LoadedRun, image: str, has_begun: bool
+    ) -> tuple[Driver, RunRecord]:
+        if self._driver is not None and self._record is not None:
+            self._driver.use(objects)
+            return self._driver, self._record
+        found, now, owner = read_run_record(objects), self._clock(), f"gaporun-{self.uid}"
+        if found is None and has_begun:
+            raise RunMovedError(
+                f"the run has begun, and there is no {layout.RUN} of it in storage location {objects.where} now; its "
+                "folder was removed, or the location leads elsewhere: put that right, and it goes on. To begin anew, "
+                "delete the GapoRun and apply it again"
+            )
+        record = freeze(objects, loaded, version=gapo.__version__, now=now, default_image=image)
+        fresh = found is None and record.created_at == now
+        facts = RunFacts(loaded.run_id, self._spec(record, loaded))
+        claim = (take_claim if fresh else adopt_claim)(objects, owner, "cluster", now)
+        driver = Driver(facts, objects, clock=self._clock, slots=SLOTS)
+        driver.begin(claim, fresh=fresh)
+        self._adopted = found is not None and claim.number > 0
+        self._driver, self._record = driver, record
+        return driver, record
+
+    def _spec(self, record: RunRecord, loaded: LoadedRun) -> GapoRunSpec:
+        """`loaded` is the same object for as long as the manifest is the same."""
+        if self._effective is None or self._effective[0] is not loaded:
+            self._effective = (loaded, effective_spec(record, loaded.spec))
+        return self._effective[1]
+
+    def _task(self, driver: Driver, attempt: AttemptKey) -> Task:
+        """What was handed over for an attempt; it never changes, and is read once."""
+        if attempt not in self._handed_over:
+            self._handed_over[attempt] = driver.handed_over(attempt)
+        return self._handed_over[attempt]
+
+    def _unended(self, driver: Driver) -> list[AttemptKey]:
+        """Attempts that were handed over and whose end is not recorded: running, or to be run."""
+        return [
+            AttemptKey(key, attempt.number)
+            for key, attempts in sorted(driver.observer.seen().attempts.items())
+            for attempt in attempts
+            if attempt.ended is None
+        ]
+
+    def _poll(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
+        """Looks for the manifests that are waited for: a commit counts before its Job has ended."""
+        for attempt in self._unended(driver):
+            if self._may_commit(attempt, children):
+                driver.observer.poll(attempt.task)
+
+    def _may_commit(self, attempt: AttemptKey, children: Mapping[AttemptKey, Child]) -> bool:
+        """Whether its pod runs or has run. While it waits for room there is nothing to look for, however long that
+        takes; what earlier processes left was read at the start."""
+        child, memory = children.get(attempt), self._memories[attempt]
+        if child is None:
+            return memory.has_job
+        return child.state not in (ChildState.QUEUED, ChildState.PENDING) or memory.started_at is not None
+
+    def _record_ends(
+        self, driver: Driver, children: Mapping[AttemptKey, Child]
+    ) -> list[tuple[AttemptKey, Ended]]:
+        recorded = []
+        for attempt in self._unended(driver):
+            child, memory = children.get(attempt), self._memories[attempt]
+            committed = attempt.task in driver.observer.seen().committed
+            end = None
+            if child is not None and child.over:
+                end = self._record_end(driver, attempt, child)
+            elif child is None and committed:
+                end = self._record_gone(driver, attempt, Exit(committed=True))
+            elif child is None and memory.has_job and not memory.told_to_go:
+                # Somebody else deleted its Job: that took its pod away, where that had begun.
+                exit_ = Exit(code=PREEMPTED_CODE) if memory.begun else Exit(never_ran=True)
+                end = self._record_gone(driver, attempt, exit_, "its Job was deleted")
+            if end is not None:
+                recorded.append((attempt, end))
+        return recorded
+
+    def _record_end(self, driver: Driver, attempt: AttemptKey, child: Child) -> Ended | None:
+        """None while a manifest, or the pod that says what happened, may still show."""
+        task, memory = self._task(driver, attempt), self._memories[attempt]
+        committed = driver.committed(task)
+        if not committed and child.exit is None:
+            patience = NO_COMMIT_SECONDS if child.state is ChildState.SUCCEEDED else UNCLEAR_SECONDS
+            if memory.doubtful_since is None:
+                memory.doubtful_since = self._monotonic()
+            if self._monotonic() - memory.doubtful_since < patience:
+                return None
+        unclear = Exit(code=0 if child.state is ChildState.SUCCEEDED else PREEMPTED_CODE)
+        seen = child.exit or unclear
+        exit_ = replace(seen, committed=committed)
+        now = self._clock()
+        end = End(
+            exit_,
+            started_at=child.started_at or now,
+            ended_at=child.ended_at or now,
+            said=child.said,
+            message=None if committed else child.message,
+            resume_before=self._resume_before(driver, attempt),
+            gpus=gpus_of(task, driver),
+        )
+        return driver.record_end(task, end)
+
+    def _record_stopped(self, driver: Driver, attempt: AttemptKey) -> Ended:
+        if self._memories[attempt].superseded:
+            exit_ = Exit(stopped=True, reason=Reason.TASK_REPLACED)
+            return self._record_gone(
+                driver, attempt, exit_, "what is asked of it changed before it had begun"
+            )
+        return self._record_gone(driver, attempt, Exit(stopped=True))
+
+    def _record_gone(
+        self, driver: Driver, attempt: AttemptKey, exit_: Exit, message: str | None = None
+    ) -> Ended:
+        """An attempt of which the cluster shows nothing any more: it ran from when that was seen until now."""
+        task, now, started = self._task(driver, attempt), self._clock(), self._memories[attempt].started_at
+        end = End(
+            exit_,
+            started_at=started or now,
+            ended_at=now,
+            message=message,
+            resume_before=self._resume_before(driver, attempt),
+            gpus=gpus_of(task, driver) if started is not None else 0,
+        )
+        return driver.record_end(task, end)
+
+    def _carry_out(
+        self, driver: Driver, made: Plan, children: Mapping[AttemptKey, Child], outcome: Outcome
+    ) -> None:
+        stopped, unended = set(made.stop), self._unended(driver)
+        for attempt in unended:
+            child, memory = children.get(attempt), self._memories[attempt]
+            committed = attempt.task in driver.observer.seen().committed
+            if attempt in stopped and child is None and memory.told_to_go:
+                outcome.ended.append((attempt, self._record_stopped(driver, attempt)))
+                if memory.superseded:
+                    outcome.look_again(0.0)  # another follows, by a plan that knows of this end
+            elif attempt in stopped:
+                # Also where no Job is seen: one may be there that the watch has not told of yet.
+                memory.told_to_go = True
+                outcome.stop.append(attempt)
+                outcome.look_again(STOP_SECONDS)
+            elif committed and child is not None and not child.over:
+                if self._lingers(memory, made.status):
+                    outcome.stop.append(attempt)
+                outcome.look_again(LINGER_SECONDS / 2)
+            elif child is None and not committed:
+                memory.told_to_go = False
+                outcome.create.append(self._task(driver, attempt))
+            elif child is not None and child.over:
+                outcome.look_again(UNCLEAR_SECONDS / 2)
+        for attempt, child in children.items():
+            if attempt not in unended and not child.over:
+                outcome.stop.append(
+                    attempt
+                )  # its end is recorded: whatever still runs there runs for nothing
+        for task in made.start:
+            threaded = with_threads(task, driver.facts.spec)
+            if driver.hand_over(threaded):
+                self._handed_over[AttemptKey(threaded.key, threaded.attempt)] = threaded
+                outcome.create.append(threaded)
+
+    def _lingers(self, memory: _Memory, status: Status) -> bool:
+        """A process that has committed and does not end keeps its devices: it had its time."""
+        if status.state is State.SUSPENDED:
+            return True
+        since = memory.committed_since
+        return since is not None and self._monotonic() - since > LINGER_SECONDS
+
+    def _resume_before(self, driver: Driver, attempt: AttemptKey) -> int | None:
+        """The newest resume point of earlier attempts: what this one could start from."""
+        earlier = driver.observer.seen().attempts.get(attempt.task, ())
+        points = [
+            a.ended.resume
+            for a in earlier
+            if a.number < attempt.attempt and a.ended is not None and a.ended.resume is not None
+        ]
+        return max(points, default=None)
+
+
+def gpus_of(task: Task, driver: Driver) -> int:
+    """Whole devices that an attempt's pod holds: every extended resource whose name ends in /gpu."""
+    limits = role_of(driver.facts.spec, task.kind).resources.limits
+    return sum(int(amount) for name, amount in limits.items() if name.endswith("/gpu") and amount.isdigit())

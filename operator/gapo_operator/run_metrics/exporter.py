@@ -1,0 +1,71 @@
+"""What passes have to tell of runs, handed on to whoever is asked for it: scrapes, and the reader of ended runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from gapo.api.run import GapoRunSpec
+from gapo.api.status import GapoRunStatus
+from gapo.metrics.figures import RunFigures
+from gapo.store.records import Decision
+from gapo_operator.metrics import Metrics
+from gapo_operator.run_metrics.backfill import Entry, History, last_decided
+from gapo_operator.run_metrics.run_series import RunSeries
+from gapo_operator.run_metrics.status_usage import FINISHED, figures_of_status
+from gapo_operator.watch.cache import Body, RunKey
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Used from one event loop."""
+
+    metrics: Metrics
+    series: RunSeries
+    history: History
+
+    def show(self, run: Body, spec: GapoRunSpec | None, figures: RunFigures | None) -> None:
+        """A run as it stands. `figures` are from its storage, None where that has not been read yet."""
+        key, said = _key(run), run.get("status") or {}
+        if figures is not None:
+            conditions = {one["type"]: one["status"] for one in said.get("conditions") or []}
+            figures = replace(figures, state=said.get("state") or figures.state, conditions=conditions)
+        else:
+            status = _status(run)
+            if status is None:
+                return
+            figures = figures_of_status(key.namespace, key.name, status, spec)
+        self.series.put(key, run["metadata"]["uid"], figures)
+
+    def met(self, run: Body, spec: GapoRunSpec) -> None:
+        """A run that was there before this process: what its status says is shown now, what it has committed once the
+        reader has read that."""
+        self.show(run, spec, None)
+        status = _status(run)
+        if status is not None and (status.state in FINISHED or last_decided(status) is not None):
+            self.history.want(Entry(_key(run), run["metadata"]["uid"], spec, status))
+
+    def gone(self, key: RunKey) -> None:
+        self.series.drop(key)
+        self.history.drop(key)
+
+    def decided(self, decisions: Iterable[Decision]) -> None:
+        for decision in decisions:
+            self.metrics.transitions.labels(decision.verdict).inc()
+
+
+def _key(run: Body) -> RunKey:
+    return RunKey(run["metadata"]["namespace"], run["metadata"]["name"])
+
+
+def _status(run: Body) -> GapoRunStatus | None:
+    try:
+        return GapoRunStatus.model_validate(run.get("status") or {})
+    except ValidationError as error:
+        log.warning("%s: its status is another release's: %s", _key(run), error)
+        return None

@@ -1,0 +1,87 @@
+"""The figures of a run that lives: what its storage holds, what its tasks tell, and how long it may still take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from gapo.api.load import LoadedRun
+from gapo.metrics.figures import RunFigures, TaskFigures
+from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.planner import State, Status
+from gapo.planning.preview import planned_keys
+from gapo.run.driver import Driver
+from gapo.tasks import TaskKey
+from gapo.telemetry.eta import forecast
+from gapo.telemetry.from_observation import figures_of
+from gapo_operator.kube.attempts import Child, ChildState
+from gapo_operator.run_metrics.task_progress import ProgressReader
+
+
+class Outlook:
+    """Of one run, between passes. Worked out anew only where something that it stands on has changed."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._progress = ProgressReader(monotonic)
+        self._planned: tuple[LoadedRun, tuple[TaskKey, ...]] | None = None
+        self._last: tuple[object, RunFigures] | None = None
+
+    def told(
+        self, driver: Driver, seen: Seen, children: Mapping[AttemptKey, Child]
+    ) -> dict[AttemptKey, TaskFigures]:
+        """What the tasks that run have told last of themselves."""
+        running = {
+            attempt: child.pod
+            for attempt, child in sorted(children.items())
+            if child.state is ChildState.RUNNING and child.pod and attempt.task not in seen.committed
+        }
+        return self._progress.look(driver.objects, running, driver.handed_over)
+
+    def figures(
+        self,
+        driver: Driver,
+        loaded: LoadedRun,
+        status: Status,
+        seen: Seen,
+        children: Mapping[AttemptKey, Child],
+        told: Mapping[AttemptKey, TaskFigures],
+    ) -> RunFigures:
+        """`loaded` is the same object for as long as the manifest is the same."""
+        started = {
+            attempt: child.started_at
+            for attempt, child in children.items()
+            if child.started_at is not None and not child.over
+        }
+        running = any(child.state is ChildState.RUNNING for child in children.values())
+        inputs = (loaded, status, seen, started, running, told)
+        if self._last is None or self._last[0] != inputs:
+            progress, left = self._expected(driver, loaded, status, seen, told)
+            figures = figures_of(
+                loaded.run.metadata.namespace,
+                loaded.run.metadata.name,
+                driver.facts.spec,
+                seen,
+                status,
+                progress=progress,
+                remaining_seconds=left if running else None,
+                started=started,
+            )
+            self._last = (inputs, figures)
+        return self._last[1]
+
+    def _expected(
+        self,
+        driver: Driver,
+        loaded: LoadedRun,
+        status: Status,
+        seen: Seen,
+        told: Mapping[AttemptKey, TaskFigures],
+    ) -> tuple[float, float | None]:
+        """The share that is done, and the seconds that are left, where enough has run to tell."""
+        if status.state is State.SUCCEEDED:
+            return 1.0, 0.0
+        if self._planned is None or self._planned[0] is not loaded:
+            self._planned = (loaded, planned_keys(driver.facts.spec))
+        telling = {attempt.task: figures for attempt, figures in told.items()}
+        made = forecast(self._planned[1], seen, status.stage, telling)
+        return made.progress, made.remaining_seconds
