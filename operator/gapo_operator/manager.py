@@ -16,13 +16,14 @@ from gapo_operator.config import ConfigFile
 from gapo_operator.http import BEAT_SECONDS, Health, serve_health, serve_metrics
 from gapo_operator.kube.client import Kube, KubeError, connect
 from gapo_operator.kube.leader import Leadership, NotLeaderError, lead, release
+from gapo_operator.kube.objects import RunKey, run_of
 from gapo_operator.metrics import Metrics
 from gapo_operator.reconcile.reconciler import RETRY_SECONDS, Reconciler
 from gapo_operator.run_metrics.backfill import History
 from gapo_operator.run_metrics.exporter import Telemetry
 from gapo_operator.run_metrics.run_series import RunSeries
 from gapo_operator.storage_pool import Stores
-from gapo_operator.watch.cache import ClusterView, RunKey, run_of
+from gapo_operator.watch.cache import ClusterView
 from gapo_operator.watch.handlers import watch, watches
 from gapo_operator.watch.workqueue import WorkQueue
 

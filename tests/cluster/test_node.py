@@ -137,7 +137,7 @@ def test_an_image_works_as_another_user_on_a_root_that_it_cannot_write(
     node: Node, tenant: str, image: str
 ) -> None:
     name = "restricted-" + image.split("-")[1].split(":")[0]
-    module = "gapo_operator.manager" if image == images.OPERATOR else "gapo_trainer.task.runner"
+    module = "gapo_operator.manager" if image == images.OPERATOR else "gapo_trainer.worker.runner"
     script = f"id -u && (touch /opt/gapo/x 2>&1 || echo refused) && python -c 'import {module} as m; print(m.__file__)'"
     pod = {
         "apiVersion": "v1",

@@ -9,7 +9,7 @@ from tests.unit.reward.tiny_reward import context, micro
 
 from gapo.api.load import load_run
 from gapo.tasks import Kind
-from gapo_trainer.reward.task import run_warmup
+from gapo_trainer.tasks.reward_model import run_warmup
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from gapo.errors import DataError, DiskFullError, RetryableError, UnforeseenError
 from gapo_trainer.file_errors import blamed
-from gapo_trainer.task.errors import OutOfMemoryError, as_gapo_error
+from gapo_trainer.runtime.errors import OutOfMemoryError, as_gapo_error
 
 
 @contextmanager

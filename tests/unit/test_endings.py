@@ -18,8 +18,8 @@ from gapo.errors import DataError, FencedError, InvariantError, StoreError
 from gapo.policies.attempts import Ended, Exit
 from gapo.policies.retries import Fail, classify, next_attempt
 from gapo.tasks import Kind, Task
-from gapo_trainer.task.errors import as_gapo_error, leave_last_words
-from gapo_trainer.task.runner import Request, run_request
+from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
+from gapo_trainer.worker.runner import Request, run_request
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

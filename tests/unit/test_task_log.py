@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from gapo_trainer.task.log import Talk, talking
-from gapo_trainer.task.progress import Account
+from gapo_trainer.runtime.log import Talk, talking
+from gapo_trainer.runtime.progress import Account
 
 
 class Clock:

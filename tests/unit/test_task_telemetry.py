@@ -20,7 +20,7 @@ from gapo.metrics.figures import TaskFigures
 from gapo.metrics.progress_file import task_figures
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
-from gapo_trainer.task.progress import Account, Progress, document, served
+from gapo_trainer.runtime.progress import Account, Progress, document, served
 
 KEY = "stages/2/ppo/1/w/progress.json"
 

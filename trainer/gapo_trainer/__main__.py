@@ -30,8 +30,8 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, help="folder for working files; a temporary one where unset")
     arguments = parser.parse_args()
     try:
-        from gapo_trainer.task.fork_server import serve
-        from gapo_trainer.task.runner import Request, run_request
+        from gapo_trainer.worker.fork_server import serve
+        from gapo_trainer.worker.runner import Request, run_request
     except ImportError as error:
         sys.stderr.write(f"the trainer cannot start: {error}; install gapo with its trainer extra\n")
         return 3

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gapo.errors import DataError, GapoError, UnforeseenError, in_one_line
-from gapo_trainer.task.errors import as_gapo_error
+from gapo_trainer.runtime.errors import as_gapo_error
 
 _LONGEST = 600
 

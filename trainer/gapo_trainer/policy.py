@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from gapo_trainer.logits import action_mask, entropy_of, logprobs_of
 from gapo_trainer.models.suitability import altered_logits
-from gapo_trainer.ppo.math import action_mask, entropy_of, logprobs_of
 
 WASTE = 1.25
 """Longest row of a micro-batch as a multiple of its shortest, once it has `WORTHWHILE` tokens."""

@@ -39,7 +39,7 @@ from gapo_trainer.models.source import locate
 from gapo_trainer.policy import MicroBatch, Policy, Sequences, micro_batches
 from gapo_trainer.reward.rows import read_rows
 from gapo_trainer.rng import generator
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
 
 log = logging.getLogger(__name__)
 

@@ -71,7 +71,7 @@ class TrainerServer:
         threading.Thread(target=self._read, args=(self._server, self._epoch), daemon=True).start()
 
     def launch(self, name: str, request: Mapping[str, Any]) -> None:
-        """Starts a task; `request` are the arguments of `gapo_trainer.task.fork_server`."""
+        """Starts a task; `request` are the arguments of `gapo_trainer.worker.fork_server`."""
         self.start()
         self._pids[name] = None
         line = json.dumps({"name": name, **request})

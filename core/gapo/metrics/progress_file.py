@@ -1,6 +1,6 @@
 """progress.json as its readers take it: what a running task tells of itself. Nothing is ever decided on it.
 
-The writer is a task's process (`gapo_trainer.task.progress`); whoever may write below the run's prefix may have written
+The writer is a task's process (`gapo_trainer.runtime.progress`); whoever may write below the run's prefix may have written
 anything. So it is bounded, strict, and counts only where it carries the run's ID and the task's digest.
 """
 

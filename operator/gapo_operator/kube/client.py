@@ -16,12 +16,12 @@ from aiohttp import ClientError
 from kubernetes.aio import client, config
 
 from gapo.digest import digest
+from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.metrics import UNANSWERED
 from gapo_operator.render.job import Manifest
 from gapo_operator.render.names import PREFIX
 from gapo_operator.render.pod_group import API_VERSION as VOLCANO
 from gapo_operator.render.pod_group import owned_by_job
-from gapo_operator.watch.cache import Body, RunKey
 
 GROUP, VERSION, PLURAL = PREFIX, "v1alpha1", "gaporuns"
 FIELD_MANAGER = "gapo-operator"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from gapo_operator.watch.cache import RunKey
+from gapo_operator.kube.objects import RunKey
 
 FIRST_SECONDS, LONGEST_SECONDS = 5.0, 150.0
 FACTOR = 3.0

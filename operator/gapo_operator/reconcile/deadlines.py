@@ -10,6 +10,7 @@ from gapo.policies.attempts import Cause, Ended
 from gapo.policies.budget import spent
 from gapo.reasons import Reason
 from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.kube.message_changes import GIVEN_BACK
 
 REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 1800.0
 """How long a run whose pods found no room holds back: doubled from time to time."""
@@ -35,10 +36,6 @@ def time_for_room(
     """Seconds until each Job whose pod has not started counts as without room."""
     pending = [child.job for child in children.values() if child.state is ChildState.PENDING]
     return [max(0.0, timeout - waited.get(job, 0.0)) + MARGIN_SECONDS for job in pending]
-
-
-GIVEN_BACK = "everything of the run is given back for a while, then tried again"
-"""How a message ends that tells of it."""
 
 
 def why_given_back(child: Child, timeout: float) -> Problem:

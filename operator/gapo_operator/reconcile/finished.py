@@ -9,7 +9,7 @@ from typing import Any
 from gapo.api.load import LoadedRun
 from gapo.planning.observation import AttemptKey
 from gapo_operator.kube.attempts import Child
-from gapo_operator.watch.cache import Body
+from gapo_operator.kube.objects import Body
 
 ENDED = ("Succeeded", "Failed")
 """States of a status after which nothing more is done for a run."""

@@ -31,12 +31,13 @@ from gapo_operator.kube.attempts import Child, ChildState, Problem, children_of,
 from gapo_operator.kube.client import Kube, KubeError
 from gapo_operator.kube.job_revision import asked_of, with_superseded
 from gapo_operator.kube.leader import Leadership
+from gapo_operator.kube.objects import Body, RunKey
+from gapo_operator.kube.run_location import access_of, check_place, folder_of, has_begun
 from gapo_operator.reconcile.backoff import Refusals
 from gapo_operator.reconcile.crd_drift import Readback
 from gapo_operator.reconcile.events import story_of
 from gapo_operator.reconcile.finished import at_rest, condition_of, has_ended, time_to_live
 from gapo_operator.reconcile.problems import problem_of, refusal_of
-from gapo_operator.reconcile.run_location import access_of, check_place, folder_of, has_begun
 from gapo_operator.reconcile.status import CRD_OUTDATED, Findings, status_of
 from gapo_operator.reconcile.storage import Outcome, RunStorage
 from gapo_operator.render.job import job
@@ -46,7 +47,7 @@ from gapo_operator.render.pod_group import GROUP_ANNOTATION, pod_group
 from gapo_operator.run_metrics.backfill import Entry
 from gapo_operator.run_metrics.exporter import Telemetry
 from gapo_operator.storage_pool import PausedError, Stores
-from gapo_operator.watch.cache import Body, ClusterView, RunKey
+from gapo_operator.watch.cache import ClusterView
 
 log = logging.getLogger(__name__)
 

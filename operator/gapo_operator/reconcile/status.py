@@ -24,7 +24,7 @@ from gapo.policies.attempts import FOR_A_PERSON, Cause
 from gapo.reasons import Reason
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.kube.attempts import Child, ChildState, Problem
-from gapo_operator.reconcile.message_changes import is_news
+from gapo_operator.kube.message_changes import is_news
 from gapo_operator.run_metrics.status_usage import summary_of, trainer_status
 
 MAX_STAGES = 50

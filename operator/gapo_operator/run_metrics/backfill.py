@@ -25,10 +25,10 @@ from gapo.store.records import Decision
 from gapo.telemetry.from_observation import figures_of
 from gapo.telemetry.from_records import figures_at_rest
 from gapo_operator.config import OperatorConfig
-from gapo_operator.reconcile.run_location import check_place, folder_of
+from gapo_operator.kube.objects import RunKey
+from gapo_operator.kube.run_location import check_place, folder_of
 from gapo_operator.run_metrics.status_usage import FINISHED, conditions_of, figures_of_status
 from gapo_operator.storage_pool import PausedError, Stores
-from gapo_operator.watch.cache import RunKey
 from gapo_operator.watch.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from gapo.api.run import GapoRunSpec
 from gapo.api.status import GapoRunStatus
 from gapo.metrics.figures import RunFigures
 from gapo.store.records import Decision
+from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.metrics import Metrics
 from gapo_operator.run_metrics.backfill import Entry, History, last_decided
 from gapo_operator.run_metrics.run_series import RunSeries
 from gapo_operator.run_metrics.status_usage import FINISHED, figures_of_status
-from gapo_operator.watch.cache import Body, RunKey
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from gapo.metrics.catalogue import STATES
 from gapo.metrics.figures import RunFigures
 from gapo.metrics.http import described
 from gapo.metrics.samples import run_samples
+from gapo_operator.kube.objects import RunKey
 from gapo_operator.run_metrics.status_usage import FINISHED
-from gapo_operator.watch.cache import RunKey
 
 
 @dataclass

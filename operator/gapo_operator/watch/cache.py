@@ -5,27 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 from gapo_operator.kube.attempts import waits_in_group
-from gapo_operator.reconcile.message_changes import is_news
-from gapo_operator.render.names import PREFIX
-
-Body = Mapping[str, Any]
-
+from gapo_operator.kube.message_changes import is_news
+from gapo_operator.kube.objects import Body, RunKey, run_of
 
 LOST_SECONDS = 300.0
 """Beyond its grace period; then a pod that is being deleted counts as gone."""
-
-
-class RunKey(NamedTuple):
-    """A GapoRun of the cluster."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 @dataclass
@@ -201,16 +187,6 @@ def _newer(before: Body, body: Body) -> bool:
     if _uid(before) != _uid(body) or not all(version.isdigit() for version in versions):
         return False
     return int(versions[0]) > int(versions[1])
-
-
-def run_of(kind: str, body: Body) -> RunKey | None:
-    """The run that an object belongs to, by its name or its label."""
-    metadata = body.get("metadata") or {}
-    namespace = str(metadata.get("namespace", ""))
-    if kind == "runs":
-        return RunKey(namespace, str(metadata.get("name", "")))
-    name = (metadata.get("labels") or {}).get(f"{PREFIX}/run")
-    return RunKey(namespace, str(name)) if name else None
 
 
 _KEPT_METADATA = (

@@ -14,7 +14,8 @@ from typing import Any, cast
 import kopf
 
 from gapo_operator.kube.client import GROUP, IN_CLUSTER, PLURAL, SELECTOR, VERSION
-from gapo_operator.watch.cache import ClusterView, RunKey
+from gapo_operator.kube.objects import RunKey
+from gapo_operator.watch.cache import ClusterView
 
 CLUSTER_CA = IN_CLUSTER.with_name("ca.crt")
 

@@ -36,7 +36,7 @@ from tests.bench.ppo.ours import trainer
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
 from gapo_trainer.ppo.trainer import PpoTrainer
-from gapo_trainer.task.progress import Account, Progress, served
+from gapo_trainer.runtime.progress import Account, Progress, served
 
 PAIRS = 300
 BAR = 0.02
@@ -111,7 +111,7 @@ class Counted(Objects):
 
 @contextmanager
 def telling(objects: Objects, port: int) -> Iterator[tuple[Account, list[threading.Thread]]]:
-    """A task's telemetry as `gapo_trainer.task.runner` sets it up, and its threads."""
+    """A task's telemetry as `gapo_trainer.worker.runner` sets it up, and its threads."""
     before = threading.enumerate()
     account = Account()
     task = Task(run_id="bench", stage=1, kind=Kind.PPO, inputs={}, params={}, seed=0, attempt=0)

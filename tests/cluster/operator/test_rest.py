@@ -18,13 +18,14 @@ from tests.cluster.s3 import REGION, S3Server
 from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.client import Kube, ListenedClient
 from gapo_operator.kube.leader import Leadership
+from gapo_operator.kube.objects import RunKey
 from gapo_operator.metrics import Metrics
 from gapo_operator.reconcile.reconciler import Reconciler
 from gapo_operator.run_metrics.backfill import History
 from gapo_operator.run_metrics.exporter import Telemetry
 from gapo_operator.run_metrics.run_series import RunSeries
 from gapo_operator.storage_pool import Stores
-from gapo_operator.watch.cache import ClusterView, RunKey
+from gapo_operator.watch.cache import ClusterView
 
 pytestmark = pytest.mark.cluster
 RUNS, LOOKS = 5, 4

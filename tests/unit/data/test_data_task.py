@@ -16,7 +16,7 @@ from gapo.digest import sha256_hex
 from gapo.run.record import freeze
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task, task_params
-from gapo_trainer.task.runner import Request, run_request
+from gapo_trainer.worker.runner import Request, run_request
 
 CONSTRAINTS = [{"family": "length.words", "params": {"relation": "at_most", "n": 9}}]
 
@@ -72,7 +72,7 @@ def test_rows_without_constraints_end_the_run_before_a_run_that_verifies_trains(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "gapo_trainer.data.task.check_models_of", lambda *_, **__: []
+        "gapo_trainer.tasks.data.check_models_of", lambda *_, **__: []
     )  # the model is nobody's here
     code, said = data_task(tmp_path, run_of(tmp_path, rows(200)), recorded=True)
     assert code == 65

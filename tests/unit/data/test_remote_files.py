@@ -12,7 +12,7 @@ from tests.unit.store.support import BUCKET, s3_objects
 from gapo.api.training import Data, Source
 from gapo.errors import DataError, SourceRefusedError
 from gapo_trainer.data.user_datasets import make_from_sources
-from gapo_trainer.task.runner import Request
+from gapo_trainer.worker.runner import Request
 
 ROWS = "".join(
     json.dumps({"prompt": f"prompt {i}", "response": f"{word} {i}", "label": label}) + "\n"

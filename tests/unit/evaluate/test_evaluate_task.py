@@ -24,9 +24,9 @@ from tests.unit.evaluate.tiny_evaluation import (
 )
 
 from gapo.errors import DataError, SpecError
-from gapo_trainer.evaluate import task as evaluate
 from gapo_trainer.models.networks import load_generator, prompt_ids
 from gapo_trainer.reward.scorer import RewardModelScorer
+from gapo_trainer.tasks import evaluate
 
 SPECIAL = set(range(4))
 """<pad>, <unk>, <bos> and <eos> come first."""

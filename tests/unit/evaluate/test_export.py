@@ -24,9 +24,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gapo.api.run import GapoRunSpec
 from gapo.tasks import Kind, TaskKey, task_params
-from gapo_trainer import export
 from gapo_trainer.evaluate.model_card import model_card
 from gapo_trainer.models.networks import load_tokenizer, prompt_ids
+from gapo_trainer.tasks import export
 
 
 @pytest.fixture(scope="module")

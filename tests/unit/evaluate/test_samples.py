@@ -8,15 +8,8 @@ import pytest
 from tests.unit.evaluate.tiny_evaluation import prompt_row, sample, write_lines
 
 from gapo.errors import DataError
-from gapo_trainer.rollout.samples import (
-    constraint_satisfaction,
-    judge,
-    rates_by_prompt,
-    read_prompts,
-    read_samples,
-    satisfaction,
-    write_samples,
-)
+from gapo_trainer.rollout.samples import judge, read_prompts, read_samples, write_samples
+from gapo_trainer.stats.satisfaction import constraint_satisfaction, rates_by_prompt, satisfaction
 
 
 def test_a_sample_passes_only_when_every_constraint_is_met() -> None:

@@ -17,7 +17,7 @@ from gapo_trainer.models.networks import build_generator, load_tokenizer, save_g
 from gapo_trainer.reward import model as reward
 from gapo_trainer.rng import generator
 from gapo_trainer.rollout.samples import Sample
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
 
 GENERATION = {"maxNewTokens": 12, "batch": 16}
 EVALUATION = {"prompts": 8, "samples": 3, "testPrompts": 10, "crossPlaySamples": 12}

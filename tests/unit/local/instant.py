@@ -19,8 +19,8 @@ import torch  # noqa: F401  (imported before the server forks, as the real one d
 
 from gapo.errors import DataError, GateError, InputArtifactError, StoreRefusedError
 from gapo.tasks import Kind
-from gapo_trainer.task import fork_server as serve
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.worker import fork_server as serve
 
 STEPS = 4
 
@@ -86,9 +86,9 @@ def misbehave(ctx: TaskContext) -> None:
 
 
 def main() -> None:
-    table = types.ModuleType("gapo_trainer.task.handlers")
+    table = types.ModuleType("gapo_trainer.tasks.handlers")
     table.TASKS = dict.fromkeys(Kind, instant)  # type: ignore[attr-defined]
-    sys.modules["gapo_trainer.task.handlers"] = table
+    sys.modules["gapo_trainer.tasks.handlers"] = table
     serve.warm_up = lambda: None
     serve.serve()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gapo.digest import sha256_hex
 from gapo.tasks import Kind, Task
-from gapo_trainer.task.runner import Request, run_request
+from gapo_trainer.worker.runner import Request, run_request
 
 MINE = ("out/thesis.tex", "work/a.txt", "spool/b.txt", "inputs/data/rows.jsonl", "termination.json")
 

@@ -17,13 +17,14 @@ from tests.unit.planner.world import START
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.kube.client import Kube, KubeError
 from gapo_operator.kube.leader import Leadership
+from gapo_operator.kube.objects import RunKey
 from gapo_operator.metrics import Metrics
 from gapo_operator.reconcile.reconciler import Reconciler
 from gapo_operator.run_metrics.backfill import History
 from gapo_operator.run_metrics.exporter import Telemetry
 from gapo_operator.run_metrics.run_series import RunSeries
 from gapo_operator.storage_pool import Stores
-from gapo_operator.watch.cache import ClusterView, RunKey
+from gapo_operator.watch.cache import ClusterView
 
 KEY = RunKey("red", "run")
 

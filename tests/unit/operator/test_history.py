@@ -20,11 +20,11 @@ from gapo.metrics.samples import run_samples
 from gapo.store.objects import Objects
 from gapo_operator import storage_pool as stores
 from gapo_operator.config import OperatorConfig
+from gapo_operator.kube.objects import RunKey
 from gapo_operator.reconcile.status import Findings, status_of
 from gapo_operator.run_metrics import backfill as history
 from gapo_operator.run_metrics.backfill import Entry, History, read
 from gapo_operator.storage_pool import Stores
-from gapo_operator.watch.cache import RunKey
 
 KEY = RunKey("red", "run")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)

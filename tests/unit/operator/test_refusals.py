@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from gapo_operator.kube.objects import RunKey
 from gapo_operator.reconcile.backoff import Refusals
-from gapo_operator.watch.cache import RunKey
 
 ONE, TWO, ELSEWHERE = RunKey("red", "one"), RunKey("red", "two"), RunKey("blue", "one")
 OTHER = RunKey("red", "other")

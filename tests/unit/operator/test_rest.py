@@ -18,10 +18,11 @@ from gapo.planning.planner import State, Status
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.kube.attempts import Child, ChildState, Problem
-from gapo_operator.reconcile.message_changes import is_news
+from gapo_operator.kube.message_changes import is_news
+from gapo_operator.kube.objects import RunKey
 from gapo_operator.reconcile.status import Findings, status_of
 from gapo_operator.reconcile.storage import Outcome, RunStorage
-from gapo_operator.watch.cache import ClusterView, RunKey
+from gapo_operator.watch.cache import ClusterView
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
 NOON, LATER = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)

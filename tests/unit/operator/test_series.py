@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 
 from gapo.metrics.figures import RunFigures
+from gapo_operator.kube.objects import RunKey
 from gapo_operator.run_metrics.run_series import RunSeries
-from gapo_operator.watch.cache import RunKey
 
 ONE, TWO = RunKey("red", "one"), RunKey("red", "two")
 

@@ -12,7 +12,7 @@ from gapo.policies.attempts import Cause, Ended
 from gapo.tasks import InputRef, Kind, TaskKey
 from gapo_operator.config import StorageLocation
 from gapo_operator.kube.attempts import Child, ChildState, Problem
-from gapo_operator.reconcile.run_location import access_of
+from gapo_operator.kube.run_location import access_of
 from gapo_operator.reconcile.status import Findings, status_of
 
 NOON, LATER = datetime(2026, 1, 1, 12, tzinfo=UTC), datetime(2026, 1, 1, 13, tzinfo=UTC)

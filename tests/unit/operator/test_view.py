@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from gapo_operator.watch.cache import LOST_SECONDS, ClusterView, RunKey
+from gapo_operator.kube.objects import RunKey
+from gapo_operator.watch.cache import LOST_SECONDS, ClusterView
 
 RUN = RunKey("red", "run")
 

@@ -10,8 +10,8 @@ from tests.unit.ppo.test_ppo_task import ITERATIONS, World, scored
 from tests.unit.ppo.tiny_ppo import LetterScorer, tiny_folder, tiny_trainer
 
 from gapo_trainer.ppo import math as ppo
-from gapo_trainer.ppo import task as ppo_task
 from gapo_trainer.ppo.state import Learner
+from gapo_trainer.tasks import ppo as ppo_task
 
 
 @pytest.fixture

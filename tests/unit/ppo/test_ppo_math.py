@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapo.api.training import Ppo
+from gapo_trainer.logits import action_mask, entropy_of, logprobs_of
 from gapo_trainer.ppo import math as ppo
 
 NAN = float("nan")
@@ -90,7 +91,7 @@ def test_losses_and_their_gradients_ignore_what_lies_in_the_padding():
 
 
 def test_the_action_mask_comes_from_lengths():
-    assert ppo.action_mask(torch.tensor([0, 1, 3]), 4).tolist() == [
+    assert action_mask(torch.tensor([0, 1, 3]), 4).tolist() == [
         [False] * 4,
         [True, False, False, False],
         [True, True, True, False],
@@ -98,14 +99,14 @@ def test_the_action_mask_comes_from_lengths():
 
 
 def test_the_score_lands_on_the_last_action_and_nowhere_else():
-    mask = ppo.action_mask(torch.tensor([3, 1, 0]), 3)
+    mask = action_mask(torch.tensor([3, 1, 0]), 3)
     kl = torch.tensor([[0.1, 0.2, 0.3], [0.5, NAN, NAN], [NAN, NAN, NAN]])
     rewards = ppo.shape_rewards(torch.tensor([2.0, -1.0, 7.0]), kl, mask, kl_coef=10.0)
     assert rewards.tolist() == [pytest.approx([-1.0, -2.0, -1.0]), [-6.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
 
 
 def test_whitening_gives_mean_0_and_std_1_over_the_mask_alone():
-    mask = ppo.action_mask(torch.tensor([5, 2, 7]))
+    mask = action_mask(torch.tensor([5, 2, 7]))
     x = (torch.randn(3, 7, generator=torch.Generator().manual_seed(1)) * 5 + 3).masked_fill(~mask, NAN)
     white = ppo.masked_whiten(x, mask)
     assert float(white[mask].mean()) == pytest.approx(0, abs=1e-6)
@@ -199,7 +200,7 @@ def test_importance_weights_are_truncated_at_two_and_carry_no_gradient():
 
 
 def test_token_weights_sum_to_one_and_sequence_weights_make_short_responses_count_as_much():
-    mask = ppo.action_mask(torch.tensor([1, 3]))
+    mask = action_mask(torch.tensor([1, 3]))
     assert ppo.token_weights(mask, "token").tolist() == [[0.25, 0, 0], [0.25, 0.25, 0.25]]
     third = pytest.approx(1 / 6)
     assert ppo.token_weights(mask, "sequence").tolist() == [[0.5, 0, 0], [third, third, third]]
@@ -220,14 +221,14 @@ def test_the_value_loss_takes_the_worse_of_free_and_clipped():
 def test_logprobs_and_entropy_of_a_known_distribution():
     p = torch.tensor([0.5, 0.25, 0.125, 0.125])
     logits = (p.log() + 3.0).expand(2, 4)
-    assert ppo.logprobs_of(logits, torch.tensor([0, 3])).tolist() == pytest.approx(
+    assert logprobs_of(logits, torch.tensor([0, 3])).tolist() == pytest.approx(
         [math.log(0.5), math.log(0.125)]
     )
-    assert ppo.entropy_of(logits).tolist() == pytest.approx([1.75 * math.log(2)] * 2)
+    assert entropy_of(logits).tolist() == pytest.approx([1.75 * math.log(2)] * 2)
 
 
 def test_explained_variance_is_1_for_a_perfect_critic_0_for_a_constant_one_and_defined_without_spread():
-    mask = ppo.action_mask(torch.tensor([3, 2]))
+    mask = action_mask(torch.tensor([3, 2]))
     returns = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, NAN]])
     assert ppo.explained_variance(returns, returns, mask) == pytest.approx(1.0)
     assert ppo.explained_variance(torch.full((2, 3), 7.0), returns, mask) == pytest.approx(0.0)

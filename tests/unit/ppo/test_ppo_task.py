@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from gapo.api.training import Kl, Ppo, Reward, Stages
 from gapo.errors import DataError, SpecError
 from gapo.tasks import InputRef, Kind, Task
-from gapo_trainer.ppo import task as ppo_task
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.tasks import ppo as ppo_task
 
 ITERATIONS = 3
 

@@ -11,11 +11,11 @@ import pytest
 from tests.unit.ppo.test_ppo_task import World, assert_same, scored
 from tests.unit.ppo.tiny_ppo import tiny_folder, tiny_trainer
 
-from gapo_trainer.ppo import task as ppo_task
 from gapo_trainer.ppo.under_way import UnderWay
 from gapo_trainer.ppo.update import policy_step
 from gapo_trainer.rollout.transformers_backend import TransformersRollout
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.tasks import ppo as ppo_task
 
 ITERATIONS, BATCHES, MINIBATCHES = 2, 2, 4
 RESTS = ITERATIONS * (BATCHES - 1 + 1 + MINIBATCHES - 1) + 2

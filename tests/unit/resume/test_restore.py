@@ -12,7 +12,7 @@ from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.records import ResumePoint
 from gapo.tasks import Kind, Task
-from gapo_trainer.task.resume import ResumePoints
+from gapo_trainer.runtime.resume import ResumePoints
 
 TASK = Task(run_id="r1", stage=2, kind=Kind.PPO, params={}, seed=0, attempt=1)
 

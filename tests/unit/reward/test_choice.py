@@ -14,7 +14,7 @@ from gapo.errors import DataError, SpecError
 from gapo.tasks import Kind
 from gapo_trainer.reward.rows import Generated
 from gapo_trainer.reward.sample_selection import hardest, near_misses
-from gapo_trainer.reward.task import run_stage
+from gapo_trainer.tasks.reward_model import run_stage
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from gapo.tasks import Kind
 from gapo_trainer.reward.encode import Corpus, Pair, PairEncoder
 from gapo_trainer.reward.model import load_tokenizer
 from gapo_trainer.reward.scorer import RewardModelScorer
-from gapo_trainer.reward.task import run_stage, run_warmup
+from gapo_trainer.tasks.reward_model import run_stage, run_warmup
 
 RM = spec(lr=1e-3, maxTokens=40).model_dump(mode="json", by_alias=True, exclude_none=True)
 

@@ -18,14 +18,14 @@ from gapo.errors import GateError, SpecError
 from gapo.tasks import Kind
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward import model as models
-from gapo_trainer.reward import task as tasks
 from gapo_trainer.reward.encode import Corpus
 from gapo_trainer.reward.heldout import HeldOut
 from gapo_trainer.reward.rows import Generated, read_rows
 from gapo_trainer.reward.scorer import logits_of
-from gapo_trainer.reward.task import run_stage, run_warmup, split_samples, stage_steps
 from gapo_trainer.reward.trainer import BceTrainer, Schedule, State, bce
 from gapo_trainer.stats.reward_model import rate_metrics
+from gapo_trainer.tasks import reward_model as tasks
+from gapo_trainer.tasks.reward_model import run_stage, run_warmup, split_samples, stage_steps
 
 RM = {
     "fromScratch": SHAPE,

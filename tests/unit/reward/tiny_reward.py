@@ -12,7 +12,7 @@ from gapo_trainer.data import tokenizers
 from gapo_trainer.data.make import make_dataset
 from gapo_trainer.reward import model as models
 from gapo_trainer.rng import generator
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
 
 SHAPE = {"arch": "encoder", "layers": 1, "hidden": 32, "heads": 2, "maxPositions": 64}
 WORDS = [*"abcdefghijklmnopqrstuvwxyz", ":", "no"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from gapo.api.addresses import VOLUMES, in_volume
 from gapo.errors import DataError, RetryableError, SourceRefusedError
 from gapo.store.objects import Objects
-from gapo_trainer.task.errors import is_passing
+from gapo_trainer.runtime.errors import is_passing
 from gapo_trainer.user_files import Opener, by_environment, download
 
 TOKENIZER_FILES = (

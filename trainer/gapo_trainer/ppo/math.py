@@ -30,12 +30,6 @@ def local(x: Tensor) -> Tensor:
     return x
 
 
-def action_mask(lengths: Tensor, width: int | None = None) -> Tensor:
-    """[b] numbers of actions -> [b, t] bool. Never derived from token ids: EOS may equal PAD."""
-    columns = int(lengths.max()) if width is None else width
-    return torch.arange(columns, device=lengths.device)[None, :] < lengths[:, None]
-
-
 def masked_sum(x: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     """Sum of x [b, t] where mask [b, t], over everything or over `dim`."""
     kept = _zeroed(x, mask)
@@ -186,18 +180,6 @@ def value_loss(x: ValueInputs, value_clip: float) -> tuple[Tensor, dict[str, Ten
         error = torch.maximum(error, _zeroed(near - x.returns, mask).square())
     loss = 0.5 * (x.weights * error).sum()
     return loss, {"ppo/value_loss": loss.detach()}
-
-
-def logprobs_of(logits: Tensor, actions: Tensor) -> Tensor:
-    """logits [..., v] float32, actions [...] -> log-probability of each action [...]: logit - logsumexp, without a
-    second copy of the logits."""
-    return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(dim=-1)
-
-
-def entropy_of(logits: Tensor) -> Tensor:
-    """logits [..., v] float32 -> entropy of their softmax in nats [...]."""
-    logprobs = torch.log_softmax(logits, dim=-1)
-    return -(logprobs.exp() * logprobs).sum(dim=-1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor, all_reduce: AllReduce = local) -> float:

@@ -31,7 +31,7 @@ from gapo_trainer.reward.batches import Item, Planner
 from gapo_trainer.reward.encode import Corpus, Pair, by_length, collate
 from gapo_trainer.reward.model import RewardModel
 from gapo_trainer.rng import stream
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from typing import Any
 from gapo.errors import DataError
 from gapo_trainer.constraints import verify
 from gapo_trainer.data.load import unverifiable
-from gapo_trainer.stats.rates import Estimate, clustered_rate
 
 Prompt = Mapping[str, Any]
 """A line of prompts-*.jsonl: promptId, prompt and, where a verifier judges, constraints and context."""
@@ -127,40 +126,6 @@ def judge(prompt: Prompt, response: str) -> tuple[tuple[str, bool], ...]:
     except DataError as error:
         raise DataError(f"prompt {prompt['promptId']!r}: {error}") from error
     return tuple((verdict.family, verdict.ok) for verdict in verdicts)
-
-
-def satisfaction(samples: Sequence[Sample]) -> Estimate:
-    """The share of samples that pass, clustered by prompt."""
-    passed, trials = Counter[str](), Counter[str]()
-    for sample in samples:
-        trials[sample.prompt_id] += 1
-        passed[sample.prompt_id] += bool(sample.passed)
-    return clustered_rate([passed[prompt] for prompt in trials], list(trials.values()))
-
-
-def constraint_satisfaction(samples: Sequence[Sample]) -> tuple[Estimate, dict[str, Estimate]]:
-    """The share of constraints that are met, over all of them and by family, clustered by prompt. A response that is not
-    whole meets none: a limit on length, say, would be met by being cut off."""
-    met: dict[str, Counter[str]] = {}
-    asked: dict[str, Counter[str]] = {}
-    for sample in samples:
-        for family, ok in sample.verdicts:
-            for name in ("", family):
-                met.setdefault(name, Counter())[sample.prompt_id] += ok and sample.whole
-                asked.setdefault(name, Counter())[sample.prompt_id] += 1
-    rates = {
-        name: clustered_rate([met[name][prompt] for prompt in counts], list(counts.values()))
-        for name, counts in sorted(asked.items())
-    }
-    return rates.pop(""), rates
-
-
-def rates_by_prompt(samples: Sequence[Sample]) -> dict[str, float]:
-    """Each prompt's share of samples that pass."""
-    outcomes: dict[str, list[bool]] = {}
-    for sample in samples:
-        outcomes.setdefault(sample.prompt_id, []).append(bool(sample.passed))
-    return {prompt: sum(passed) / len(passed) for prompt, passed in outcomes.items()}
 
 
 def _lines(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from gapo_trainer.logits import entropy_of
 from gapo_trainer.policy import MicroBatch, Sequences, micro_batches
-from gapo_trainer.ppo.math import entropy_of
 
 CHUNK = 1024
 """Response tokens whose distributions over the vocabulary are in memory several times over, in float32."""

@@ -31,8 +31,8 @@ from gapo_trainer.reward.sample_selection import hardest, near_misses, verifier
 from gapo_trainer.reward.trainer import BceTrainer, Schedule
 from gapo_trainer.rng import generator, stream
 from gapo_trainer.rollout.samples import read_samples
+from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.stats.reward_model import label_noise
-from gapo_trainer.task.context import TaskContext
 
 HELD_OUT_SAMPLES = 0.2
 """Share of the newest samples' prompts that a stage never trains on, so that rm/adversarial_* is not recall."""

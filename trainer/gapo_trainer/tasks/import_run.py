@@ -13,7 +13,7 @@ from gapo.run.record import RunRecord, read_run_record
 from gapo.store.commit import fetch, find_manifest
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
 
 GENERATORS = (Kind.PPO, Kind.SFT, Kind.IMPORT)
 REWARD_MODELS = (Kind.RM, Kind.RM_WARMUP, Kind.IMPORT)

@@ -43,7 +43,7 @@ from gapo_trainer.rollout.backend import Completions
 from gapo_trainer.rollout.sampler import Kept, Sampler
 from gapo_trainer.rollout.samples import read_prompts, write_samples
 from gapo_trainer.rollout.transformers_backend import TransformersRollout
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
 
 
 class Change(ApiModel):

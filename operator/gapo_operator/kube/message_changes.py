@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 
-from gapo_operator.reconcile.deadlines import GIVEN_BACK
+GIVEN_BACK = "everything of the run is given back for a while, then tried again"
+"""How a message ends that tells of it."""
 
 _CHANGING = (
     (re.compile(r'\b(pods|jobs\.batch) "[^"]*"'), r"\1"),  # a name that is made anew for each try

@@ -12,7 +12,7 @@ from gapo_trainer.data.make import make_dataset
 from gapo_trainer.data.splits import Needs
 from gapo_trainer.data.user_datasets import prepare, write_splits
 from gapo_trainer.preflight import check_models_of
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.runtime.context import TaskContext
 
 
 def run(ctx: TaskContext) -> dict[str, float]:

@@ -23,20 +23,13 @@ from gapo_trainer.ppo.summary import histogram as histogram_between
 from gapo_trainer.reward.rows import Row, read_rows
 from gapo_trainer.reward.scorer import RewardModelScorer
 from gapo_trainer.rng import stream
-from gapo_trainer.rollout.samples import (
-    Prompt,
-    Sample,
-    constraint_satisfaction,
-    read_prompts,
-    read_samples,
-    satisfaction,
-    write_samples,
-)
+from gapo_trainer.rollout.samples import Prompt, Sample, read_prompts, read_samples, write_samples
+from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.stats.lengths import by_length, score_length_correlation
 from gapo_trainer.stats.policy import TokenMeans, token_means
 from gapo_trainer.stats.rates import clustered_auc
 from gapo_trainer.stats.reward_model import ece, finite, histogram, prompt_swap_gap, score_shares
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.stats.satisfaction import constraint_satisfaction, satisfaction
 
 log = logging.getLogger(__name__)
 

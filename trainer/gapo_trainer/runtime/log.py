@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from gapo.metrics.figures import TaskFigures
 from gapo.telemetry.wording import LIVE, clock, working
-from gapo_trainer.task.progress import Account
+from gapo_trainer.runtime.progress import Account
 
 log = logging.getLogger(__name__)
 

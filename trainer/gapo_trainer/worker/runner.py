@@ -30,12 +30,12 @@ from gapo.store.objects import Objects
 from gapo.store.records import Claim, Manifest, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
 from gapo.telemetry.wording import shown
-from gapo_trainer.task.context import TaskContext
-from gapo_trainer.task.errors import as_gapo_error, leave_last_words
-from gapo_trainer.task.log import Talk, talking
-from gapo_trainer.task.peak_memory import peak_memory
-from gapo_trainer.task.progress import Account, Progress, served
-from gapo_trainer.task.resume import ResumePoints, StopRequestedError
+from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
+from gapo_trainer.runtime.log import Talk, talking
+from gapo_trainer.runtime.peak_memory import peak_memory
+from gapo_trainer.runtime.progress import Account, Progress, served
+from gapo_trainer.runtime.resume import ResumePoints, StopRequestedError
 from gapo_trainer.user_files import by_environment
 from gapo_trainer.versions import versions
 
@@ -129,7 +129,7 @@ def run_request(request: Request) -> int:
 
 
 def _run(request: Request, scratch: Path, stop: threading.Event, account: Account, talk: Talk) -> None:
-    from gapo_trainer.task.handlers import TASKS
+    from gapo_trainer.tasks.handlers import TASKS
 
     started, began = datetime.now(UTC), time.monotonic()
     objects = request.open(request.run)

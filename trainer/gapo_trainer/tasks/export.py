@@ -15,20 +15,13 @@ from gapo.telemetry.wording import fewer_prompts
 from gapo_trainer.evaluate.base_model import base_model
 from gapo_trainer.evaluate.generator import Params, Subject, counted
 from gapo_trainer.evaluate.model_card import Figures, model_card
-from gapo_trainer.evaluate.task import stage_of, version_of
 from gapo_trainer.models.networks import load_tokenizer
 from gapo_trainer.reward.gate import judge
-from gapo_trainer.rollout.samples import (
-    Prompt,
-    Sample,
-    constraint_satisfaction,
-    rates_by_prompt,
-    read_prompts,
-    satisfaction,
-    write_samples,
-)
+from gapo_trainer.rollout.samples import Prompt, Sample, read_prompts, write_samples
+from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.stats.rates import paired_gain
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer.stats.satisfaction import constraint_satisfaction, rates_by_prompt, satisfaction
+from gapo_trainer.tasks.evaluate import stage_of, version_of
 from gapo_trainer.versions import versions
 
 ARMS = {"best": "generator", "last": "last", "start": "start"}

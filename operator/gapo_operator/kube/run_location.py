@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from gapo.errors import RunMovedError
 from gapo_operator.config import StorageLocation
-from gapo_operator.watch.cache import Body
+from gapo_operator.kube.objects import Body
 
 
 def folder_of(location: StorageLocation, prefix: str) -> str:

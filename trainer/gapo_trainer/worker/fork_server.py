@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any
 
-from gapo_trainer.task.runner import Request, run_request
+from gapo_trainer.worker.runner import Request, run_request
 
 _PR_SET_PDEATHSIG = 1
 
@@ -63,7 +63,7 @@ def warm_up() -> None:
     import torch  # noqa: F401
     from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertModel, LlamaForCausalLM  # noqa: F401
 
-    import gapo_trainer.task.handlers  # noqa: F401
+    import gapo_trainer.tasks.handlers  # noqa: F401
 
 
 def _fork(message: dict[str, Any], children: dict[int, str]) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gapo.tasks import Kind
-from gapo_trainer import export, sft
-from gapo_trainer import import_run as imports
-from gapo_trainer.data import task as data
-from gapo_trainer.evaluate import task as evaluate
-from gapo_trainer.ppo import task as ppo
-from gapo_trainer.reward import task as reward
-from gapo_trainer.task.context import TaskContext
+from gapo_trainer import sft
+from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.tasks import data, evaluate, export, ppo
+from gapo_trainer.tasks import import_run as imports
+from gapo_trainer.tasks import reward_model as reward
 
 TASKS: dict[Kind, Callable[[TaskContext], dict[str, float]]] = {
     Kind.DATA: data.run,
