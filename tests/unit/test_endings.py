@@ -85,7 +85,7 @@ def test_an_error_that_nobody_foresaw_comes_once_and_says_where_it_was_met(tmp_p
     code = run_request(request)
     said = json.loads((tmp_path / "scratch" / "termination.json").read_text())
     assert (code, said["code"], said["reason"]) == (70, 70, "Unforeseen")
-    assert said["message"].startswith("KeyError: 'data' in task.py, line ")
+    assert said["message"].startswith("KeyError: 'data' in data.py, line ")
     assert "\n" not in said["message"]
     verdict = classify(Exit(code, said["reason"]), resume_before=None, resume_after=None)
     end = Ended(0, verdict.cause, verdict.charged, NOW, NOW, code=code, message=said["message"])

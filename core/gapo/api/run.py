@@ -8,12 +8,12 @@ from pydantic import Field, StringConstraints, model_validator
 
 from gapo.api.base import FIXED, IDENTITY, LIVE, NEXT_ATTEMPT, ApiModel
 from gapo.api.evaluation import Budget, Convergence, Evaluation, Guards
+from gapo.api.methods import Method
 from gapo.api.models import Critic, Generator, Reference, RewardModel
 from gapo.api.placement import Checkpoint, Retention, Roles, Rollout, Scheduling, Storage
 from gapo.api.training import Adversarial, Data, Generation, Ppo, Sft, Stages
 
 API_VERSION = "gapo.dev/v1alpha1"
-Method = Literal["GAPO", "PPO", "SFT"]
 Name = Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 

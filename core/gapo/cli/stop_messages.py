@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from gapo.metrics.catalogue import PHASES
 from gapo.metrics.figures import TaskFigures
-from gapo.tasks import Kind, Task
+from gapo.tasks import KINDS, Kind, Task
 from gapo.telemetry.wording import STEP, clock
-
-
-class _Stop(NamedTuple):
-    """How a kind of task that can save where it is comes to do so."""
-
-    prepares: str
-    """What it does before its first step, and does not interrupt."""
-    begins: str
-    """What it does then, before it can save for the first time."""
-    saves_after: str
-
-
-STOPS = {
-    Kind.SFT: _Stop("loading the model", "a step", "the step under way"),
-    Kind.RM_WARMUP: _Stop("loading the model, masked words if any", "a step", "the step under way"),
-    Kind.RM: _Stop("loading the model, a look at held-out pairs", "a step", "the step under way"),
-    Kind.PPO: _Stop(
-        "loading the models, warming the critic if need be",
-        "a batch of rollouts",
-        "the batch of rollouts, the scoring with the minibatch that follows it, or the minibatch under way",
-    ),
-}
-"""The other kinds save nothing on the way."""
 
 
 def stopping(task: Task, name: str, figures: TaskFigures, now: float, grace: float | None) -> str:
     """One task that is asked to stop. `grace` is how long it may take, in seconds; None: until it is asked again."""
-    stop = STOPS.get(task.kind)
+    stop = KINDS[task.kind].interruption
     if stop is None:
         waits = f"{name} saves nothing on the way, so it is waited for{_left(figures, now)}"
     elif STEP not in figures.metrics:  # told from the beginning of its first step on, with 0 of them done

@@ -17,7 +17,7 @@ from gapo.planning.planner import RunFacts, Status
 from gapo.run.reader import Observer
 from gapo.store import layout
 from gapo.store.objects import Objects
-from gapo.tasks import ROLE_OF, TaskKey
+from gapo.tasks import KINDS, TaskKey
 from gapo.telemetry.eta import Forecast, forecast
 from gapo.telemetry.from_observation import figures_of
 
@@ -120,7 +120,7 @@ class RunWatch:
                 "namespace": self.namespace,
                 "run": self.name,
                 "stage": str(launched.task.stage),
-                "role": ROLE_OF[launched.task.kind],
+                "role": KINDS[launched.task.kind].role,
             }
             found += task_samples(labels, figures)
         return found

@@ -13,6 +13,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from gapo.api.methods import METHODS
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
@@ -23,7 +24,7 @@ from gapo.policies.rollback import Changes
 from gapo.reasons import Reason
 from gapo.recipes import Line, Recipe, Step, recipe_for
 from gapo.store.records import Decision
-from gapo.tasks import InputRef, Kind, Task, TaskKey, role_of, task_digest, task_params
+from gapo.tasks import KINDS, InputRef, Kind, Task, TaskKey, role_of, task_digest, task_params
 
 
 class State(StrEnum):
@@ -172,7 +173,7 @@ class _Walk:
     def _params(self, key: TaskKey, change: Changes | None) -> tuple[dict[str, Any], int | None]:
         """The task's parameters, and its seed where a rollback changed both."""
         params = dict(self.run.params[key.kind])
-        if change is None or key.stage == 0 or key.kind not in (Kind.PPO, Kind.SFT):
+        if change is None or key.stage == 0 or not KINDS[key.kind].commits_generator:
             return params, None
         params["change"] = change_params(change)
         return params, self.run.spec.seed + change.seed_offset
@@ -366,16 +367,15 @@ def _running(walk: _Walk, stage: int, best: int | None = None) -> Status:
 
 def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
     """What stage 1 builds on, after the recipe's steps of stage 0."""
-    kinds = {step.key.kind: step.key for step in steps}
-    source = kinds.get(Kind.IMPORT) or kinds[Kind.SFT]
+    keys = [step.key for step in steps]
     rewarded = spec.reward_model is not None and spec.reward_model.source == "rewardModel"
-    rm = kinds.get(Kind.IMPORT) or kinds.get(Kind.RM_WARMUP)
+    reward_models = [key for key in keys if KINDS[key.kind].commits_reward_model]
     return Line(
         stage=1,
         ancestors=(0,),
-        start=source,
-        rm_start=rm if rewarded and spec.method != "SFT" else None,
-        evaluated=(0,) if Kind.EVALUATE in kinds else (),
+        start=next(key for key in keys if KINDS[key.kind].commits_generator),
+        rm_start=reward_models[0] if rewarded and reward_models and METHODS[spec.method].has_reward else None,
+        evaluated=(0,) if any(key.kind is Kind.EVALUATE for key in keys) else (),
     )
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from gapo.errors import ACCESS_ERRORS, FencedError
 from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Cause, Ended, Exit
 from gapo.reasons import Reason
-from gapo.tasks import ROLE_OF, Kind
+from gapo.tasks import KINDS, Kind
 
 MAX_FREE_PER_STAGE = 20
 PERMANENT_CODES = range(64, 74)
@@ -17,15 +17,6 @@ RETRYABLE_CODE = 75
 SIGTERM_CODES = (143, -15)
 
 NO_ACCESS = frozenset(error.reason for error in ACCESS_ERRORS)
-
-MEMORY_FIELDS = {
-    "sft": "ppo.tokensPerMicroBatch",
-    "ppo": "ppo.tokensPerMicroBatch",
-    "rm-warmup": "rewardModel.batch",
-    "rm": "rewardModel.batch",
-    "evaluate": "generation.maxNewTokens",
-}
-"""What to lower when a task of this kind runs out of device memory."""
 
 
 @dataclass(frozen=True)
@@ -197,9 +188,9 @@ def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
         at = (end.step, end.device_memory)
         if at in seen:
             if end.device_memory:
-                act = f"lower {MEMORY_FIELDS.get(kind, 'ppo.tokensPerMicroBatch')}"
+                act = f"lower {KINDS[Kind(kind)].memory_field}"
             else:
-                act = f"raise roles.{ROLE_OF[Kind(kind)]}.resources.limits.memory"
+                act = f"raise roles.{KINDS[Kind(kind)].role}.resources.limits.memory"
             where = "device" if end.device_memory else "host"
             return Fail(
                 Reason.OUT_OF_MEMORY, f"{kind} ran out of {where} memory twice at step {end.step}; {act}"

@@ -5,6 +5,7 @@ Stage k: ppo(k) against RM(k-1), evaluate(k), decision k, then rm(k) if the run 
 
 from __future__ import annotations
 
+from gapo.api.methods import METHODS
 from gapo.api.run import GapoRunSpec
 from gapo.recipes.base import DATA, Line, Recipe, Step, is_evaluated, nothing
 from gapo.tasks import Kind, TaskKey
@@ -16,7 +17,7 @@ def has_reward_model(spec: GapoRunSpec) -> bool:
 
 def retrains(spec: GapoRunSpec) -> bool:
     """Whether the reward model changes from stage to stage."""
-    return spec.method == "GAPO" and has_reward_model(spec) and spec.adversarial.retrain
+    return METHODS[spec.method].retrains_reward_model and has_reward_model(spec) and spec.adversarial.retrain
 
 
 def rm_at(spec: GapoRunSpec, stage: int, line: Line) -> TaskKey | None:
@@ -92,5 +93,5 @@ def retrain(spec: GapoRunSpec, line: Line) -> tuple[Step, ...]:
     return (Step(TaskKey(line.stage, Kind.RM), inputs),)
 
 
-GAPO = Recipe(generator_kind=Kind.PPO, start=start, learn=learn, retrain=retrain)
-PPO = Recipe(generator_kind=Kind.PPO, start=start, learn=learn, retrain=nothing)
+GAPO = Recipe(method="GAPO", generator_kind=Kind.PPO, start=start, learn=learn, retrain=retrain)
+PPO = Recipe(method="PPO", generator_kind=Kind.PPO, start=start, learn=learn, retrain=nothing)

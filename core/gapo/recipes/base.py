@@ -1,10 +1,11 @@
-"""What a recipe is: which tasks follow which, as data. A new algorithm is a new file beside this one."""
+"""What a recipe is: which tasks follow which, as data. A new method is a new file beside this one that holds its Recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from gapo.api.methods import Method
 from gapo.api.run import GapoRunSpec
 from gapo.tasks import Kind, TaskKey
 
@@ -40,6 +41,7 @@ class Line:
 class Recipe:
     """A method: the tasks of stage 0, of a stage before its decision, and after a decision to go on."""
 
+    method: Method
     generator_kind: Kind
     """Which task of a stage k > 0 commits the generator."""
     start: Callable[[GapoRunSpec], tuple[Step, ...]]

@@ -26,4 +26,4 @@ def learn(spec: GapoRunSpec, line: Line) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-SFT = Recipe(generator_kind=Kind.SFT, start=start, learn=learn, retrain=nothing)
+SFT = Recipe(method="SFT", generator_kind=Kind.SFT, start=start, learn=learn, retrain=nothing)

@@ -16,7 +16,7 @@ from gapo.report.samples import samples
 from gapo.report.training import ITERATION as TRAINING
 from gapo.report.training import paces, training
 from gapo.report.verdict import verdict
-from gapo.tasks import ROLE_OF, Kind
+from gapo.tasks import KINDS, Kind
 
 SCHEMA_VERSION = 1
 
@@ -195,7 +195,7 @@ def _gpu_seconds(run: RunData) -> dict[str, float]:
     for task in run.tasks:
         for attempt in task.attempts:
             if attempt.gpus and attempt.seconds is not None:
-                role = ROLE_OF[Kind(task.kind)]
+                role = KINDS[Kind(task.kind)].role
                 held[role] = held.get(role, 0.0) + attempt.gpus * attempt.seconds
     return held
 

@@ -13,10 +13,10 @@ from gapo.store.commit import check_objects, find_manifest
 from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
-from gapo.tasks import InputRef, Kind, TaskKey
+from gapo.tasks import KINDS, InputRef, TaskKey
 
-START_KINDS = (Kind.DATA, Kind.IMPORT, Kind.SFT, Kind.RM_WARMUP, Kind.EVALUATE, Kind.EXPORT)
-STAGE_KINDS = (Kind.PPO, Kind.SFT, Kind.EVALUATE, Kind.RM, Kind.EXPORT)
+START_KINDS = tuple(kind for kind, described in KINDS.items() if described.at_start)
+STAGE_KINDS = tuple(kind for kind, described in KINDS.items() if described.in_stages)
 
 
 class Observer:

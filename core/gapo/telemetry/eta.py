@@ -7,19 +7,8 @@ from dataclasses import dataclass
 
 from gapo.metrics.figures import TaskFigures
 from gapo.planning.observation import Seen
-from gapo.tasks import Kind, TaskKey
+from gapo.tasks import KINDS, Kind, TaskKey
 
-WEIGHTS: Mapping[Kind, float] = {
-    Kind.DATA: 0.3,
-    Kind.IMPORT: 0.2,
-    Kind.SFT: 2.0,
-    Kind.RM_WARMUP: 3.0,
-    Kind.PPO: 2.0,
-    Kind.EVALUATE: 0.7,
-    Kind.RM: 0.8,
-    Kind.EXPORT: 0.7,
-}
-"""Relative times of tasks, until some of the kind have ended."""
 UNIT_SECONDS = 10.0
 """Of weight 1, until anything is known."""
 TELLING = 0.05
@@ -51,7 +40,7 @@ def forecast(
 
     def expected(kind: Kind) -> float:
         known = times.get(kind)
-        return sum(known) / len(known) if known else WEIGHTS[kind] * unit
+        return sum(known) / len(known) if known else KINDS[kind].weight * unit
 
     measured = times.keys() | {key.kind for key, told in running.items() if _has_pace(told)}
     spent = sum(sum(known) for known in times.values())
@@ -87,11 +76,11 @@ def _times(seen: Seen) -> dict[Kind, list[float]]:
 
 def _unit(times: Mapping[Kind, list[float]], running: Mapping[TaskKey, TaskFigures]) -> float:
     spent = sum(sum(known) for known in times.values())
-    weight = sum(WEIGHTS[kind] * len(known) for kind, known in times.items())
+    weight = sum(KINDS[kind].weight * len(known) for kind, known in times.items())
     for key, told in running.items():
         if _has_pace(told):
             spent += _lasted(told) * 100 / (told.progress_percentage or 100.0)
-            weight += WEIGHTS[key.kind]
+            weight += KINDS[key.kind].weight
     return spent / weight if weight else UNIT_SECONDS
 
 

@@ -10,7 +10,7 @@ from gapo.metrics.figures import RunFigures
 from gapo.planning.observation import AttemptKey, Seen
 from gapo.planning.planner import State, Status
 from gapo.planning.stage_decision import best_now, committed_stages, guard_hits, rollbacks_of, stage_metrics
-from gapo.tasks import ROLE_OF, Kind
+from gapo.tasks import KINDS, Kind
 
 _NONE: Mapping[AttemptKey, datetime] = {}
 
@@ -85,7 +85,7 @@ def _gpu_seconds(seen: Seen) -> dict[str, float]:
         for attempt in attempts:
             end = attempt.ended
             if end is not None:
-                role = ROLE_OF[key.kind]
+                role = KINDS[key.kind].role
                 seconds = (end.ended_at - end.started_at).total_seconds()
                 held[role] = held.get(role, 0.0) + end.gpus * seconds
     return held

@@ -13,7 +13,7 @@ from dataclasses import replace
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import AttemptKey
-from gapo.tasks import ROLE_OF, Kind, role_of
+from gapo.tasks import KINDS, Kind, role_of
 from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.attempts import Child, ChildState
 
@@ -34,7 +34,7 @@ def asked_of(kind: Kind, spec: GapoRunSpec, namespace: str, config: OperatorConf
         "queue": [spec.scheduling.scheduler, spec.scheduling.queue_name],
         "priority": spec.scheduling.priority_class_name,
     }
-    field = f"spec.roles.{ROLE_OF[kind]}.pod.profile"
+    field = f"spec.roles.{KINDS[kind].role}.pod.profile"
     profile = None if role.pod.profile is None else config.profile(role.pod.profile, namespace, field)
     parts = [config.location(spec.storage.location, namespace), config.trainer, profile]
     without = {"image", "namespaces"}

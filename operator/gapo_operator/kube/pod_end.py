@@ -14,7 +14,7 @@ from typing import Any
 from gapo.policies.attempts import Exit
 from gapo.reasons import Reason
 from gapo.store.layout import check_key
-from gapo.tasks import ROLE_OF, Kind
+from gapo.tasks import KINDS, Kind
 
 Body = Mapping[str, Any]
 
@@ -53,7 +53,7 @@ def ending_of(kind: Kind, pod: Body | None, condition: Body) -> Ending:
     Jobs: then there is no exit yet."""
     if pod is None or not is_terminal(pod):
         return Ending(None, str(condition.get("message") or "its pod is gone")[:MESSAGE_LIMIT])
-    found = _ending(f"roles.{ROLE_OF[kind]}", pod.get("status") or {}, condition)
+    found = _ending(f"roles.{KINDS[kind].role}", pod.get("status") or {}, condition)
     return Ending(found.exit, found.message[:MESSAGE_LIMIT], found.said)
 
 

@@ -22,7 +22,7 @@ from gapo.planning.planner import State, Status
 from gapo.planning.stage_decision import stage_metrics
 from gapo.policies.attempts import FOR_A_PERSON, Cause
 from gapo.reasons import Reason
-from gapo.tasks import Kind, TaskKey
+from gapo.tasks import KINDS, TaskKey
 from gapo_operator.kube.attempts import Child, ChildState, Problem
 from gapo_operator.kube.message_changes import is_news
 from gapo_operator.run_metrics.status_usage import summary_of, trainer_status
@@ -119,7 +119,7 @@ def _stage(found: Findings, stage: int) -> StageStatus:
     metrics, decision = stage_metrics(found.seen, stage), found.seen.decisions.get(stage)
     before = found.seen.decisions.get(stage - 1)
     generator = next(
-        (key for key in (TaskKey(stage, Kind.PPO), TaskKey(stage, Kind.SFT)) if key in found.seen.committed),
+        (key for key in found.seen.committed if key.stage == stage and KINDS[key.kind].commits_generator),
         None,
     )
     return StageStatus(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gapo.digest import digest
-from gapo.tasks import ROLE_OF, Task, TaskKey
+from gapo.tasks import KINDS, Task, TaskKey
 
 PREFIX = "gapo.dev"
 ASKED_ANNOTATION = f"{PREFIX}/asked"
@@ -56,7 +56,7 @@ def attempt_name(owner: Owner, key: TaskKey, attempt: int) -> str:
 def labels(owner: Owner, task: Task) -> dict[str, str]:
     return {
         "app.kubernetes.io/name": "gapo",
-        "app.kubernetes.io/component": ROLE_OF[task.kind].lower(),
+        "app.kubernetes.io/component": KINDS[task.kind].role.lower(),
         "app.kubernetes.io/managed-by": "gapo-operator",
         f"{PREFIX}/run": owner.name,
         f"{PREFIX}/run-id": owner.run_id,

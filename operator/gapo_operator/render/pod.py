@@ -7,7 +7,7 @@ from typing import Any
 from gapo.api.run import GapoRunSpec
 from gapo.digest import sha256_hex
 from gapo.store import layout
-from gapo.tasks import ROLE_OF, Task, role_of
+from gapo.tasks import KINDS, Task, role_of
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.render.model_volume import mount_models
 from gapo_operator.render.names import Owner, labels
@@ -31,7 +31,7 @@ def pod_template(
         "metadata": {"labels": labels(owner, task)},
         "spec": _pod(task, spec, owner, config, location, claim),
     }
-    apply_patch(template, ROLE_OF[task.kind], spec, owner, config)
+    apply_patch(template, KINDS[task.kind].role, spec, owner, config)
     mount_models(template["spec"], task, spec)
     return template
 

@@ -16,7 +16,7 @@ from gapo.api.status import GapoRunStatus, Usage
 from gapo.metrics.catalogue import FIGURES
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey
-from gapo.telemetry.eta import WEIGHTS
+from gapo.tasks import KINDS
 
 FINISHED = ("Succeeded", "Failed")
 """States in which nothing of a run changes any more."""
@@ -48,7 +48,7 @@ def trainer_status(
     """`status.trainerStatus`: the one that is there where only the time would be another, for nobody could see more."""
     if not told:
         return None
-    attempt = min(told, key=lambda one: (-WEIGHTS[one.task.kind], one))
+    attempt = min(told, key=lambda one: (-KINDS[one.task.kind].weight, one))
     figures = told[attempt]
     done, left = figures.progress_percentage, figures.estimated_remaining_seconds
     made = {

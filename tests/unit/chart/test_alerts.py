@@ -23,7 +23,7 @@ from gapo.errors import FencedError, RunMovedError, SpecError, UnsafeLocationErr
 from gapo.metrics import catalogue
 from gapo.reasons import Reason
 from gapo.store.objects import Result
-from gapo.tasks import ROLE_OF
+from gapo.tasks import KINDS as TASK_KINDS
 from gapo_operator.reconcile.status import Findings, status_of
 
 ROOT = Path(__file__).parents[3]
@@ -166,7 +166,7 @@ def told(series: str, label: str) -> set[str] | None:
         case "gapo_object_store_request_duration_seconds_count", "code":
             return set(get_args(Result))
         case _, "role":
-            return {*ROLE_OF.values(), "rollout"}
+            return {*(kind.role for kind in TASK_KINDS.values()), "rollout"}
     return None
 
 

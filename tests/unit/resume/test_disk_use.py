@@ -15,9 +15,9 @@ from tests.unit.reward.tiny_reward import SHAPE, context, micro
 
 from gapo.store.objects import Objects
 from gapo.tasks import Kind
-from gapo_trainer import sft
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.runtime.resume import ResumePoints, StopRequestedError
+from gapo_trainer.tasks import sft
 from gapo_trainer.tasks.reward_model import run_warmup
 
 STEPS = 8

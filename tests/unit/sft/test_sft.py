@@ -16,7 +16,8 @@ from gapo.errors import DataError, SpecError
 from gapo.tasks import Kind
 from gapo_trainer.models.networks import prompt_ids, response_ids
 from gapo_trainer.policy import MicroBatch, Policy, Sequences
-from gapo_trainer.sft import Params, nll, run
+from gapo_trainer.sft import nll
+from gapo_trainer.tasks.sft import Params, run
 
 SCRATCH = {"layers": 1, "hidden": 32, "heads": 2, "maxPositions": 48}
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gapo.api.methods import METHODS
 from gapo.api.run import GapoRunSpec
 from gapo.api.training import Source
 from gapo_trainer.data.load import Faults, Row, unverifiable
@@ -49,13 +50,13 @@ class Needs:
 
     @staticmethod
     def of(spec: GapoRunSpec) -> Needs:
-        learns = spec.method != "SFT" and spec.stages.max > 0
+        learns = METHODS[spec.method].has_reward and spec.stages.max > 0
         verified = {"val", "test", *(["train"] if learns else [])}
         reward = spec.reward_model
         warms_up = (
             reward is not None
             and reward.source == "rewardModel"
-            and spec.method != "SFT"
+            and METHODS[spec.method].has_reward
             and spec.resume_from is None
         )
         return Needs(

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from gapo.api.training import Data
 from gapo.preflight import Finding, refuse
+from gapo.tasks import Kind
 from gapo_trainer.data.make import make_dataset
 from gapo_trainer.data.splits import Needs
 from gapo_trainer.data.user_datasets import prepare, write_splits
 from gapo_trainer.preflight import check_models_of
 from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.tasks.registry import runs
 
 
+@runs(Kind.DATA)
 def run(ctx: TaskContext) -> dict[str, float]:
     """Leaves the files of docs/artifacts.md in `ctx.out`; counts as metrics.
 

@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from gapo.errors import DataError, SpecError
+from gapo.tasks import Kind
 from gapo_trainer.evaluate.crossplay import Cell, Score, auc_metrics, cross_play, earlier_cells
 from gapo_trainer.evaluate.generator import Drawn, Params, Subject, autocast, counted, to_device
 from gapo_trainer.models.networks import load_generator
@@ -30,10 +31,12 @@ from gapo_trainer.stats.policy import TokenMeans, token_means
 from gapo_trainer.stats.rates import clustered_auc
 from gapo_trainer.stats.reward_model import ece, finite, histogram, prompt_swap_gap, score_shares
 from gapo_trainer.stats.satisfaction import constraint_satisfaction, satisfaction
+from gapo_trainer.tasks.registry import runs
 
 log = logging.getLogger(__name__)
 
 
+@runs(Kind.EVALUATE)
 def run(ctx: TaskContext) -> dict[str, float]:
     """Writes samples.jsonl and distributions.json to `ctx.out`; the manifest's metrics.
 

@@ -22,12 +22,14 @@ from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.stats.rates import paired_gain
 from gapo_trainer.stats.satisfaction import constraint_satisfaction, rates_by_prompt, satisfaction
 from gapo_trainer.tasks.evaluate import stage_of, version_of
+from gapo_trainer.tasks.registry import runs
 from gapo_trainer.versions import versions
 
 ARMS = {"best": "generator", "last": "last", "start": "start"}
 """Names in metrics, and the inputs that they are."""
 
 
+@runs(Kind.EXPORT)
 def run(ctx: TaskContext) -> dict[str, float]:
     """Writes model/ with its model card, and samples.jsonl of the best generator; the manifest's metrics.
 

@@ -1,24 +1,17 @@
-"""Which function runs which kind of task."""
+"""The functions of all kinds of tasks; importing this imports torch and everything that a task needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import iter_modules
 
 from gapo.tasks import Kind
-from gapo_trainer import sft
-from gapo_trainer.runtime.context import TaskContext
-from gapo_trainer.tasks import data, evaluate, export, ppo
-from gapo_trainer.tasks import import_run as imports
-from gapo_trainer.tasks import reward_model as reward
+from gapo_trainer import tasks
+from gapo_trainer.tasks.registry import FUNCTIONS, TaskFunction
 
-TASKS: dict[Kind, Callable[[TaskContext], dict[str, float]]] = {
-    Kind.DATA: data.run,
-    Kind.IMPORT: imports.run,
-    Kind.SFT: sft.run,
-    Kind.RM_WARMUP: reward.run_warmup,
-    Kind.PPO: ppo.run,
-    Kind.EVALUATE: evaluate.run,
-    Kind.RM: reward.run_stage,
-    Kind.EXPORT: export.run,
-}
-"""A task function leaves files in `ctx.out` and returns the manifest's metrics (docs/artifacts.md)."""
+for _module in iter_modules(tasks.__path__, f"{tasks.__name__}."):
+    if _module.name != __name__:
+        import_module(_module.name)
+
+TASKS: Mapping[Kind, TaskFunction] = FUNCTIONS

@@ -14,11 +14,13 @@ from gapo.store.commit import fetch, find_manifest
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
 from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.tasks.registry import runs
 
 GENERATORS = (Kind.PPO, Kind.SFT, Kind.IMPORT)
 REWARD_MODELS = (Kind.RM, Kind.RM_WARMUP, Kind.IMPORT)
 
 
+@runs(Kind.IMPORT)
 def run(ctx: TaskContext) -> dict[str, float]:
     """Leaves generator/, and where the stage has them rm/, critic/ and state/, in `ctx.out`.
 

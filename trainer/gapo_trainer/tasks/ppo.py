@@ -20,6 +20,7 @@ from gapo.api.models import Critic as CriticSpec
 from gapo.api.models import Generator, Reference, RewardModel
 from gapo.api.training import Adversarial, Generation, Ppo, Stages
 from gapo.errors import SpecError
+from gapo.tasks import Kind
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.models.networks import Critic, build_critic, eos_ids, load_critic, load_generator
 from gapo_trainer.models.source import locate
@@ -44,6 +45,7 @@ from gapo_trainer.rollout.sampler import Kept, Sampler
 from gapo_trainer.rollout.samples import read_prompts, write_samples
 from gapo_trainer.rollout.transformers_backend import TransformersRollout
 from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.tasks.registry import runs
 
 
 class Change(ApiModel):
@@ -89,6 +91,7 @@ class Params(ApiModel):
         return found
 
 
+@runs(Kind.PPO)
 def run(ctx: TaskContext) -> dict[str, float]:
     """Trains one stage and writes its artifact to `ctx.out`; the manifest's metrics."""
     params = Params.of(ctx.params)

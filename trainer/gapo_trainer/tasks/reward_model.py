@@ -16,6 +16,7 @@ from gapo.api.evaluation import Guards
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.api.training import Adversarial
 from gapo.errors import InputArtifactError, SpecError
+from gapo.tasks import Kind
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.models.networks import load_generator
 from gapo_trainer.models.source import locate
@@ -33,6 +34,7 @@ from gapo_trainer.rng import generator, stream
 from gapo_trainer.rollout.samples import read_samples
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.stats.reward_model import label_noise
+from gapo_trainer.tasks.registry import runs
 
 HELD_OUT_SAMPLES = 0.2
 """Share of the newest samples' prompts that a stage never trains on, so that rm/adversarial_* is not recall."""
@@ -68,6 +70,7 @@ def _base(ctx: TaskContext, spec: RewardModelSpec) -> Path:
     return locate(spec.model, what="rewardModel.model", open=ctx.open, into=ctx.scratch / "model")
 
 
+@runs(Kind.RM_WARMUP)
 def run_warmup(ctx: TaskContext) -> dict[str, float]:
     """Trains the first reward model; its metrics. Raises GateError where it does not pass its gate."""
     params = Params.of(ctx)
@@ -123,6 +126,7 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
     return metrics
 
 
+@runs(Kind.RM)
 def run_stage(ctx: TaskContext) -> dict[str, float]:
     """Trains the reward model on with a stage's fresh samples as negatives; its metrics."""
     params = Params.of(ctx)

@@ -28,7 +28,7 @@ from gapo.store.commit import commit_manifest, fetch, find_manifest, load_input
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.records import Claim, Manifest, ManifestRef
-from gapo.tasks import Kind, Task, TaskKey
+from gapo.tasks import KINDS, Kind, Task, TaskKey
 from gapo.telemetry.wording import shown
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
@@ -42,33 +42,6 @@ from gapo_trainer.versions import versions
 log = logging.getLogger(__name__)
 
 STOPPED_CODE = 143
-
-READS: dict[tuple[Kind, str], tuple[str, ...]] = {
-    (Kind.PPO, "data"): ("prompts-train.jsonl",),
-    (Kind.EVALUATE, "data"): ("prompts-val.jsonl", "rows-val.jsonl"),
-    (Kind.EXPORT, "data"): ("prompts-test.jsonl",),
-    (Kind.PPO, "reference"): ("generator/",),
-    (Kind.PPO, "start"): ("generator/",),
-    (Kind.PPO, "generator"): ("generator/",),
-    (Kind.PPO, "state"): ("critic/", "state/"),
-    (Kind.PPO, "rm"): ("rm/",),
-    (Kind.EVALUATE, "generator"): ("generator/",),
-    (Kind.EVALUATE, "reference"): ("generator/",),
-    (Kind.EVALUATE, "rm"): ("rm/",),
-    (Kind.RM, "rm"): ("rm/",),
-    (Kind.RM, "samples"): ("samples.jsonl",),
-    (Kind.SFT, "generator"): ("generator/",),
-    (Kind.RM_WARMUP, "generator"): ("generator/",),
-    (Kind.EXPORT, "generator"): ("generator/",),
-    (Kind.EXPORT, "last"): ("generator/",),
-    (Kind.EXPORT, "start"): ("generator/",),
-}
-"""What a task reads of an input; `name-<n>` counts as `name`. Inputs that are not listed are read whole."""
-NUMBERED: dict[str, tuple[str, ...]] = {
-    "rm": ("rm/",),
-    "samples": ("samples.jsonl",),
-    "evaluate": ("samples.jsonl", "distributions.json"),
-}
 
 
 @dataclass(frozen=True)
@@ -221,8 +194,7 @@ def fetch_inputs(objects: Objects, task: Task, into: Path) -> dict[str, Path]:
     folders = {}
     for name, ref in task.inputs.items():
         source = load_input(objects, ManifestRef(key=ref.key, sha256=ref.sha256), run_id=task.run_id)
-        base, _, number = name.rpartition("-")
-        wanted = READS.get((task.kind, name)) or (NUMBERED.get(base) if number.isdigit() else None)
+        wanted = KINDS[task.kind].objects_read(name)
         folders[name] = into / name
         folders[name].mkdir(parents=True, exist_ok=True)
         if wanted is not None and name == "state":

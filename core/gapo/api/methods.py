@@ -1,0 +1,27 @@
+"""The methods, each described once: what it asks of a spec. What its tasks are, and in which order, is its recipe's
+(`gapo.recipes`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Method = Literal["GAPO", "PPO", "SFT"]
+
+
+@dataclass(frozen=True)
+class MethodTraits:
+    """What validation, data checks and pages ask of a method."""
+
+    has_reward: bool
+    """Whether stages learn from a reward: a reward model's or the verifier's."""
+    retrains_reward_model: bool
+    """Whether the reward model is trained on after each stage."""
+
+
+METHODS: Mapping[Method, MethodTraits] = {
+    "GAPO": MethodTraits(has_reward=True, retrains_reward_model=True),
+    "PPO": MethodTraits(has_reward=True, retrains_reward_model=False),
+    "SFT": MethodTraits(has_reward=False, retrains_reward_model=False),
+}
