@@ -173,5 +173,5 @@ bench-method: env ## Compare the methods: every arm on SEEDS that has no result 
 bench-method-arm: env ## Make one ARM and SEED of the comparison again: is its result reproduced?
 	$(METHOD) arm --setting $(SETTING) --arm $(ARM) --seed $(SEED) $(if $(ADOPT),--adopt)
 
-bench-method-report: env ## Write docs/benchmarks/method from its result files
+bench-method-report: env ## Write docs/benchmarks/method from benchmarks/results/method
 	$(METHOD) report > /dev/null

@@ -1,4 +1,4 @@
-"""Errors that end a task or a command, with the exit code that says who must act (docs/contracts.md 10)."""
+"""Errors that end a task or a command, with the exit code that says who must act (docs/contracts/tasks.md#exit-codes)."""
 
 from __future__ import annotations
 
@@ -180,7 +180,8 @@ class FencedError(RetryableError):
 
 
 class UnsafeLocationError(GapoError):
-    """The location ignores conditional creates, so that two writers could both win (docs/contracts.md 8)."""
+    """The location ignores conditional creates, so that two writers could both win
+    (docs/contracts/storage.md#unsafe-stores)."""
 
     code = 64
     reason = "LocationUnsafe"

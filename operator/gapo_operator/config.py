@@ -27,7 +27,7 @@ Image = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 
 
 class StorageLocation(ApiModel):
-    """A place for runs. Addresses stand here and nowhere else: a run names a location (docs/contracts.md 16)."""
+    """A place for runs. Addresses stand here and nowhere else: a run names a location (docs/contracts/operator.md#storage-locations)."""
 
     name: Name
     uri: str = Field(max_length=1024, pattern=r"^(s3|gs|az)://[^/]+(/.*)?$")

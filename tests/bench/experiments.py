@@ -34,7 +34,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "gapo-one": {"method": "GAPO", "adversarial": {"passingLabel": "one"}},
     "ppo-verifier": {"method": "PPO", "rewardModel": {"source": "verifier"}},
 }
-"""What each arm changes in a GAPO manifest (docs/method.md 18); plain SFT is every arm's stage 0."""
+"""What each arm changes in a GAPO manifest (docs/method/comparison.md#arms); plain SFT is every arm's stage 0."""
 
 
 def arm_spec(base: Mapping[str, Any], arm: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A real S3 server (versitygw over a folder) with one bucket and an account for the operator and for each tenant.
 
 The operator's may do everything in the bucket. A tenant is a namespace: its account reads and writes below its own
-prefix and nothing else (docs/contracts.md 16).
+prefix and nothing else (docs/contracts/operator.md#rights-in-storage).
 """
 
 from __future__ import annotations

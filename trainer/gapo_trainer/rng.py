@@ -1,4 +1,4 @@
-"""Random streams by name. No code in the trainer draws from torch's global generator (docs/method.md 11)."""
+"""Random streams by name. No code in the trainer draws from torch's global generator (docs/method/ppo.md#random-streams)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 
 class FieldClass(StrEnum):
-    """When a field may change, and whether it is part of a run's identity (docs/contracts.md 4)."""
+    """When a field may change, and whether it is part of a run's identity (docs/contracts/identity.md#field-classes)."""
 
     IDENTITY = "identity"
     """Immutable once the run has started; the only input of the identity hash."""

@@ -13,7 +13,7 @@ GuardAction = Literal["off", "warn", "stop", "rollback"]
 
 
 class Evaluation(ApiModel):
-    """Verified satisfaction of sampled completions on held-out prompts (docs/method.md 12)."""
+    """Verified satisfaction of sampled completions on held-out prompts (docs/method/stages.md#primary-metric)."""
 
     scorer: Literal["verifier", "none"] = "verifier"
     """`none`: no verifier fits the data; best stage, passingLabel and the hacking guard are then refused."""
@@ -34,7 +34,7 @@ class Evaluation(ApiModel):
 
 
 class Convergence(ApiModel):
-    """When more stages no longer pay (docs/method.md 13)."""
+    """When more stages no longer pay (docs/method/stages.md#convergence)."""
 
     enabled: bool = True
     """False leaves the end to `stages.max`."""
@@ -84,7 +84,7 @@ class LabelsGuard(Guard):
 
 
 class Guards(ApiModel):
-    """Watches over a run (docs/method.md 14)."""
+    """Watches over a run (docs/method/stages.md#guards)."""
 
     hacking: Guard = Guard()
     """Within a stage the score rises while verified satisfaction falls."""

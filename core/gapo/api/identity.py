@@ -1,4 +1,4 @@
-"""A run's identity: the hash of the identity fields that its user wrote (docs/contracts.md 1, 4)."""
+"""A run's identity: the hash of the identity fields that its user wrote (docs/contracts/identity.md#identity-hash)."""
 
 from __future__ import annotations
 

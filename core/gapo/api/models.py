@@ -114,7 +114,7 @@ class RewardModel(ApiModel):
     lr: float = Field(1e-5, gt=0)
     """Learning rate."""
     batch: int = Field(32, ge=4, multiple_of=4)
-    """Rows a step; half are positives (docs/method.md 2), hence a multiple of 4."""
+    """Rows a step; half are positives (docs/method/reward-model.md#batches), hence a multiple of 4."""
     steps: int | None = Field(None, ge=1)
     """Steps of the reward model in each adversarial stage; give this or `epochs`."""
     epochs: float | None = Field(None, gt=0)

@@ -1,7 +1,7 @@
 """What a run may ask of the pods of its tasks, as Kubernetes has it: a closed part of a pod's fields.
 
 Nothing here leads past the "restricted" profile of pod security; an administrator's pod profile may
-(docs/contracts.md 20).
+(docs/contracts/operator.md#what-a-run-may-ask-of-its-pods).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tested defaults. A profile fills in what the user did not write, nothing else (docs/method.md, sizes and profiles)."""
+"""Tested defaults. A profile fills in what the user did not write, nothing else (docs/method/sizes.md#profiles)."""
 
 from __future__ import annotations
 

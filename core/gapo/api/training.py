@@ -189,7 +189,7 @@ class Replay(ApiModel):
 
 
 class Adversarial(ApiModel):
-    """How the reward model is retrained on the generator's samples (docs/method.md 2, 3)."""
+    """How the reward model is retrained on the generator's samples (docs/method/reward-model.md)."""
 
     generated_share_of_negatives: float = Field(0.5, ge=0, le=0.8)
     """0 trains the reward model on with original pairs only: the control arm."""

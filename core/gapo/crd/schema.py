@@ -26,7 +26,7 @@ from gapo.errors import InvariantError
 Schema = dict[str, Any]
 SERVER_DEFAULTS = frozenset({FieldClass.NEXT_ATTEMPT, FieldClass.LIVE})
 """Classes of fields whose defaults the API server may fill in. Identity fields never: what a server wrote into them
-would change the run's hash when a later release has other defaults (docs/contracts.md 4)."""
+would change the run's hash when a later release has other defaults (docs/contracts/identity.md#identity-hash)."""
 LIST_KEYS: Mapping[type[BaseModel], str] = {EnvVar: "name", ClaimMount: "mountPath", ResourceClaim: "name"}
 """Lists whose items are told apart by a field: no two have the same, and several managers may own items."""
 INT_OR_STRING: Schema = {"x-kubernetes-int-or-string": True}

@@ -13,7 +13,7 @@ from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.policies.attempts import Cause
 
 MAX_SERIES = 400
-"""Of one run (docs/contracts.md 21)."""
+"""Of one run (docs/contracts/operator.md#metric-labels)."""
 RUN_SERIES = 60
 """Of these, what a run itself can have: stages' series are the same whatever else is known of the run."""
 HEADLINES = 4

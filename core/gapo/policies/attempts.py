@@ -1,4 +1,4 @@
-"""How attempts of a task end: the causes, and what each costs (docs/contracts.md 3 and 10)."""
+"""How attempts of a task end: the causes, and what each costs (docs/contracts/tasks.md#free-and-charged-attempts)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best stage: the one a run exports, and the one a guard goes back to (docs/method.md 12)."""
+"""The best stage: the one a run exports, and the one a guard goes back to (docs/method/stages.md#best-stage)."""
 
 from __future__ import annotations
 

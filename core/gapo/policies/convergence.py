@@ -1,4 +1,4 @@
-"""When more stages no longer pay (docs/method.md 13, docs/convergence.md).
+"""When more stages no longer pay (docs/method/stages.md#convergence, docs/convergence.md).
 
 The run has converged when, at `looks` consecutive stages, the upper bound of the gain between the last `window`
 stages and the `window` before is below `window * min_delta`. The looks at earlier stages are computed again from

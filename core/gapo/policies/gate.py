@@ -1,4 +1,5 @@
-"""The gate between the reward model's warm-up and PPO (docs/method.md 1): what held-out pairs say, and in which words.
+"""The gate between the reward model's warm-up and PPO (docs/method/reward-model.md#gate): what held-out pairs say,
+and in which words.
 
 The total rests on all held-out pairs and is judged by its value. A family may have few, and two pairs decide nothing:
 it fails where its whole interval lies under the limit. A family that is under it by its value alone is *undecided*.

@@ -1,4 +1,4 @@
-"""Watches over a run that say when it goes wrong although its reward goes up (docs/method.md 14).
+"""Watches over a run that say when it goes wrong although its reward goes up (docs/method/stages.md#guards).
 
 A *hit* is one stage at which a guard's condition holds. One hit warns (hacking: two in a row, see below); `stop`
 and `rollback` act at the second hit in a row, counted along the lineage, so that one unlucky stage ends no run.

@@ -1,4 +1,4 @@
-"""Which objects a run no longer needs (docs/contracts.md 7).
+"""Which objects a run no longer needs (docs/contracts/storage.md#retention).
 
 Manifests, decisions, samples, metrics and reward models are kept for ever. The answer names single keys that a
 manifest or a resume point of an ended attempt names, never a prefix: what nothing names is not ours to delete.

@@ -1,4 +1,5 @@
-"""Whether and when a task is tried again (docs/contracts.md 3 and 10): all retry state is in `ended.json` objects."""
+"""Whether and when a task is tried again (docs/contracts/tasks.md#free-and-charged-attempts): all retry state is
+in `ended.json` objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rollback restores and what it changes (docs/method.md 15).
+"""What a rollback restores and what it changes (docs/method/stages.md#rollback).
 
 Stage numbers only grow: going back from 5 to 3 makes stage 6 with parent 3. The same inputs and seed would fail
 in the same way for ever, so each rollback of a run also halves the actor's learning rate, doubles the KL

@@ -1,4 +1,4 @@
-"""GAPO's loop, and PPO, which is the same loop with the reward model frozen (docs/method.md 3).
+"""GAPO's loop, and PPO, which is the same loop with the reward model frozen (docs/method/reward-model.md#order-of-a-stage).
 
 Stage k: ppo(k) against RM(k-1), evaluate(k), decision k, then rm(k) if the run goes on.
 """

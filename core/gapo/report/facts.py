@@ -220,7 +220,7 @@ def _gate(run: RunData) -> dict[str, Any] | None:
         return None
     gate = section(run, "rewardModel", "warmup", "gate") or {}
     passed = task.metrics.get(PASSED)
-    # A gate that stops the run leaves no manifest: exit code 73 is the only trace (docs/contracts.md 10).
+    # A gate that stops the run leaves no manifest: exit code 73 is the only trace (docs/contracts/tasks.md#exit-codes).
     refused = next((a for a in task.attempts if a.exit_code == 73), None)
     floor = gate.get("minFamilyAccuracy")
     needed = gate.get("minPairAccuracy")

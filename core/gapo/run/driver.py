@@ -2,7 +2,7 @@
 
 The laptop's executor and the cluster's operator differ in how an attempt is started, watched and stopped; the rest is
 here. Every record is created once, so that two drivers of one run, or one that is killed between any two writes,
-leave what a single undisturbed one would (docs/contracts.md 1-5).
+leave what a single undisturbed one would (docs/contracts/storage.md).
 """
 
 from __future__ import annotations

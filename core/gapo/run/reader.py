@@ -1,4 +1,5 @@
-"""From storage to `Seen`: what the planner is told, by probing expected keys, never by a LIST (docs/contracts.md 9)."""
+"""From storage to `Seen`: what the planner is told, by probing expected keys, never by a LIST
+(docs/contracts/storage.md#polling)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`run.json`: what a run is, frozen at its start (docs/contracts.md 4).
+"""`run.json`: what a run is, frozen at its start (docs/contracts/identity.md#field-classes).
 
 The record holds the resolved identity fields, so that a later release with other defaults goes on with the run as
 it was begun. Everything else of the spec is read from the manifest that the user applies now.

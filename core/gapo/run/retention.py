@@ -1,6 +1,6 @@
 """Retention at a stage's end: which objects the rest of the run cannot need, recorded and then deleted.
 
-`policies.retention` chooses; this file gathers what it chooses from (docs/contracts.md 7).
+`policies.retention` chooses; this file gathers what it chooses from (docs/contracts/storage.md#retention).
 """
 
 from __future__ import annotations

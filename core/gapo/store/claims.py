@@ -1,4 +1,4 @@
-"""Who drives a run: claims are numbered, each created once, and the highest wins (docs/contracts.md 1).
+"""Who drives a run: claims are numbered, each created once, and the highest wins (docs/contracts/identity.md#claims).
 
 Fencing is best effort and spares work; what keeps a run correct is the conditional create of every record.
 """

@@ -1,4 +1,4 @@
-"""The commit of a task, and what readers believe (docs/contracts.md 2, 5, 9, 11).
+"""The commit of a task, and what readers believe (docs/contracts/storage.md#commit).
 
 A task's objects count only once a manifest names them, and of all attempts only one can create the manifest.
 """

@@ -1,4 +1,5 @@
-"""Where a run keeps what: pure functions from names to keys, relative to the run's prefix (docs/contracts.md 1-2).
+"""Where a run keeps what: pure functions from names to keys, relative to the run's prefix
+(docs/contracts/identity.md#path-of-a-run).
 
 <location>/<namespace>/<name>/<runID>/
   run.json

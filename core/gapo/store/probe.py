@@ -1,4 +1,5 @@
-"""Does the location honour conditional creates? Where it does not, two writers would both win (docs/contracts.md 8)."""
+"""Does the location honour conditional creates? Where it does not, two writers would both win
+(docs/contracts/storage.md#unsafe-stores)."""
 
 from __future__ import annotations
 

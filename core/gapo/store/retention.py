@@ -1,4 +1,4 @@
-"""Removing objects that a policy has given up; which ones is decided elsewhere (docs/contracts.md 7).
+"""Removing objects that a policy has given up; which ones is decided elsewhere (docs/contracts/storage.md#retention).
 
 The list is written before the first deletion, so that a reader who misses an object can say why, and a deletion
 that was cut short is finished by calling again.

@@ -1,8 +1,8 @@
 """What is asked of a task's pod, as a mark on its Job: one that has not begun is made anew where that has changed.
 
-Jobs are created once and never written to again (docs/contracts.md 12), so that what a user corrects can reach an attempt
-only as another one. The marks are of what is asked, not of the Job as it is rendered: a new release of the operator
-changes none, and no queue loses its order over an upgrade.
+Jobs are created once and never written to again (docs/contracts/tasks.md#jobs-are-created-once), so that what a user
+corrects can reach an attempt only as another one. The marks are of what is asked, not of the Job as it is rendered: a
+new release of the operator changes none, and no queue loses its order over an upgrade.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """A task as a Job of one pod. Whatever ends the pod ends the Job: what is tried again, and at whose charge, is decided
-by the planner alone, in another Job (docs/contracts.md 10, 12)."""
+by the planner alone, in another Job (docs/contracts/tasks.md#one-pod-one-attempt)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many CPU threads a task's process takes (docs/contracts.md 14)."""
+"""How many CPU threads a task's process takes (docs/contracts/tasks.md#threads)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from tests.bench.method.result import Result
 from tests.bench.method.trial import Trial, begin, carry_out
 
 OUT = ROOT / "out" / "bench-method"
-PAGES = result.FOLDER.parent
+PAGES = ROOT / "docs" / "benchmarks" / "method"
 FOR_USERS = ROOT / "docs" / "when-gapo-pays.md"
 
 
@@ -68,7 +68,9 @@ def again(setting: str, arm: str, seed: int, *, adopt: bool) -> int:
     """Makes an arm again in an empty folder, stage 0 included; 0 where its figures are those of its file."""
     path = result.path_of(setting, arm, seed)
     if not path.is_file():
-        return _refuse(f"results/{setting}/{path.name} is not there; make bench-method runs that arm first")
+        return _refuse(
+            f"benchmarks/results/method/{setting}/{path.name} is not there; make bench-method runs that arm first"
+        )
     known, code = result.read(path), keys.code_digest()
     folder = OUT / "again" / f"{setting}-{arm}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,5 @@
-"""What an arm cost: completions, prompts, tokens by model, arithmetic (docs/method.md 19). Stage 0 is not in it."""
+"""What an arm cost: completions, prompts, tokens by model, arithmetic (docs/method/comparison.md#equal-cost).
+Stage 0 is not in it."""
 
 from __future__ import annotations
 

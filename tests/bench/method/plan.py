@@ -1,4 +1,4 @@
-"""What is compared: settings, arms, seeds and comparisons, all of them as data (docs/method.md 18, 19)."""
+"""What is compared: settings, arms, seeds and comparisons, all of them as data (docs/method/comparison.md)."""
 
 from __future__ import annotations
 
@@ -104,7 +104,8 @@ METHOD: dict[str, Arm] = {
     "gapo-one": Arm("GAPO, passing samples labelled 1", {}),
     CONTROL: Arm("PPO, the verifier as reward", {}),
 }
-"""The arms of docs/method.md 18. What they change stands in tests/bench/experiments.py, for other benchmarks too."""
+"""The arms of docs/method/comparison.md#arms. What they change stands in tests/bench/experiments.py,
+for other benchmarks too."""
 
 
 def _gapo(**adversarial: Any) -> dict[str, Any]:

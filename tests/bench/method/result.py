@@ -11,7 +11,7 @@ from typing import Any
 from tests.bench.experiments import ROOT
 from tests.bench.method import plan
 
-FOLDER = ROOT / "docs" / "benchmarks" / "method" / "results"
+FOLDER = ROOT / "benchmarks" / "results" / "method"
 DIGITS = 6
 
 

@@ -1,4 +1,4 @@
-"""Paired differences by seed: Student's interval, and the verdict on a claim (docs/method.md 19)."""
+"""Paired differences by seed: Student's interval, and the verdict on a claim (docs/method/comparison.md#verdicts)."""
 
 from __future__ import annotations
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 PAGES = (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")))
+SOURCES = ("core", "trainer", "operator", "charts", "crds", "examples", "images", "tests", ".ci")
+"""Folders of what is not documentation, which may cite it."""
+OTHER_PAGES = tuple(sorted(path for folder in SOURCES for path in (ROOT / folder).rglob("*.md")))
+"""Pages that lie beside sources, such as the chart's. Their commands are their own; their links are checked."""
 
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -67,8 +71,11 @@ def code_words(page: Path) -> list[str]:
     return _CODE.findall(prose(page))
 
 
+def headings(page: Path) -> list[str]:
+    return re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+
+
 def anchors(page: Path) -> set[str]:
     """The page's headings as the anchors that a repository host makes of them."""
-    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
-    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings(page))
     return {heading.replace(" ", "-") for heading in plain}

@@ -12,7 +12,18 @@ from typing import Any
 import pytest
 import yaml
 from tests.unit.docs.long_commands import LONG
-from tests.unit.docs.pages import PAGES, ROOT, Block, anchors, blocks, code_words, commands, links, name
+from tests.unit.docs.pages import (
+    OTHER_PAGES,
+    PAGES,
+    ROOT,
+    Block,
+    anchors,
+    blocks,
+    code_words,
+    commands,
+    links,
+    name,
+)
 
 import gapo.cli
 from gapo import errors
@@ -28,7 +39,9 @@ from gapo_trainer.constraints import FAMILIES, parse
 TO_COME: set[str] = set()
 """Made from a real run, not by hand; checked once it is there."""
 CHEAP = ("gapo validate", "gapo plan", "gapo data", "gapo --help")
-PATHS = re.compile(r"(?:core|trainer|docs|tests|examples|requirements|\.ci)/[\w./-]*\w/?")
+PATHS = re.compile(
+    r"(?:core|trainer|operator|charts|crds|images|benchmarks|docs|tests|examples|requirements|\.ci)/[\w./-]*\w/?"
+)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +149,7 @@ def test_every_field_that_a_page_names_exists() -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", [*PAGES, *OTHER_PAGES], ids=name)
 def test_every_link_leads_somewhere(page: Path) -> None:
     for link in links(page):
         if link.startswith(("http://", "https://", "mailto:")):

@@ -1,4 +1,4 @@
-"""Convergence (docs/method.md 13): the rule by hand, and its error rates by simulation."""
+"""Convergence (docs/method/stages.md#convergence): the rule by hand, and its error rates by simulation."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ RUNS = 2000
 
 @pytest.mark.slow
 def test_in_simulation_few_improving_runs_are_stopped_and_most_flat_ones_are_by_stage_11() -> None:
-    """Stage sd 1 pp in all, 2,000 completions, runs of 24 stages: the bounds of docs/method.md 13."""
+    """Stage sd 1 pp in all, 2,000 completions, runs of 24 stages: the bounds of docs/method/stages.md#convergence."""
     false_stops = [s for s in stop_stages(slope=0.01, sd=0.01, n=2000, stages=24, runs=RUNS, seed=1) if s]
     assert len(false_stops) / RUNS <= 0.05
     flat = stop_stages(slope=0.0, sd=0.01, n=2000, stages=11, runs=RUNS, seed=2)

@@ -1,4 +1,4 @@
-"""Guards (docs/method.md 14): conditions by hand, hits counted along the lineage, error rates by simulation."""
+"""Guards (docs/method/stages.md#guards): conditions by hand, hits counted along the lineage, error rates by simulation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retention (docs/contracts.md 7)."""
+"""Retention (docs/contracts/storage.md#retention)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retries (docs/contracts.md 3 and 10)."""
+"""Retries (docs/contracts/tasks.md#free-and-charged-attempts)."""
 
 from __future__ import annotations
 

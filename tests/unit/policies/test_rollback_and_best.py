@@ -1,4 +1,4 @@
-"""Best stage (docs/method.md 12) and rollback (docs/method.md 15)."""
+"""Best stage (docs/method/stages.md#best-stage) and rollback (docs/method/stages.md#rollback)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How much of its resume points a task keeps on its own disk: what the newest needs (docs/contracts.md 11)."""
+"""How much of its resume points a task keeps on its own disk: what the newest needs
+(docs/contracts/tasks.md#resume-points)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Does the prompt alone, or the response alone, tell the label? And does training data hold evaluation prompts?
 
-A label must follow from prompt and response together. The leakage probe (docs/method.md 17) trains a logistic
-regression on one text alone and fails when it beats chance on held-out bases: a reward model would learn that
+A label must follow from prompt and response together. The leakage probe (docs/method/data.md#leakage-probe) trains a
+logistic regression on one text alone and fails when it beats chance on held-out bases: a reward model would learn that
 shortcut instead of the constraints.
 """
 

@@ -3,7 +3,7 @@
 A *contrast* is two sides that differ in one constraint, c on the left and c' on the right. Each side's response
 meets its own side's constraints and, of the other side's, violates the differing one alone. A fair coin then decides which side is
 accepted, so a prompt (or a response) is equally likely to appear with label 1 and with label 0 whatever the kernel
-that proposed c': neither the prompt alone nor the response alone tells the label (docs/method.md 17).
+that proposed c': neither the prompt alone nor the response alone tells the label (docs/method/data.md#leakage-probe).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From the scorer's logits to the rewards that PPO sees (docs/method.md 6, 7)."""
+"""From the scorer's logits to the rewards that PPO sees (docs/method/ppo.md#reward)."""
 
 from __future__ import annotations
 

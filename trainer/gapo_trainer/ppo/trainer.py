@@ -149,8 +149,8 @@ class PpoTrainer:
         return version
 
     def warm_critic(self, kept: Kept, passes: int, *, same_reference: bool = True) -> dict[str, float]:
-        """Trains only the critic on an earlier stage's last rollouts, scored anew (docs/method.md 8); their KL is measured
-        anew too where the reference is not the one that it was kept against.
+        """Trains only the critic on an earlier stage's last rollouts, scored anew (docs/method/ppo.md#critic); their KL is
+        measured anew too where the reference is not the one that it was kept against.
 
         Values and returns are computed anew for each pass; no value clipping, for the old values are to be left.
         """

@@ -1,1 +1,1 @@
-"""The reward model: encoder, inputs, batches, training, gate, measures and scorers (docs/method.md 1-5)."""
+"""The reward model: encoder, inputs, batches, training, gate, measures and scorers (docs/method/reward-model.md)."""

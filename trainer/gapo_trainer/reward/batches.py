@@ -1,4 +1,5 @@
-"""Which rows go into which batch (docs/method.md 2, 3): pure planning over indices, the same for the same seed.
+"""Which rows go into which batch (docs/method/reward-model.md#batches): pure planning over indices, the same for
+the same seed.
 
 A batch of B rows has the mean target 1/2. With s = generatedShareOfNegatives it holds (1 - s) B/2 whole pairs, s B/2 positives
 without their partner, and s B/2 generated samples. Balanced like this, a perfect generator gets the score 1/(1 + s).

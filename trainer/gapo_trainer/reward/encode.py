@@ -1,6 +1,7 @@
 """Text pairs to what an encoder reads: the reward model's own tokenizer, truncation, segments, padding by length.
 
-The reward model reads the user's text, never the generator's token ids or chat template (docs/method.md 5).
+The reward model reads the user's text, never the generator's token ids or chat template
+(docs/method/reward-model.md#inputs).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The gate between warm-up and PPO: no PPO against a reward model at chance (docs/method.md 1)."""
+"""The gate between warm-up and PPO: no PPO against a reward model at chance (docs/method/reward-model.md#gate)."""
 
 from __future__ import annotations
 

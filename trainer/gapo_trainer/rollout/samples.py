@@ -20,8 +20,8 @@ Prompt = Mapping[str, Any]
 
 
 def passes(verdicts: Sequence[tuple[str, bool]], *, whole: bool) -> bool | None:
-    """Whether a response passes, by the one rule of rewards, labels, satisfaction and guards (docs/method.md 7): it is
-    whole, which means that it ended and holds no special tokens, and meets every constraint. None where nothing was
+    """Whether a response passes, by the one rule of rewards, labels, satisfaction and guards (docs/method/ppo.md#passing):
+    it is whole, which means that it ended and holds no special tokens, and meets every constraint. None where nothing was
     verified."""
     return whole and all(ok for _, ok in verdicts) if verdicts else None
 

@@ -18,7 +18,7 @@ RESTORED = "resumed"
 
 
 class Resume(Protocol):
-    """Resume points inside a task (docs/contracts.md 11)."""
+    """Resume points inside a task (docs/contracts/tasks.md#resume-points)."""
 
     def restore(self, into: Path) -> int | None:
         """Fetches the last resume point's files; its iteration, or None where there is none."""

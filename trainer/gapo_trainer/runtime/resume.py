@@ -1,4 +1,5 @@
-"""Resume points of a running task (docs/contracts.md 11): copied to disk at once, uploaded beside the training."""
+"""Resume points of a running task (docs/contracts/tasks.md#resume-points): copied to disk at once, uploaded
+beside the training."""
 
 from __future__ import annotations
 

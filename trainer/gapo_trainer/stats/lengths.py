@@ -1,4 +1,4 @@
-"""Satisfaction and score against length: a reward model that pays for length shows here (docs/method.md 7)."""
+"""Satisfaction and score against length: a reward model that pays for length shows here (docs/method/ppo.md#passing)."""
 
 from __future__ import annotations
 

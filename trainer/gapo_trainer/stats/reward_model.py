@@ -1,4 +1,4 @@
-"""What is measured about a reward model: pure functions from scores to numbers (docs/method.md 4).
+"""What is measured about a reward model: pure functions from scores to numbers (docs/method/reward-model.md#measures).
 
 Scores are probabilities in [0, 1] unless said otherwise; all arrays are one-dimensional.
 """

@@ -1,6 +1,6 @@
 """The `evaluate` task: a stage's generator on held-out prompts, and how well the reward model judged it there.
 
-What is decided rests on sampled completions; greedy ones are shown beside them (docs/method.md 12).
+What is decided rests on sampled completions; greedy ones are shown beside them (docs/method/stages.md#primary-metric).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The `export` task: the best stage's generator with its figures on the untouched test split.
 
-The stage was chosen on validation prompts; best, last and start meet the test prompts here, once (docs/method.md 12).
+The stage was chosen on validation prompts; best, last and start meet the test prompts here, once
+(docs/method/stages.md#best-stage).
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ from gapo_trainer.tasks.registry import runs
 
 
 class Change(ApiModel):
-    """What rollbacks changed, all of them together (docs/method.md 15). The task's seed already has its offset."""
+    """What rollbacks changed, all of them together (docs/method/stages.md#rollback). The task's seed already has its offset."""
 
     actor_lr_factor: float = 1.0
     kl_factor: float = 1.0

@@ -1,7 +1,7 @@
 """Runs one task: fetch and verify its inputs, train, commit. The process's exit code says how it ended.
 
 0 committed (or another attempt was first) · 64–73 permanent, with 70 for an error that nobody foresaw · 75 retryable ·
-143 stopped by a signal, resumable (docs/contracts.md 10).
+143 stopped by a signal, resumable (docs/contracts/tasks.md#exit-codes).
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def _metrics_of(objects: Objects, run_id: str, key: TaskKey) -> Mapping[str, flo
 
 
 def pin_environment(task: Task) -> dict[str, str | int | float]:
-    """Fixes the thread count and says what the numbers depend on (docs/method.md 11)."""
+    """Fixes the thread count and says what the numbers depend on (docs/method/ppo.md#bitwise-equality)."""
     import torch
 
     threads = (
