@@ -1,0 +1,196 @@
+"""Makes the cluster's Jobs what a pass has decided: creates those that must be there, deletes those that must go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from gapo.api.load import LoadedRun
+from gapo.planning.observation import AttemptKey
+from gapo.reasons import Reason
+from gapo.tasks import Task
+from gapo_operator.config import OperatorConfig
+from gapo_operator.kube.attempts import Child, ChildState, Problem, is_unfinished_job_of
+from gapo_operator.kube.client import Kube, KubeError
+from gapo_operator.kube.job_revision import asked_of
+from gapo_operator.kube.leader import Leadership
+from gapo_operator.kube.objects import Body, RunKey
+from gapo_operator.reconcile.backoff import Refusals
+from gapo_operator.reconcile.hindrances import RETRY_SECONDS
+from gapo_operator.reconcile.problems import refusal_of
+from gapo_operator.reconcile.run_memory import RunMemory
+from gapo_operator.reconcile.storage import Outcome
+from gapo_operator.render.job import job
+from gapo_operator.render.names import ASKED_ANNOTATION, Owner, attempt_name, job_name
+from gapo_operator.render.pod_group import GROUP_ANNOTATION, pod_group
+from gapo_operator.watch.cache import ClusterView
+
+log = logging.getLogger(__name__)
+
+GIVE_WAY_SECONDS = 2.0
+"""Until a Job of an earlier GapoRun of the same name is looked for again."""
+CONFLICT_SECONDS = 60.0
+"""After which one that is still there is told of, for somebody to delete it."""
+
+
+@dataclass
+class Trouble:
+    """What the cluster refused in one pass, and when to look again because of it."""
+
+    problem: Problem | None = None
+    again: float | None = None
+
+    def refused(self, error: KubeError) -> None:
+        self.problem, self.again = refusal_of(error), RETRY_SECONDS
+
+
+class JobControl:
+    """Used from one event loop."""
+
+    def __init__(
+        self,
+        view: ClusterView,
+        kube: Kube,
+        leadership: Leadership,
+        refusals: Refusals,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.view, self.kube, self.leadership, self.refusals, self.clock = (
+            view,
+            kube,
+            leadership,
+            refusals,
+            clock,
+        )
+
+    async def delete_unfinished(self, key: RunKey, uid: str) -> None:
+        """Deletes every Job of the run that has not ended."""
+        for body in self.view.jobs(key):
+            if is_unfinished_job_of(uid, body):
+                self.leadership.check()
+                metadata = body["metadata"]
+                await self.kube.delete_job(key.namespace, metadata["name"], metadata["uid"])
+
+    async def apply(
+        self,
+        key: RunKey,
+        memory: RunMemory,
+        run: Body,
+        loaded: LoadedRun,
+        outcome: Outcome,
+        children: Mapping[AttemptKey, Child],
+        config: OperatorConfig,
+    ) -> Trouble:
+        """Deletes `outcome.stop` and creates `outcome.create`; of the latter those stay that are there then.
+
+        Raises SpecError where a Job cannot be made of what the manifest says.
+        """
+        trouble = Trouble()
+        owner = Owner(key.name, key.namespace, loaded.run_id, str(run["metadata"]["uid"]))
+        await self._own_groups(key, memory, trouble)
+        await self._stop(owner, loaded, outcome, children, trouble)
+        for task in list(outcome.create):
+            if not await self._create(key, memory, owner, loaded, outcome, task, children, config, trouble):
+                outcome.create.remove(task)  # nobody is told that it has started
+        if trouble.problem is not None and trouble.problem.reason != Reason.API_UNAVAILABLE:
+            # A quota or an admission policy: no event tells when it would take the Job.
+            trouble.again = self.refusals.refused(key)
+        else:
+            self.refusals.forget(key)
+        return trouble
+
+    async def _own_groups(self, key: RunKey, memory: RunMemory, trouble: Trouble) -> None:
+        """Makes each PodGroup its Job's own, once that is there: it then goes with it, whoever deletes that."""
+        for body in self.view.jobs(key):
+            metadata = body["metadata"]
+            in_group = GROUP_ANNOTATION in (metadata.get("annotations") or {})
+            if (
+                not in_group
+                or metadata["uid"] in memory.owned_groups
+                or not is_unfinished_job_of(memory.uid, body)
+            ):
+                continue
+            self.leadership.check()
+            try:
+                await self.kube.own_pod_group(key.namespace, metadata["name"], metadata["uid"])
+            except KubeError as error:
+                trouble.refused(error)
+                return
+            memory.owned_groups.add(metadata["uid"])
+
+    async def _stop(
+        self,
+        owner: Owner,
+        loaded: LoadedRun,
+        outcome: Outcome,
+        children: Mapping[AttemptKey, Child],
+        trouble: Trouble,
+    ) -> None:
+        for attempt in outcome.stop:
+            self.leadership.check()
+            child = children.get(attempt)
+            if child is not None and child.state is ChildState.STOPPING:
+                continue  # on its way out, or not ours to delete
+            name = attempt_name(owner, attempt.task, attempt.attempt)
+            try:
+                await self.kube.delete_job(owner.namespace, name, child.uid if child else None)
+                if loaded.spec.scheduling.scheduler == "volcano":
+                    await self.kube.delete_pod_group(owner.namespace, name)
+            except KubeError as error:
+                trouble.refused(error)
+
+    async def _create(
+        self,
+        key: RunKey,
+        memory: RunMemory,
+        owner: Owner,
+        loaded: LoadedRun,
+        outcome: Outcome,
+        task: Task,
+        children: Mapping[AttemptKey, Child],
+        config: OperatorConfig,
+        trouble: Trouble,
+    ) -> bool:
+        """Creates one Job; False where it is not there then."""
+        config = _with_image(config, outcome.record.default_image)
+        manifest = job(task, loaded.spec, owner, config, claim=outcome.claim)
+        manifest["metadata"]["annotations"][ASKED_ANNOTATION] = asked_of(
+            task.kind, loaded.spec, owner.namespace, config
+        )
+        self.leadership.check()
+        try:
+            group = pod_group(manifest, loaded.spec)
+            if group is not None:
+                await self.kube.apply_pod_group(group)  # first: Volcano may refuse a pod that lacks it
+            created = await self.kube.create_job(manifest)
+        except KubeError as error:
+            trouble.refused(error)
+            return False
+        if created is None:
+            self._give_way(memory, job_name(owner, task), children, trouble)
+            return False
+        memory.jobs_in_the_way.clear()
+        self.view.observe("jobs", created, deleted=False)
+        log.info("%s: job %s created", key, manifest["metadata"]["name"])
+        return True
+
+    def _give_way(
+        self, memory: RunMemory, name: str, children: Mapping[AttemptKey, Child], trouble: Trouble
+    ) -> None:
+        """A Job of that name is there: ours and not heard of yet, an earlier run's on its way out, or a stranger's."""
+        if name in {child.job for child in children.values()}:
+            return
+        since = memory.jobs_in_the_way.setdefault(name, self.clock())
+        trouble.again = GIVE_WAY_SECONDS
+        if (self.clock() - since).total_seconds() >= CONFLICT_SECONDS:
+            text = f"a Job of that name is there and is not this run's: kubectl delete job {name}"
+            trouble.problem = Problem(Reason.JOB_CONFLICT, f"{name}: {text}")
+
+
+def _with_image(config: OperatorConfig, image: str | None) -> OperatorConfig:
+    """The configuration with the image that the run began with."""
+    if image is None or image == config.trainer.image:
+        return config
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update={"image": image})})
