@@ -11,7 +11,7 @@ from tests.unit.ppo.tiny_ppo import tiny_folder, tiny_trainer
 
 from gapo_trainer.cpu_parallel import in_lanes
 from gapo_trainer.engine import Engine, Optim
-from gapo_trainer.ppo.trainer import RATIO_FIRST
+from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST
 
 
 def test_two_works_are_under_way_at_the_same_time(threads):

@@ -10,7 +10,7 @@ from gapo.api.load import LoadedRun
 from gapo.planning.planner import State
 from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Cause
 from gapo.reasons import Reason
-from gapo_operator.reconcile.storage import Outcome
+from gapo_operator.reconcile.outcome import Outcome
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.reconcile.backoff import Refusals
 from gapo_operator.reconcile.hindrances import RETRY_SECONDS
+from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.problems import refusal_of
 from gapo_operator.reconcile.run_memory import RunMemory
-from gapo_operator.reconcile.storage import Outcome
 from gapo_operator.render.job import job
 from gapo_operator.render.names import ASKED_ANNOTATION, Owner, attempt_name, job_name
 from gapo_operator.render.pod_group import GROUP_ANNOTATION, pod_group

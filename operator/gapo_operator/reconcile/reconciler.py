@@ -35,11 +35,11 @@ from gapo_operator.reconcile.events import story_of
 from gapo_operator.reconcile.finished import at_rest, has_ended, time_to_live
 from gapo_operator.reconcile.hindrances import RETRY_SECONDS, hindrance_of
 from gapo_operator.reconcile.jobs import JobControl
+from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.problems import problem_of
 from gapo_operator.reconcile.run_memory import RunMemories, RunMemory
 from gapo_operator.reconcile.status import Findings
 from gapo_operator.reconcile.status_writer import StatusWriter
-from gapo_operator.reconcile.storage import Outcome
 from gapo_operator.render.patch import check_pods
 from gapo_operator.run_metrics.backfill import Entry
 from gapo_operator.run_metrics.exporter import Telemetry

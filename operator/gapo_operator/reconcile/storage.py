@@ -9,15 +9,14 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import gapo
 from gapo.api.load import LoadedRun
 from gapo.api.run import GapoRunSpec
 from gapo.errors import RunMovedError
-from gapo.metrics.figures import RunFigures, TaskFigures
-from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.observation import AttemptKey
 from gapo.planning.planner import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
 from gapo.reasons import Reason
@@ -31,6 +30,7 @@ from gapo.tasks import Task, role_of
 from gapo_operator.kube.attempts import Child, ChildState, Problem
 from gapo_operator.kube.pod_end import PREEMPTED_CODE
 from gapo_operator.reconcile.deadlines import active_seconds, overdue, rest, time_for_room, why_given_back
+from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.render.threads import with_threads
 from gapo_operator.run_metrics.live import Outlook
 
@@ -46,34 +46,6 @@ LINGER_SECONDS = 60.0
 """How long a process may live on after its commit."""
 
 Clock = Callable[[], datetime]
-
-
-@dataclass
-class Outcome:
-    """What a pass found, and what the cluster is to be given."""
-
-    plan: Plan
-    seen: Seen
-    record: RunRecord
-    claim: int
-    figures: RunFigures | None = None
-    told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
-    """What running tasks told last of themselves."""
-    create: list[Task] = field(default_factory=list)
-    """Attempts whose Job must be there and is not."""
-    stop: list[AttemptKey] = field(default_factory=list)
-    """Attempts whose Job must go."""
-    ended: list[tuple[AttemptKey, Ended]] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
-    adopted: bool = False
-    """The first pass over a run that was there before this GapoRun."""
-    again_after: float | None = None
-    """Seconds after which something is to be looked at that no event tells of."""
-    polls: bool = False
-    """Something may be committed any moment; otherwise the cluster tells of all that can happen."""
-
-    def look_again(self, after: float) -> None:
-        self.again_after = after if self.again_after is None else min(after, self.again_after)
 
 
 @dataclass

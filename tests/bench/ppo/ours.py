@@ -20,8 +20,9 @@ from gapo.api.training import Generation, Kl, Ppo, Reward, Stages
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.models.networks import build_critic, load_generator, prompt_ids
 from gapo_trainer.policy import Policy
+from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST
 from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
-from gapo_trainer.ppo.trainer import RATIO_FIRST, PpoTrainer, frozen
+from gapo_trainer.ppo.trainer import PpoTrainer, frozen
 from gapo_trainer.rollout.backend import Completions
 from gapo_trainer.rollout.sampler import Sampler
 from gapo_trainer.rollout.transformers_backend import TransformersRollout

@@ -18,7 +18,8 @@ from gapo.store.objects import Objects
 from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task
 from gapo_operator.kube.attempts import Child, ChildState
-from gapo_operator.reconcile.storage import Outcome, RunStorage
+from gapo_operator.reconcile.outcome import Outcome
+from gapo_operator.reconcile.storage import RunStorage
 
 SECONDS = 100.0
 """Of every task."""

@@ -20,8 +20,9 @@ from gapo.tasks import Kind, TaskKey
 from gapo_operator.kube.attempts import Child, ChildState, Problem
 from gapo_operator.kube.message_changes import is_news
 from gapo_operator.kube.objects import RunKey
+from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.status import Findings, status_of
-from gapo_operator.reconcile.storage import Outcome, RunStorage
+from gapo_operator.reconcile.storage import RunStorage
 from gapo_operator.watch.cache import ClusterView
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)

@@ -21,12 +21,12 @@ from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
 from gapo_operator.kube.attempts import Child, ChildState, Problem
 from gapo_operator.reconcile.events import story_of
+from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.storage import (
     LINGER_SECONDS,
     NO_COMMIT_SECONDS,
     STOP_SECONDS,
     UNCLEAR_SECONDS,
-    Outcome,
     RunStorage,
 )
 

@@ -20,8 +20,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gapo_trainer.models.networks import save_critic, save_generator
+from gapo_trainer.ppo.batch import Batch
 from gapo_trainer.ppo.math import RunningStd
-from gapo_trainer.ppo.trainer import Batch, Outcome, PpoTrainer
+from gapo_trainer.ppo.trainer import Outcome, PpoTrainer
 from gapo_trainer.ppo.under_way import UnderWay, Update
 from gapo_trainer.rollout.backend import Completions
 from gapo_trainer.rollout.sampler import Kept, load_kept, save_kept

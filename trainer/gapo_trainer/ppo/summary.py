@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from gapo.policies.guards import hacking_metrics
+from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST, TOTALS
 from gapo_trainer.ppo.state import Progress
-from gapo_trainer.ppo.trainer import RATIO_FIRST, TOTALS
 from gapo_trainer.rollout.samples import Sample
 from gapo_trainer.stats.lengths import by_length, score_length_correlation
 

@@ -23,8 +23,10 @@ from gapo.api.training import Ppo, Stages
 from gapo_trainer.cpu_parallel import in_lanes
 from gapo_trainer.engine import Engine
 from gapo_trainer.models.networks import Critic
-from gapo_trainer.policy import MicroBatch, Policy, Sequences, micro_batches, put
+from gapo_trainer.policy import MicroBatch, Policy, micro_batches, put
 from gapo_trainer.ppo import math as ppo
+from gapo_trainer.ppo.batch import Batch
+from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST, iteration_metrics
 from gapo_trainer.ppo.rewards import Terminal, terminal
 from gapo_trainer.ppo.scorer import Bounded, Scorer
 from gapo_trainer.ppo.under_way import UnderWay, Update
@@ -36,31 +38,6 @@ from gapo_trainer.rollout.sampler import Kept, Rollouts, Sampler
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-MISMATCH_ALARM = 0.01
-"""KL between sampler and trainer, nats a token, above which the importance weights hide a real difference."""
-TOTALS = frozenset({"ppo/rollouts", "ppo/skipped_updates", "ppo/trained_tokens", "ppo/generated_tokens"})
-"""Metrics that count; all others are means, but for the largest first ratio."""
-LEAST_SPREAD = 1e-5
-"""Std of the KL term below which it is rounding, and no ratio to it says anything."""
-RATIO_FIRST = "ppo/ratio_first_minibatch_max"
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One iteration's tensors over all n rollouts, [n, t] unless said otherwise."""
-
-    sequences: Sequences
-    mask: Tensor
-    sampled_logprobs: Tensor
-    old_logprobs: Tensor
-    entropy: Tensor
-    values: Tensor
-    kl: Tensor
-    """Penalty a token, against the reference."""
-    kl_reference: Tensor
-    kl_start: Tensor
-    """k1 estimates for the metrics, against the reference and the supervised start."""
 
 
 @dataclass
@@ -209,7 +186,9 @@ class PpoTrainer:
             scored.reward.to(batch.mask.device), batch.kl, batch.mask, self.kl.kl_coef
         )
         advantages, returns = ppo.gae(batch.values, rewards, batch.mask, self.cfg.gamma, self.cfg.lambda_)
-        metrics = self._describe(rollouts, scored, batch, rewards, returns)
+        metrics = iteration_metrics(
+            rollouts, scored, batch, rewards, returns, self.kl.kl_coef, self.stage, self.actor
+        )
         cut = torch.tensor(float(self._cut_so_far() - cut_before))
         metrics["ppo/pairs_cut"] = float(self.actor.all_reduce(cut)) / metrics["ppo/rollouts"]
         if self.cfg.whiten:
@@ -378,55 +357,6 @@ class PpoTrainer:
         """Warm-up over the run's first optimiser steps; `linear` falls to 10 % over the stage (`done` 0 to 1)."""
         rise = min(1.0, (steps + 1) / self.cfg.warmup) if self.cfg.warmup else 1.0
         return rise * (1.0 - 0.9 * done if self.cfg.schedule == "linear" else 1.0)
-
-    # --- reporting ---
-
-    def _describe(
-        self, rollouts: Rollouts, scored: Terminal, batch: Batch, rewards: Tensor, returns: Tensor
-    ) -> dict[str, float]:
-        """The iteration's metrics but for the update's."""
-        n = len(rollouts.prompts)
-        reduce, mask = self.actor.all_reduce, batch.mask
-
-        def mean(x: Tensor) -> float:
-            return float(ppo.masked_mean(x, mask, reduce))
-
-        def share(x: Sequence[float] | Sequence[bool]) -> float:
-            return float(reduce(torch.tensor([float(sum(x)), float(len(x))]))[0]) / (n * self.actor.world)
-
-        delta = batch.old_logprobs - batch.sampled_logprobs
-        mismatch = mean(torch.expm1(delta) - delta)  # k3 of KL(sampler || trainer)
-        if mismatch > MISMATCH_ALARM:
-            log.warning("stage %d: sampler and trainer differ by %.3g nats a token", self.stage, mismatch)
-        penalty = (self.kl.kl_coef * ppo.masked_sum(batch.kl, mask, dim=1)).std(correction=0)
-        generated = float(sum(len(row) for row in rollouts.token_ids))
-        metrics = {
-            "ppo/reward": share(rewards.sum(dim=1).tolist()),
-            "ppo/score": share(scored.probability.tolist()),
-            "ppo/score_std": scored.spread,
-            "ppo/kl": mean(batch.kl_reference),
-            "ppo/kl_sft": mean(batch.kl_start),
-            "ppo/kl_coef": self.kl.kl_coef,
-            "ppo/entropy": mean(batch.entropy),
-            "ppo/mismatch_mean": mean(delta.abs()),
-            "ppo/mismatch_p99": float(torch.quantile(delta.abs()[mask].float()[:1_000_000], 0.99)),
-            "ppo/mismatch_kl": mismatch,
-            "critic/explained_variance": ppo.explained_variance(batch.values, returns, mask, reduce),
-            "ppo/response_length": share([len(row) for row in rollouts.token_ids]),
-            "ppo/missing_eos": 1.0 - share(rollouts.ended),
-            "ppo/special_tokens_inside": share(rollouts.ended) - share(rollouts.clean),
-            "ppo/distinct_responses": share([len(set(rollouts.responses))]),
-            "ppo/skipped_updates": 0.0,
-            "ppo/rollouts": float(n * self.actor.world),
-            "ppo/trained_tokens": 0.0,
-            "ppo/generated_tokens": float(reduce(torch.tensor(generated, dtype=torch.float64))),
-        }
-        if float(penalty) > LEAST_SPREAD:
-            metrics["ppo/score_kl_std_ratio"] = scored.spread / float(penalty)
-        passed = rollouts.passed
-        if passed is not None:
-            metrics["ppo/satisfaction"] = share(passed)
-        return metrics
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

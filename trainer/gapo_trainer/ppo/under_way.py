@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from gapo_trainer.ppo.batch import Batch
 from gapo_trainer.ppo.math import RunningStd
 from gapo_trainer.rollout.backend import Completions
 from gapo_trainer.rollout.sampler import Rollouts
-
-if TYPE_CHECKING:
-    from gapo_trainer.ppo.trainer import Batch
 
 
 @dataclass
