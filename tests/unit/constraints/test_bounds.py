@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gapo_trainer.constraints.kinds import around, holds, opposed, swap_one
+from gapo_trainer.constraints.shared_params import around, holds, opposed, swap_one
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_a_bound_that_the_count_breaks_already_has_no_opposite_that_it_breaks_to
 
 
 def test_another_exact_number_lies_within_the_spread_and_is_not_the_count() -> None:
-    seen = {opposed("exactly", 5, 6, random.Random(seed), spread=2) for seed in range(100)}
-    assert seen == {("exactly", 3), ("exactly", 4), ("exactly", 7)}
+    bounds = {opposed("exactly", 5, 6, random.Random(seed), spread=2) for seed in range(100)}
+    assert bounds == {("exactly", 3), ("exactly", 4), ("exactly", 7)}
 
 
 def test_a_bound_around_a_count_is_met_by_it() -> None:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from gapo.errors import DataError
-from gapo_trainer.constraints.attributes import AttributeCount, MustMention, MustNotMention, Order, ValueMatch
 from gapo_trainer.constraints.base import Context, Family, Params, Rendering, Result, Verdict
-from gapo_trainer.constraints.case import CapitalWords, WholeCase
-from gapo_trainer.constraints.derived import DerivedFilter
-from gapo_trainer.constraints.format import Bullets, Highlights, JsonFormat, Placeholders, Sections, Title
-from gapo_trainer.constraints.keywords import Existence, ForbiddenWords, Frequency, LetterFrequency
-from gapo_trainer.constraints.length import Paragraphs, Sentences, Words
-from gapo_trainer.constraints.punctuation import ForbiddenMarks
-from gapo_trainer.constraints.schema import Schema
-from gapo_trainer.constraints.startend import EndPhrase, FirstWord, Postscript, Quotation
-from gapo_trainer.constraints.style import StyleSlot
 
 __all__ = [
     "FAMILIES",
@@ -26,44 +19,18 @@ __all__ = [
     "Rendering",
     "Result",
     "Verdict",
+    "clashing",
     "family",
     "parse",
     "verify",
 ]
 
-FAMILIES: dict[str, Family[Any]] = {
-    one.id: one
-    for one in (
-        MustMention(),
-        MustNotMention(),
-        ValueMatch(),
-        Order(),
-        Schema(),
-        AttributeCount(),
-        StyleSlot(),
-        DerivedFilter(),
-        Words(),
-        Sentences(),
-        Paragraphs(),
-        Existence(),
-        ForbiddenWords(),
-        Frequency(),
-        LetterFrequency(),
-        WholeCase(),
-        CapitalWords(),
-        ForbiddenMarks(),
-        EndPhrase(),
-        Quotation(),
-        FirstWord(),
-        Postscript(),
-        Bullets(),
-        Title(),
-        Highlights(),
-        Sections(),
-        Placeholders(),
-        JsonFormat(),
-    )
-}
+for _module in iter_modules(__path__):
+    if _module.name != "__main__":
+        import_module(f"{__name__}.{_module.name}")
+
+FAMILIES: dict[str, Family[Any]] = {name: Family.registered[name]() for name in sorted(Family.registered)}
+"""Every family of this folder's modules, sorted by id."""
 
 
 def family(name: str) -> Family[Any]:
@@ -71,7 +38,14 @@ def family(name: str) -> Family[Any]:
     try:
         return FAMILIES[name]
     except (KeyError, TypeError):
-        raise DataError(f"unknown constraint family {name!r}; known: {', '.join(sorted(FAMILIES))}") from None
+        raise DataError(f"unknown constraint family {name!r}; known: {', '.join(FAMILIES)}") from None
+
+
+@cache
+def clashing(name: str) -> frozenset[str]:
+    """Ids of the families that one prompt should not combine with `name`, by its word or by theirs."""
+    one = FAMILIES[name]
+    return frozenset(other.id for other in FAMILIES.values() if one.clashes(other) or other.clashes(one))
 
 
 def parse(constraint: Mapping[str, Any]) -> tuple[Family[Any], Any]:

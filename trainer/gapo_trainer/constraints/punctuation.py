@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
-from gapo_trainer.constraints.kinds import swap_one
+from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
+from gapo_trainer.constraints.shared_params import swap_one
 from gapo_trainer.constraints.text import insert_sentence, json_object
 
 Mark = Literal[",", "!", ";", ":", "?"]
@@ -40,15 +40,14 @@ class ForbiddenMarks(Family[MarksSpec]):
 
     id = "punctuation.forbidden_marks"
     ifeval_id = "punctuation:no_comma"
-    conflicts = frozenset({"json.schema", "format.json"})
     exclusive = False
-    spec_type = MarksSpec
     phrasings = (
         "Do not use {listed}.",
         "Avoid {listed}.",
         "The answer must have no {listed}.",
         "Write without {listed}.",
     )
+    example = Example({"marks": ["!", ";"]}, "One, two.", "One; two.")
 
     def words(self, spec: MarksSpec) -> dict[str, object]:
         return {"listed": " or ".join(NAMES[mark] for mark in spec.marks)}
@@ -57,10 +56,10 @@ class ForbiddenMarks(Family[MarksSpec]):
         return MarksSpec((rng.choice(tuple(NAMES)),))  # type: ignore[arg-type]
 
     def check(self, spec: MarksSpec, response: str, ctx: Context) -> Result:
-        found = {mark: response.count(mark) for mark in spec.marks if mark in response}
-        said = ", ".join(f"{n} {NAMES[mark]}" for mark, n in found.items()) or "none of them"
+        counts = {mark: response.count(mark) for mark in spec.marks if mark in response}
+        has = ", ".join(f"{n} {NAMES[mark]}" for mark, n in counts.items()) or "none of them"
         return Result(
-            not found, sum(found.values()), f"has {said}; must have no {self.words(spec)['listed']}"
+            not counts, sum(counts.values()), f"has {has}; must have no {self.words(spec)['listed']}"
         )
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> MarksSpec | None:

@@ -15,7 +15,7 @@ Positive = Annotated[int, Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Relation = Literal["exactly", "at_least", "at_most"]
 
-SAY: dict[str, str] = {"exactly": "exactly", "at_least": "at least", "at_most": "at most"}
+RELATION_WORDS: dict[str, str] = {"exactly": "exactly", "at_least": "at least", "at_most": "at most"}
 
 
 def holds(count: int, relation: Relation, n: int) -> bool:
