@@ -19,8 +19,7 @@ __all__ = [
     "Rendering",
     "Result",
     "Verdict",
-    "clashing",
-    "family",
+    "incompatible",
     "parse",
     "verify",
 ]
@@ -29,11 +28,11 @@ for _module in iter_modules(__path__):
     if _module.name != "__main__":
         import_module(f"{__name__}.{_module.name}")
 
-FAMILIES: dict[str, Family[Any]] = {name: Family.registered[name]() for name in sorted(Family.registered)}
+FAMILIES: dict[str, Family[Any]] = {name: Family.registry[name]() for name in sorted(Family.registry)}
 """Every family of this folder's modules, sorted by id."""
 
 
-def family(name: str) -> Family[Any]:
+def _family(name: str) -> Family[Any]:
     """The family called `name`. Raises DataError for a name that does not exist."""
     try:
         return FAMILIES[name]
@@ -42,10 +41,12 @@ def family(name: str) -> Family[Any]:
 
 
 @cache
-def clashing(name: str) -> frozenset[str]:
+def incompatible(name: str) -> frozenset[str]:
     """Ids of the families that one prompt should not combine with `name`, by its word or by theirs."""
-    one = FAMILIES[name]
-    return frozenset(other.id for other in FAMILIES.values() if one.clashes(other) or other.clashes(one))
+    family = FAMILIES[name]
+    return frozenset(
+        other.id for other in FAMILIES.values() if family.clashes(other) or other.clashes(family)
+    )
 
 
 def parse(constraint: Mapping[str, Any]) -> tuple[Family[Any], Any]:
@@ -53,11 +54,11 @@ def parse(constraint: Mapping[str, Any]) -> tuple[Family[Any], Any]:
     for key in ("family", "params"):
         if key not in constraint:
             raise DataError(f"constraint {dict(constraint)!r} lacks {key!r}; give family and params")
-    one = family(constraint["family"])
+    family = _family(constraint["family"])
     params = constraint["params"]
     if not isinstance(params, Mapping):
-        raise DataError(f"constraint {one.id}: params must be an object, not {type(params).__name__}")
-    return one, one.parse(params)
+        raise DataError(f"constraint {family.id}: params must be an object, not {type(params).__name__}")
+    return family, family.parse(params)
 
 
 def verify(
@@ -70,10 +71,10 @@ def verify(
     """
     verdicts = []
     for constraint in constraints:
-        one, spec = parse(constraint)
+        family, spec = parse(constraint)
         if response.strip():
-            result = one.check(spec, response, context)
-            verdicts.append(Verdict(one.id, result.ok, result.measured, result.feedback))
+            result = family.check(spec, response, context)
+            verdicts.append(Verdict(family.id, result.ok, result.measured, result.feedback))
         else:
-            verdicts.append(Verdict(one.id, False, "", "the response is empty"))
+            verdicts.append(Verdict(family.id, False, "", "the response is empty"))
     return verdicts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import sys
 from typing import Any
@@ -15,7 +14,7 @@ HEAD = f"""# Constraint families
 
 Written by `make family-docs` from the classes in `trainer/gapo_trainer/constraints`; edit the texts there, not this page.
 
-{len(FAMILIES)} families, {sum(one.ifeval_id is not None for one in FAMILIES.values())} of them IFEval's, with its rules. How a row names them is told in [your data](your-data.md#constraints). All parameters of a family must be given; `relation` is `exactly`, `at_least` or `at_most`.
+{len(FAMILIES)} families, {sum(family.ifeval_id is not None for family in FAMILIES.values())} of them IFEval's, with its rules. How a row names them is told in [your data](your-data.md#constraints). All parameters of a family must be given; `relation` is `exactly`, `at_least` or `at_most`.
 
 Examples are params with a response that meets them and one that does not; `\\n` is a line break. Where a rule *reads the record*, the row needs a `context`, in the examples this one: `{json.dumps(EXAMPLE_CONTEXT, ensure_ascii=False)}`
 
@@ -26,32 +25,32 @@ Examples are params with a response that meets them and one that does not; `\\n`
 
 def page() -> str:
     """The whole page, Markdown."""
-    return HEAD + "".join(_line(one) for one in FAMILIES.values())
+    return HEAD + "".join(_line(family) for family in FAMILIES.values())
 
 
-def rule(one: Family[Any]) -> str:
+def rule(family: Family[Any]) -> str:
     """The rule in words: the docstring's first paragraph."""
-    return " ".join((inspect.getdoc(type(one)) or "").split("\n\n")[0].split())
+    return " ".join((type(family).__doc__ or "").split("\n\n")[0].split())
 
 
-def reads_record(one: Family[Any]) -> bool:
+def reads_record(family: Family[Any]) -> bool:
     """Whether the family's example cannot be judged without the row's context."""
     try:
-        one.check(one.parse(one.example.params), one.example.met_by, {})
+        family.check(family.parse(family.example.params), family.example.met_by, {})
     except DataError:
         return True
     return False
 
 
-def _line(one: Family[Any]) -> str:
-    example = one.example
+def _line(family: Family[Any]) -> str:
+    example = family.example
     cells = (
-        _code(one.id),
-        f"{rule(one)} *Reads the record.*" if reads_record(one) else rule(one),
+        _code(family.id),
+        f"{rule(family)} *Reads the record.*" if reads_record(family) else rule(family),
         _code(json.dumps(example.params, ensure_ascii=False)),
         _code(example.met_by),
         _code(example.broken_by),
-        _code(one.ifeval_id) if one.ifeval_id else "",
+        _code(family.ifeval_id) if family.ifeval_id else "",
     )
     escaped = (cell.replace("|", "\\|") for cell in cells)
     return f"| {' | '.join(escaped)} |\n"

@@ -89,14 +89,15 @@ def _fields(spec_type: Any) -> tuple[str, ...]:
 
 
 class Family(ABC, Generic[S]):
-    """One kind of constraint. A class with an `id` of its own registers itself; its docstring's first paragraph is
-    the rule that the documentation states.
+    """One kind of constraint.
 
-    Responses are plain strings; `ctx` is the row's context, `{category, attributes}` where a family reads the
-    product record. Methods that can fail to find an answer return None. All randomness comes from `rng`.
+    A class with an `id` of its own registers itself; its docstring's first paragraph is the rule that the
+    documentation states. Responses are plain strings; `ctx` is the row's context, `{category, attributes}` where a
+    family reads the product record. Methods that can fail to find an answer return None. All randomness comes from
+    `rng`.
     """
 
-    registered: ClassVar[dict[str, type[Family[Any]]]] = {}
+    registry: ClassVar[dict[str, type[Family[Any]]]] = {}
     """Every class that has an id, by id."""
 
     id: ClassVar[str]
@@ -127,7 +128,7 @@ class Family(ABC, Generic[S]):
         bases = vars(cls).get("__orig_bases__", ())
         if bases and "spec_type" not in vars(cls):
             (cls.spec_type,) = get_args(bases[0])
-        if "id" in vars(cls) and cls.registered.setdefault(cls.id, cls) is not cls:
+        if "id" in vars(cls) and cls.registry.setdefault(cls.id, cls) is not cls:
             raise InvariantError(f"two constraint families are called {cls.id!r}")
 
     def clashes(self, other: Family[Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, cast
 from pydantic.dataclasses import dataclass
 
 from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
-from gapo_trainer.constraints.shared_params import RELATION_WORDS, Count, Relation, around, holds, opposed
+from gapo_trainer.constraints.shared_params import RELATION_WORDS, Count, Relation, around, holds, opposite
 
 
 @dataclass(config=STRICT)
@@ -109,7 +109,7 @@ class BoundedFamily(CountedFamily[B]):
 
     def modify(self, spec: B, response: str, ctx: Context, rng: Rng) -> B | None:
         count = self.count(spec, response, ctx)
-        bound = opposed(spec.relation, spec.n, count, rng, spread=self.spread, low=self.fewest)
+        bound = opposite(spec.relation, spec.n, count, rng, spread=self.spread, low=self.fewest)
         return None if bound is None else replace(spec, relation=bound[0], n=bound[1])
 
     def _spec(self, subject: tuple[object, ...], relation: Relation, n: int) -> B:

@@ -61,19 +61,19 @@ class Bullets(ExactFamily[NumberSpec]):
 
     def repair(self, spec: NumberSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         lines = response.strip().split("\n")
-        marked = [i for i, line in enumerate(lines) if BULLET.match(line)]
-        spare = [i for i in marked if lines[i].strip()[2:].rstrip(".") in POINTS]
-        while len(marked) > spec.n:
-            i = spare.pop() if spare else marked[-1]
+        bullets = [i for i, line in enumerate(lines) if BULLET.match(line)]
+        spare = [i for i in bullets if lines[i].strip()[2:].rstrip(".") in POINTS]
+        while len(bullets) > spec.n:
+            i = spare.pop() if spare else bullets[-1]
             del lines[i]
-            marked = [j for j, line in enumerate(lines) if BULLET.match(line)]
-            spare = [j for j in marked if lines[j].strip()[2:].rstrip(".") in POINTS]
+            bullets = [j for j, line in enumerate(lines) if BULLET.match(line)]
+            spare = [j for j in bullets if lines[j].strip()[2:].rstrip(".") in POINTS]
         fresh = [point for point in POINTS if point not in response]
         rng.shuffle(fresh)
-        at = marked[-1] + 1 if marked else len(lines)
+        at = bullets[-1] + 1 if bullets else len(lines)
         # The last line of running text stays last, so that how the text ends is kept.
-        at = at if marked or at < 2 else at - 1
-        for _ in range(spec.n - len(marked)):
+        at = at if bullets or at < 2 else at - 1
+        for _ in range(spec.n - len(bullets)):
             lines.insert(at, f"* {fresh.pop() if fresh else 'good value'}.")
         text = "\n".join(lines)
         return text if self.check(spec, text, ctx).ok else None
@@ -147,9 +147,9 @@ class Highlights(StepwiseFamily[BoundSpec]):
         return HIGHLIGHT.sub(lambda match: match[0].strip("*"), text, count=1)
 
     def more(self, spec: BoundSpec, text: str, rng: Rng) -> str | None:
-        taken = [match.span() for match in HIGHLIGHT.finditer(text)]
+        spans = [match.span() for match in HIGHLIGHT.finditer(text)]
         free = [
-            m for m in WORD.finditer(text) if not any(s <= m.start() < e for s, e in taken) and m[0].isalpha()
+            m for m in WORD.finditer(text) if not any(s <= m.start() < e for s, e in spans) and m[0].isalpha()
         ]
         if not free:
             return None

@@ -21,7 +21,7 @@ from gapo_trainer.constraints.text import (
     words_of,
 )
 
-COMMON = (
+COMMON_WORDS = (
     "quality",
     "design",
     "comfort",
@@ -79,7 +79,7 @@ class _WordList(Family[WordsListSpec]):
         return {"listed": ", ".join(spec.words)}
 
     def sample(self, rng: Rng, ctx: Context) -> WordsListSpec | None:
-        return WordsListSpec(tuple(rng.sample(COMMON, rng.randint(1, 2))))
+        return WordsListSpec(tuple(rng.sample(COMMON_WORDS, rng.randint(1, 2))))
 
 
 class ForbiddenWords(_WordList):
@@ -96,17 +96,17 @@ class ForbiddenWords(_WordList):
     example = Example({"words": ["art"]}, "A part of the party.", "It is Art.")
 
     def check(self, spec: WordsListSpec, response: str, ctx: Context) -> Result:
-        used = [word for word in spec.words if contains(response, word)]
-        uses = ", ".join(used) or "none of them"
-        return Result(not used, len(used), f"uses {uses}; must not use {', '.join(spec.words)}")
+        present = [word for word in spec.words if contains(response, word)]
+        uses = ", ".join(present) or "none of them"
+        return Result(not present, len(present), f"uses {uses}; must not use {', '.join(spec.words)}")
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> WordsListSpec | None:
-        absent = [word for word in COMMON if not contains(response, word)]
+        absent = [word for word in COMMON_WORDS if not contains(response, word)]
         return WordsListSpec((rng.choice(absent),)) if absent else None
 
     def modify(self, spec: WordsListSpec, response: str, ctx: Context, rng: Rng) -> WordsListSpec | None:
-        used = [word for word in COMMON if contains(response, word)]
-        words = swap_one(spec.words, used or other_words(response, ctx), rng)
+        present = [word for word in COMMON_WORDS if contains(response, word)]
+        words = swap_one(spec.words, present or other_words(response, ctx), rng)
         return None if words is None else WordsListSpec(words)
 
     def repair(self, spec: WordsListSpec, response: str, ctx: Context, rng: Rng) -> str | None:
@@ -143,12 +143,12 @@ class Existence(_WordList):
         )
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> WordsListSpec | None:
-        used = [word for word in COMMON if contains(response, word)]
-        used = used or other_words(response, ctx)
-        return WordsListSpec((rng.choice(used),)) if used else None
+        present = [word for word in COMMON_WORDS if contains(response, word)]
+        present = present or other_words(response, ctx)
+        return WordsListSpec((rng.choice(present),)) if present else None
 
     def modify(self, spec: WordsListSpec, response: str, ctx: Context, rng: Rng) -> WordsListSpec | None:
-        words = swap_one(spec.words, [word for word in COMMON if not contains(response, word)], rng)
+        words = swap_one(spec.words, [word for word in COMMON_WORDS if not contains(response, word)], rng)
         return None if words is None else WordsListSpec(words)
 
     def repair(self, spec: WordsListSpec, response: str, ctx: Context, rng: Rng) -> str | None:
@@ -188,7 +188,7 @@ class Frequency(StepwiseFamily[FrequencySpec]):
     example = Example({"word": "home", "relation": "at_least", "n": 2}, "Home, sweet home", "home homes")
 
     def subject(self, rng: Rng, response: str = "") -> tuple[object, ...]:
-        return (rng.choice([word for word in COMMON if contains(response, word)] or COMMON),)
+        return (rng.choice([word for word in COMMON_WORDS if contains(response, word)] or COMMON_WORDS),)
 
     def count(self, spec: FrequencySpec, response: str, ctx: Context) -> int:
         return occurrences(response, spec.word)

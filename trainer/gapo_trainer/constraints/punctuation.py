@@ -19,7 +19,7 @@ NAMES: dict[str, str] = {
     ":": "colons",
     "?": "question marks",
 }
-EXAMPLES: dict[str, tuple[str, ...]] = {
+SENTENCES_WITH: dict[str, tuple[str, ...]] = {
     ",": ("Solid, simple.", "Light, and easy to keep."),
     "!": ("A real help!", "You will like it!"),
     ";": ("It lasts; it pleases.", "Easy to use; easy to keep."),
@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "?": ("Need more?", "Why wait?"),
 }
 """Sentences that hold their mark and none of the others."""
-INSTEAD: dict[str, str] = {",": "", "!": ".", ";": " and", ":": "", "?": "."}
+REPLACEMENTS: dict[str, str] = {",": "", "!": ".", ";": " and", ":": "", "?": "."}
 
 
 @dataclass(config=STRICT)
@@ -75,8 +75,10 @@ class ForbiddenMarks(Family[MarksSpec]):
             return response if self.check(spec, response, ctx).ok else None
         text = response
         for mark in spec.marks:
-            text = text.replace(mark, INSTEAD[mark])
+            text = text.replace(mark, REPLACEMENTS[mark])
         return text if text.strip() else None
 
     def corrupt(self, spec: MarksSpec, response: str, ctx: Context, rng: Rng) -> str | None:
-        return insert_sentence(response, rng.choice(EXAMPLES[rng.choice(spec.marks)]), rng.randint(0, 2))
+        return insert_sentence(
+            response, rng.choice(SENTENCES_WITH[rng.choice(spec.marks)]), rng.randint(0, 2)
+        )

@@ -63,8 +63,8 @@ class Schema(Family[SchemaSpec]):
 
     def sample(self, rng: Rng, ctx: Context) -> SchemaSpec | None:
         names = [*sorted(attributes(ctx)), *SPARE[:2]]
-        chosen = rng.sample(names, min(len(names), rng.randint(2, 3)))
-        return SchemaSpec(tuple((name, "string") for name in chosen), rng.random() < 0.5)
+        fields = rng.sample(names, min(len(names), rng.randint(2, 3)))
+        return SchemaSpec(tuple((name, "string") for name in fields), rng.random() < 0.5)
 
     def check(self, spec: SchemaSpec, response: str, ctx: Context) -> Result:
         fields = json_object(response)
@@ -91,10 +91,10 @@ class Schema(Family[SchemaSpec]):
         i = rng.randrange(len(spec.fields))
         name, kind = spec.fields[i]
         names = [n for n in (*sorted(attributes(ctx)), *SPARE) if n not in dict(spec.fields)]
-        changed: tuple[str, JsonType] = (rng.choice(names), kind)
+        field: tuple[str, JsonType] = (rng.choice(names), kind)
         if rng.random() < 0.5:
-            changed = (name, rng.choice([one for one in TYPES if one != kind]))
-        new = SchemaSpec((*spec.fields[:i], changed, *spec.fields[i + 1 :]), spec.extra)
+            field = (name, rng.choice([one for one in TYPES if one != kind]))
+        new = SchemaSpec((*spec.fields[:i], field, *spec.fields[i + 1 :]), spec.extra)
         return None if self.check(new, response, ctx).ok else new
 
     def repair(self, spec: SchemaSpec, response: str, ctx: Context, rng: Rng) -> str | None:

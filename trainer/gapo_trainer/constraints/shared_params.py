@@ -25,7 +25,7 @@ def holds(count: int, relation: Relation, n: int) -> bool:
     return count >= n if relation == "at_least" else count <= n
 
 
-def opposed(
+def opposite(
     relation: Relation, n: int, count: int, rng: Rng, *, spread: int, low: int = 0
 ) -> tuple[Relation, int] | None:
     """A bound that `count` misses and that excludes (relation, n): another number for "exactly", else the other side.

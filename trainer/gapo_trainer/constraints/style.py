@@ -10,7 +10,7 @@ from gapo_trainer.constraints.attributes import category_of, value_of
 from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
 from gapo_trainer.constraints.text import contains, insert_sentence, phrase_pattern, sentence_spans, words_of
 
-CALLS = ("Order yours today.", "Try it now.", "Get yours while stock lasts.", "See it in our shop.")
+CALLS_TO_ACTION = ("Order yours today.", "Try it now.", "Get yours while stock lasts.", "See it in our shop.")
 SUPERLATIVES = ("best", "finest", "greatest", "perfect", "unbeatable", "ultimate")
 
 Slot = Literal["opening", "closing", "superlatives"]
@@ -132,7 +132,7 @@ class StyleSlot(Family[SlotSpec]):
         if spec.choice in ("brand", "category"):
             text = f"{self._opening(spec, ctx).capitalize() if spec.choice == 'category' else self._opening(spec, ctx)}: {text}"
         elif spec.choice == "call_to_action":
-            text = f"{text.rstrip()} {rng.choice(CALLS)}"
+            text = f"{text.rstrip()} {rng.choice(CALLS_TO_ACTION)}"
         elif spec.choice == "no_call_to_action":
             while (call := self._call_at_end(text)) is not None:
                 text = text[: sentence_spans(text)[-len(sentence_spans(call))][0]].rstrip()
@@ -150,4 +150,6 @@ class StyleSlot(Family[SlotSpec]):
 
     def _call_at_end(self, text: str) -> str | None:
         tail = words_of(text)
-        return next((call for call in CALLS if tail[-len(words_of(call)) :] == words_of(call)), None)
+        return next(
+            (call for call in CALLS_TO_ACTION if tail[-len(words_of(call)) :] == words_of(call)), None
+        )

@@ -108,15 +108,15 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 def drop_sentences(text: str, unwanted: Callable[[str], bool]) -> str:
     """`text` without the sentences for which `unwanted` is true."""
-    kept, last = [], 0
+    parts, last = [], 0
     for start, end in sentence_spans(text):
         if unwanted(text[start:end]):
-            kept.append(
+            parts.append(
                 text[last:start].rstrip(" ") if text[end : end + 1] in ("", "\n") else text[last:start]
             )
             last = end + (1 if text[end : end + 1] == " " else 0)
-    kept.append(text[last:])
-    return "".join(kept).strip()
+    parts.append(text[last:])
+    return "".join(parts).strip()
 
 
 def insert_sentence(text: str, sentence: str, at: int) -> str:

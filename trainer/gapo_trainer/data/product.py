@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from gapo.errors import SpecError
-from gapo_trainer.constraints import FAMILIES, clashing
+from gapo_trainer.constraints import FAMILIES, incompatible
 from gapo_trainer.constraints.length import PADDING
 from gapo_trainer.constraints.text import contains, quantity, words_of
 from gapo_trainer.data.pairs import Constraint, Contrast, Edit, Side
@@ -100,7 +100,7 @@ class Product:
         """A contrast whose right side differs by `family`, or None when this draw cannot be written."""
         ctx = self._record(rng, family)
         other = rng.choice(self.families(edit)) if edit == "insert_violated" else family
-        first = clashing(family) | clashing(other)
+        first = incompatible(family) | incompatible(other)
         rest_size = rng.randint(*self._level["rules"]) - (edit == "modify")
         text = self._compose(rng, ctx, json_form=FAMILIES[other].on_json)
         one = (
@@ -186,7 +186,7 @@ class Product:
         for name in names:
             if len(rules) == size:
                 break
-            clash = clashing(name)
+            clash = incompatible(name)
             if (
                 name in barred
                 or not clash.isdisjoint({rule.family for rule in rules})
