@@ -118,16 +118,17 @@ class Family(ABC, Generic[S]):
     needs: ClassVar[tuple[str, ...]] = ()
     """Attributes that a record must have before a grammar asks for this family."""
     spec_type: type[S]
-    """By default what the class statement gives as the base's parameter."""
+    """By default the argument of the generic base: KeysSpec of Family[KeysSpec]."""
     phrasings: ClassVar[tuple[str, ...]]
     """At least four format strings over the names that `words` returns."""
     example: ClassVar[Example]
+    """Stands in the documentation; tests judge both of its responses."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        bases = vars(cls).get("__orig_bases__", ())
-        if bases and "spec_type" not in vars(cls):
-            (cls.spec_type,) = get_args(bases[0])
+        arguments = [arg for base in vars(cls).get("__orig_bases__", ()) for arg in get_args(base)]
+        if arguments and "spec_type" not in vars(cls):
+            cls.spec_type = arguments[0]
         if "id" in vars(cls) and cls.registry.setdefault(cls.id, cls) is not cls:
             raise InvariantError(f"two constraint families are called {cls.id!r}")
 
