@@ -8,7 +8,7 @@ UV := $(CACHE)/tools/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help env quickstart test check lint unit unit-training unit-data unit-rest slow cluster cluster-tools node test-cluster crds metrics-docs dashboards dashboard-pictures monitoring lock clean
+.PHONY: help env quickstart test check lint unit unit-training unit-data unit-rest slow cluster cluster-tools node test-cluster crds metrics-docs family-docs dashboards dashboard-pictures monitoring lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -100,6 +100,10 @@ crds: env ## Write the CRD from the models, and what the chart takes from it and
 metrics-docs: env ## Write docs/metrics.md: every series, from the catalogue and the operator's registry
 	$(BIN)/python -m gapo_operator.metrics_page > docs/.written
 	mv docs/.written docs/metrics.md
+
+family-docs: env ## Write docs/families.md: every constraint family, from its class
+	$(BIN)/python -m gapo_trainer.constraints > docs/.written
+	mv docs/.written docs/families.md
 
 dashboards: env ## Write the chart's Grafana dashboards from charts/dashboards
 	$(BIN)/python -m charts.dashboards

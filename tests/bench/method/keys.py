@@ -33,7 +33,7 @@ WITHOUT_NUMBERS = frozenset(
     f"trainer/gapo_trainer/{name}.py"
     for name in (
         "__main__", "context", "resume", "runner", "serve",
-        "data/check", "data/commands", "data/export", "data/probe", "evaluate/card",
+        "constraints/__main__", "data/check", "data/commands", "data/export", "data/probe", "evaluate/card",
     )
 )  # fmt: skip
 """Sources that carry numbers about, or make none of a comparison."""

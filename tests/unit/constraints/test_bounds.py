@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gapo_trainer.constraints.kinds import around, holds, opposed, swap_one
+from gapo_trainer.constraints.shared_params import around, holds, opposite, swap_one
 
 
 @pytest.mark.parametrize(
@@ -26,20 +26,20 @@ def test_a_count_stands_in_a_relation(count: int, relation: str, n: int, expecte
 
 def test_the_opposite_of_a_one_sided_bound_is_its_complement() -> None:
     rng = random.Random(0)
-    assert opposed("at_least", 5, 7, rng, spread=2) == ("at_most", 4)
-    assert opposed("at_most", 5, 3, rng, spread=2) == ("at_least", 6)
+    assert opposite("at_least", 5, 7, rng, spread=2) == ("at_most", 4)
+    assert opposite("at_most", 5, 3, rng, spread=2) == ("at_least", 6)
 
 
 def test_a_bound_that_the_count_breaks_already_has_no_opposite_that_it_breaks_too() -> None:
     rng = random.Random(0)
-    assert opposed("at_least", 5, 4, rng, spread=2) is None
-    assert opposed("at_most", 5, 6, rng, spread=2) is None
-    assert opposed("at_least", 1, 3, rng, spread=2, low=1) is None
+    assert opposite("at_least", 5, 4, rng, spread=2) is None
+    assert opposite("at_most", 5, 6, rng, spread=2) is None
+    assert opposite("at_least", 1, 3, rng, spread=2, low=1) is None
 
 
 def test_another_exact_number_lies_within_the_spread_and_is_not_the_count() -> None:
-    seen = {opposed("exactly", 5, 6, random.Random(seed), spread=2) for seed in range(100)}
-    assert seen == {("exactly", 3), ("exactly", 4), ("exactly", 7)}
+    bounds = {opposite("exactly", 5, 6, random.Random(seed), spread=2) for seed in range(100)}
+    assert bounds == {("exactly", 3), ("exactly", 4), ("exactly", 7)}
 
 
 def test_a_bound_around_a_count_is_met_by_it() -> None:

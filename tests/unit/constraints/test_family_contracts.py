@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapo_trainer.constraints import FAMILIES
+from gapo_trainer.constraints.counted import BoundedFamily
 
 LEXICON = {
     "brand": ("Norvel", "Tamsin", "Oakline"),
@@ -45,12 +46,11 @@ JSON_TEXTS = (
     '{"capacity": "1.7 L", "price": "39.9 EUR"}',
     '{"text": "A kettle in matte black from Norvel."}',
 )
-ON_JSON = ("json.schema", "format.json")
 MUST_START_WELL = 40
 
 
 def texts_for(name: str) -> tuple[str, ...]:
-    return JSON_TEXTS + PROSE[:2] if name in ON_JSON else PROSE
+    return JSON_TEXTS + PROSE[:2] if FAMILIES[name].on_json else PROSE
 
 
 def satisfied(name: str, seed: int):
@@ -83,9 +83,9 @@ def test_specs_survive_a_trip_through_json(name: str, seed: int) -> None:
 @some_seeds
 @seeds
 def test_a_repaired_text_meets_its_spec(name: str, seed: int) -> None:
-    made = satisfied(name, seed)
-    if made is not None:
-        one, spec, met, _ = made
+    start = satisfied(name, seed)
+    if start is not None:
+        one, spec, met, _ = start
         assert one.check(spec, met, CONTEXT).ok
 
 
@@ -93,10 +93,10 @@ def test_a_repaired_text_meets_its_spec(name: str, seed: int) -> None:
 @some_seeds
 @seeds
 def test_a_modified_spec_differs_and_is_violated_by_the_same_text(name: str, seed: int) -> None:
-    made = satisfied(name, seed)
-    if made is None:
+    start = satisfied(name, seed)
+    if start is None:
         return
-    one, spec, met, rng = made
+    one, spec, met, rng = start
     new = one.modify(spec, met, CONTEXT, rng)
     if new is not None:
         assert new != spec
@@ -116,10 +116,10 @@ def test_a_modified_spec_differs_and_is_violated_by_the_same_text(name: str, see
 @some_seeds
 @seeds
 def test_a_corrupted_text_violates_its_spec(name: str, seed: int) -> None:
-    made = satisfied(name, seed)
-    if made is None:
+    start = satisfied(name, seed)
+    if start is None:
         return
-    one, spec, met, rng = made
+    one, spec, met, rng = start
     broken = one.corrupt(spec, met, CONTEXT, rng)
     if broken is not None:
         assert broken.strip()
@@ -133,13 +133,13 @@ def test_a_witness_is_met_and_a_contradiction_is_not(name: str, seed: int) -> No
     rng = random.Random(seed)
     one = FAMILIES[name]
     text = rng.choice(texts_for(name))
-    seen = one.witness(rng, text, CONTEXT)
-    if seen is not None:
-        assert one.check(seen, text, CONTEXT).ok
-        assert one.parse(one.params(seen)) == seen
-        new = one.contradict([seen], text, CONTEXT, rng)
+    witness = one.witness(rng, text, CONTEXT)
+    if witness is not None:
+        assert one.check(witness, text, CONTEXT).ok
+        assert one.parse(one.params(witness)) == witness
+        new = one.contradict([witness], text, CONTEXT, rng)
         if new is not None:
-            assert new != seen
+            assert new != witness
             assert not one.check(new, text, CONTEXT).ok
 
 
@@ -163,11 +163,11 @@ def test_no_method_of_a_family_has_given_up(name: str) -> None:
     answered: Counter[str] = Counter()
     tried = 0
     for seed in range(MUST_START_WELL):
-        made = satisfied(name, seed)
-        if made is None:
+        start = satisfied(name, seed)
+        if start is None:
             continue
         tried += 1
-        one, spec, met, rng = made
+        one, spec, met, rng = start
         answered["modify"] += one.modify(spec, met, CONTEXT, rng) is not None
         answered["corrupt"] += one.corrupt(spec, met, CONTEXT, rng) is not None
         answered["witness"] += one.witness(rng, met, CONTEXT) is not None
@@ -177,27 +177,18 @@ def test_no_method_of_a_family_has_given_up(name: str) -> None:
         assert answered[method] > tried / 3, f"{name}.{method} answered {answered[method]} of {tried} times"
 
 
-BOUNDED = {
-    "attr.count": {},
-    "length.words": {},
-    "length.sentences": {},
-    "keywords.frequency": {"word": "gift"},
-    "keywords.letter_frequency": {"letter": "k"},
-    "case.capital_word_frequency": {},
-    "format.highlights": {},
-    "format.placeholders": {},
-}
+BOUNDED = {name: one for name, one in FAMILIES.items() if isinstance(one, BoundedFamily)}
 
 
-@pytest.mark.parametrize("name", sorted(BOUNDED))
+@pytest.mark.parametrize("name", BOUNDED)
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_an_exact_number_can_be_met_and_its_modification_is_another_number(name: str, n: int) -> None:
-    one = FAMILIES[name]
+    one = BOUNDED[name]
     met_any = 0
     for seed, text in enumerate(PROSE):
         rng = random.Random(seed)
-        wanted = n + 12 if name == "length.words" else n
-        spec = one.parse({**BOUNDED[name], "relation": "exactly", "n": wanted})
+        wanted = n + 12 if min(one.numbers(CONTEXT)) > 12 else n
+        spec = one.parse({**one.example.params, "relation": "exactly", "n": wanted})
         met = one.repair(spec, text, CONTEXT, rng)
         if met is None:
             continue

@@ -68,7 +68,9 @@ def test_steps_grow_in_attributes_and_families() -> None:
         assert easier["attributes"] < harder["attributes"]
         assert easier["words"] <= harder["words"] <= 40
     held = set(grammar()["held_out"]["families"])
-    assert set(ladder[-1]["families"]) | held == set(FAMILIES)
+    # A family that is new need not join: a step's data would change with its families.
+    assert len(ladder[-1]["families"]) + len(held) == 28
+    assert set(ladder[-1]["families"]) | held <= set(FAMILIES)
     assert not set(ladder[-1]["families"]) & held
 
 

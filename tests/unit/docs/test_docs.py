@@ -207,8 +207,8 @@ def test_every_reason_that_a_run_on_a_cluster_may_have_is_one_of_ours() -> None:
 
 def test_the_table_of_constraint_families_is_complete_and_its_examples_are_valid() -> None:
     table = {
-        row[0].strip("`"): json.loads(row[1].strip("`"))
-        for row in rows_of("docs/your-data.md", r"`\w+\.\w+`$")
+        row[0].strip("`"): json.loads(row[2].strip("`"))
+        for row in rows_of("docs/families.md", r"`\w+\.\w+`$")
     }
     assert set(table) == set(FAMILIES)
     for family, params in table.items():

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from gapo.errors import DataError
-from gapo_trainer.constraints.attributes import AttributeCount, MustMention, MustNotMention, Order, ValueMatch
 from gapo_trainer.constraints.base import Context, Family, Params, Rendering, Result, Verdict
-from gapo_trainer.constraints.case import CapitalWords, WholeCase
-from gapo_trainer.constraints.derived import DerivedFilter
-from gapo_trainer.constraints.format import Bullets, Highlights, JsonFormat, Placeholders, Sections, Title
-from gapo_trainer.constraints.keywords import Existence, ForbiddenWords, Frequency, LetterFrequency
-from gapo_trainer.constraints.length import Paragraphs, Sentences, Words
-from gapo_trainer.constraints.punctuation import ForbiddenMarks
-from gapo_trainer.constraints.schema import Schema
-from gapo_trainer.constraints.startend import EndPhrase, FirstWord, Postscript, Quotation
-from gapo_trainer.constraints.style import StyleSlot
 
 __all__ = [
     "FAMILIES",
@@ -26,52 +19,34 @@ __all__ = [
     "Rendering",
     "Result",
     "Verdict",
-    "family",
+    "incompatible",
     "parse",
     "verify",
 ]
 
-FAMILIES: dict[str, Family[Any]] = {
-    one.id: one
-    for one in (
-        MustMention(),
-        MustNotMention(),
-        ValueMatch(),
-        Order(),
-        Schema(),
-        AttributeCount(),
-        StyleSlot(),
-        DerivedFilter(),
-        Words(),
-        Sentences(),
-        Paragraphs(),
-        Existence(),
-        ForbiddenWords(),
-        Frequency(),
-        LetterFrequency(),
-        WholeCase(),
-        CapitalWords(),
-        ForbiddenMarks(),
-        EndPhrase(),
-        Quotation(),
-        FirstWord(),
-        Postscript(),
-        Bullets(),
-        Title(),
-        Highlights(),
-        Sections(),
-        Placeholders(),
-        JsonFormat(),
-    )
-}
+for _module in iter_modules(__path__):
+    if _module.name != "__main__":
+        import_module(f"{__name__}.{_module.name}")
+
+FAMILIES: dict[str, Family[Any]] = {name: Family.registry[name]() for name in sorted(Family.registry)}
+"""Every family of this folder's modules, sorted by id."""
 
 
-def family(name: str) -> Family[Any]:
+def _family(name: str) -> Family[Any]:
     """The family called `name`. Raises DataError for a name that does not exist."""
     try:
         return FAMILIES[name]
     except (KeyError, TypeError):
-        raise DataError(f"unknown constraint family {name!r}; known: {', '.join(sorted(FAMILIES))}") from None
+        raise DataError(f"unknown constraint family {name!r}; known: {', '.join(FAMILIES)}") from None
+
+
+@cache
+def incompatible(name: str) -> frozenset[str]:
+    """Ids of the families that one prompt should not combine with `name`, by its word or by theirs."""
+    family = FAMILIES[name]
+    return frozenset(
+        other.id for other in FAMILIES.values() if family.clashes(other) or other.clashes(family)
+    )
 
 
 def parse(constraint: Mapping[str, Any]) -> tuple[Family[Any], Any]:
@@ -79,11 +54,11 @@ def parse(constraint: Mapping[str, Any]) -> tuple[Family[Any], Any]:
     for key in ("family", "params"):
         if key not in constraint:
             raise DataError(f"constraint {dict(constraint)!r} lacks {key!r}; give family and params")
-    one = family(constraint["family"])
+    family = _family(constraint["family"])
     params = constraint["params"]
     if not isinstance(params, Mapping):
-        raise DataError(f"constraint {one.id}: params must be an object, not {type(params).__name__}")
-    return one, one.parse(params)
+        raise DataError(f"constraint {family.id}: params must be an object, not {type(params).__name__}")
+    return family, family.parse(params)
 
 
 def verify(
@@ -96,10 +71,10 @@ def verify(
     """
     verdicts = []
     for constraint in constraints:
-        one, spec = parse(constraint)
+        family, spec = parse(constraint)
         if response.strip():
-            result = one.check(spec, response, context)
-            verdicts.append(Verdict(one.id, result.ok, result.measured, result.feedback))
+            result = family.check(spec, response, context)
+            verdicts.append(Verdict(family.id, result.ok, result.measured, result.feedback))
         else:
-            verdicts.append(Verdict(one.id, False, "", "the response is empty"))
+            verdicts.append(Verdict(family.id, False, "", "the response is empty"))
     return verdicts

@@ -1,4 +1,4 @@
-"""What a response says about the product's attributes (J1 to J4 and J6).
+"""What a response says about the product's attributes.
 
 `context["attributes"]` maps each key to its value, a string; a value such as "1.7 L" is a quantity, which a response
 may say in another unit of the same dimension. For `sample` and `witness`, `context["lexicon"]` may map keys to all
@@ -8,25 +8,16 @@ the values that they can have; no check needs it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic.dataclasses import dataclass
 
 from gapo.errors import DataError
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
-from gapo_trainer.constraints.kinds import (
-    SAY,
-    Count,
-    Flag,
-    Relation,
-    Text,
-    Texts,
-    around,
-    holds,
-    opposed,
-    swap_one,
-)
+from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
+from gapo_trainer.constraints.counted import BoundedFamily, BoundSpec
+from gapo_trainer.constraints.shared_params import Flag, Text, Texts, swap_one
 from gapo_trainer.constraints.text import (
     add_fact,
     drop_facts,
@@ -77,14 +68,13 @@ def amount_of(ctx: Context, key: str, dimension: str) -> float:
     return amount[1]
 
 
-def said_keys(response: str, ctx: Context) -> list[str]:
-    """The keys whose value the response says, sorted."""
+def stated_keys(response: str, ctx: Context) -> list[str]:
+    """The keys whose value the response states, sorted."""
     return sorted(key for key, value in attributes(ctx).items() if says(response, value))
 
 
-def unsaid_keys(response: str, ctx: Context) -> list[str]:
-    said = set(said_keys(response, ctx))
-    return sorted(set(attributes(ctx)) - said)
+def unstated_keys(response: str, ctx: Context) -> list[str]:
+    return sorted(set(attributes(ctx)) - set(stated_keys(response, ctx)))
 
 
 @dataclass(config=STRICT)
@@ -93,17 +83,18 @@ class KeysSpec:
 
 
 class MustMention(Family[KeysSpec]):
-    """J1: the value of each listed attribute is said."""
+    """The value of each listed attribute is said."""
 
     id = "attr.must_mention"
+    beside_json = True
     exclusive = False
-    spec_type = KeysSpec
     phrasings = (
         "Mention the {listed}.",
         "The text must state the {listed}.",
         "Include the {listed}.",
         "Tell the reader the {listed}.",
     )
+    example = Example({"keys": ["colour", "capacity"]}, "Matte-black, 1700 ml.", "Matte black, 1.8 L.")
 
     def words(self, spec: KeysSpec) -> dict[str, object]:
         return {"listed": " and the ".join(spec.keys)}
@@ -114,17 +105,17 @@ class MustMention(Family[KeysSpec]):
 
     def check(self, spec: KeysSpec, response: str, ctx: Context) -> Result:
         missing = [key for key in spec.keys if not says(response, value_of(ctx, key))]
-        said = f"does not state the {', '.join(missing)}" if missing else "states them all"
+        states = f"does not state the {', '.join(missing)}" if missing else "states them all"
         return Result(
-            not missing, len(spec.keys) - len(missing), f"{said}; must state {', '.join(spec.keys)}"
+            not missing, len(spec.keys) - len(missing), f"{states}; must state {', '.join(spec.keys)}"
         )
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> KeysSpec | None:
-        keys = said_keys(response, ctx)
+        keys = stated_keys(response, ctx)
         return KeysSpec(tuple(rng.sample(keys, min(len(keys), rng.randint(1, 2))))) if keys else None
 
     def modify(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> KeysSpec | None:
-        keys = swap_one(spec.keys, unsaid_keys(response, ctx), rng)
+        keys = swap_one(spec.keys, unstated_keys(response, ctx), rng)
         return None if keys is None else KeysSpec(keys)
 
     def repair(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> str | None:
@@ -141,17 +132,18 @@ class MustMention(Family[KeysSpec]):
 
 
 class MustNotMention(Family[KeysSpec]):
-    """J2: the value of no listed attribute is said."""
+    """The value of no listed attribute is said."""
 
     id = "attr.must_not_mention"
+    beside_json = True
     exclusive = False
-    spec_type = KeysSpec
     phrasings = (
         "Do not mention the {listed}.",
         "The text must not state the {listed}.",
         "Leave out the {listed}.",
         "Keep the {listed} to yourself.",
     )
+    example = Example({"keys": ["price"]}, "It costs 49.9 EUR.", "Only 39.90 EUR!")
 
     def words(self, spec: KeysSpec) -> dict[str, object]:
         return {"listed": " or the ".join(spec.keys)}
@@ -161,16 +153,16 @@ class MustNotMention(Family[KeysSpec]):
         return KeysSpec((rng.choice(keys),)) if keys else None
 
     def check(self, spec: KeysSpec, response: str, ctx: Context) -> Result:
-        found = [key for key in spec.keys if says(response, value_of(ctx, key))]
-        said = f"states the {', '.join(found)}" if found else "states none of them"
-        return Result(not found, len(found), f"{said}; must not state {', '.join(spec.keys)}")
+        stated = [key for key in spec.keys if says(response, value_of(ctx, key))]
+        states = f"states the {', '.join(stated)}" if stated else "states none of them"
+        return Result(not stated, len(stated), f"{states}; must not state {', '.join(spec.keys)}")
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> KeysSpec | None:
-        keys = unsaid_keys(response, ctx)
+        keys = unstated_keys(response, ctx)
         return KeysSpec((rng.choice(keys),)) if keys else None
 
     def modify(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> KeysSpec | None:
-        keys = swap_one(spec.keys, said_keys(response, ctx), rng)
+        keys = swap_one(spec.keys, stated_keys(response, ctx), rng)
         return None if keys is None else KeysSpec(keys)
 
     def repair(self, spec: KeysSpec, response: str, ctx: Context, rng: Rng) -> str | None:
@@ -195,15 +187,20 @@ class ValueMatchSpec:
 
 
 class ValueMatch(Family[ValueMatchSpec]):
-    """J3: no value of `key` but the right one is said. For a quantity, no other number of its dimension is."""
+    """No value of `key` but the right one is said. For a quantity, no other number of its dimension is."""
 
     id = "attr.value_match"
-    spec_type = ValueMatchSpec
+    beside_json = True
     phrasings = (
         "State that the {key} is {value}, and no other.",
         "The {key} is {value}; say so.",
         "Say the right {key}: {value}.",
         "Give the {key} as {value}.",
+    )
+    example = Example(
+        {"key": "capacity", "value": "1.7 L", "among": ["1.7 L", "2 L"], "stated": True},
+        "It holds 1700 ml.",
+        "It holds 1.7 L, not 1.5 L.",
     )
 
     def sample(self, rng: Rng, ctx: Context) -> ValueMatchSpec | None:
@@ -224,13 +221,13 @@ class ValueMatch(Family[ValueMatchSpec]):
         return Result(True, spec.value if right else "", f"the {spec.key} is right")
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> ValueMatchSpec | None:
-        found = []
+        specs = []
         for key, values in sorted(ctx.get("lexicon", {}).items()):
             for value in (one for one in values if says(response, one)):
                 spec = ValueMatchSpec(key, value, tuple(values), True)
                 if self.check(spec, response, ctx).ok:
-                    found.append(spec)
-        return rng.choice(found) if found else None
+                    specs.append(spec)
+        return rng.choice(specs) if specs else None
 
     def modify(self, spec: ValueMatchSpec, response: str, ctx: Context, rng: Rng) -> ValueMatchSpec | None:
         others = [value for value in spec.among if value != spec.value]
@@ -258,8 +255,8 @@ class ValueMatch(Family[ValueMatchSpec]):
         amount = quantity(spec.value)
         if amount is None:
             return [value for value in spec.among if value != spec.value and says(response, value)]
-        found = [one for one in quantities(response) if one[0] == amount[0] and one[1] != amount[1]]
-        return [response[start:end] for *_, start, end in found]
+        others = [one for one in quantities(response) if one[0] == amount[0] and one[1] != amount[1]]
+        return [response[start:end] for *_, start, end in others]
 
 
 @dataclass(config=STRICT)
@@ -269,15 +266,18 @@ class OrderSpec:
 
 
 class Order(Family[OrderSpec]):
-    """J4: both attributes are said, `first` before `then` (by where each is said first)."""
+    """Both attributes are said, `first` before `then` (by where each is said first)."""
 
     id = "attr.order"
-    spec_type = OrderSpec
+    beside_json = True
     phrasings = (
         "Mention the {first} before the {then}.",
         "State the {first} first and the {then} after it.",
         "The {first} must come before the {then}.",
         "Put the {first} ahead of the {then}.",
+    )
+    example = Example(
+        {"first": "brand", "then": "colour"}, "Norvel in matte black.", "Matte black, by Norvel."
     )
 
     def sample(self, rng: Rng, ctx: Context) -> OrderSpec | None:
@@ -289,13 +289,13 @@ class Order(Family[OrderSpec]):
         missing = [key for key, place in places.items() if place < 0]
         if missing:
             return Result(False, "", f"does not state the {', '.join(missing)}")
-        said = " before ".join(sorted(places, key=lambda key: places[key]))
+        order = " before ".join(sorted(places, key=lambda key: places[key]))
         return Result(
-            places[spec.first] < places[spec.then], said, f"states {said}; {spec.first} must come first"
+            places[spec.first] < places[spec.then], order, f"states {order}; {spec.first} must come first"
         )
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> OrderSpec | None:
-        keys = said_keys(response, ctx)
+        keys = stated_keys(response, ctx)
         if len(keys) < 2:
             return None
         pair = sorted(rng.sample(keys, 2), key=lambda key: position(response, value_of(ctx, key)))
@@ -330,54 +330,43 @@ def _swapped(text: str, first: str, then: str) -> str:
     return text[: b[0]] + text[slice(*a)] + text[b[1] : a[0]] + text[slice(*b)] + text[a[1] :]
 
 
-@dataclass(config=STRICT)
-class NumberSpec:
-    relation: Relation
-    n: Count
-
-
-class AttributeCount(Family[NumberSpec]):
-    """J6: how many of the record's attributes are said."""
+class AttributeCount(BoundedFamily[BoundSpec]):
+    """How many of the record's attributes are said."""
 
     id = "attr.count"
     conflicts = frozenset({"attr.count"})
-    spec_type = NumberSpec
+    beside_json = True
     phrasings = (
         "Mention {relation} {n} of the facts.",
         "State {relation} {n} attributes.",
         "The text must give {relation} {n} of the listed facts.",
         "Number of facts to use: {relation} {n}.",
     )
+    feedback = "states {count} attributes; must state {relation} {n}"
+    example = Example({"relation": "at_most", "n": 1}, "Norvel makes it.", "Norvel, 1.7 L.")
 
-    def words(self, spec: NumberSpec) -> dict[str, object]:
-        return {"relation": SAY[spec.relation], "n": spec.n}
+    def count(self, spec: BoundSpec, response: str, ctx: Context) -> int:
+        return len(stated_keys(response, ctx))
 
-    def sample(self, rng: Rng, ctx: Context) -> NumberSpec | None:
-        most = len(attributes(ctx))
-        relation: Relation = rng.choice(("at_least", "at_most"))
-        return NumberSpec(relation, rng.randint(2, max(2, most - 1)) - (relation == "at_most"))
+    def numbers(self, ctx: Context) -> Sequence[int]:
+        return range(2, max(3, len(attributes(ctx))))
 
-    def check(self, spec: NumberSpec, response: str, ctx: Context) -> Result:
-        count = len(said_keys(response, ctx))
-        said = f"states {count} attributes; must state {SAY[spec.relation]} {spec.n}"
-        return Result(holds(count, spec.relation, spec.n), count, said)
+    def witness(self, rng: Rng, response: str, ctx: Context) -> BoundSpec | None:
+        spec = super().witness(rng, response, ctx)
+        return None if spec is None else replace(spec, n=min(spec.n, len(attributes(ctx))))
 
-    def witness(self, rng: Rng, response: str, ctx: Context) -> NumberSpec | None:
-        most = len(attributes(ctx))
-        relation, n = around(len(said_keys(response, ctx)), rng, margin=1, low=1)
-        return NumberSpec(relation, min(n, most))
+    def modify(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> BoundSpec | None:
+        new = super().modify(spec, response, ctx, rng)
+        return None if new is None or new.n > len(attributes(ctx)) else new
 
-    def modify(self, spec: NumberSpec, response: str, ctx: Context, rng: Rng) -> NumberSpec | None:
-        found = opposed(spec.relation, spec.n, len(said_keys(response, ctx)), rng, spread=2)
-        return None if found is None or found[1] > len(attributes(ctx)) else NumberSpec(*found)
-
-    def repair(self, spec: NumberSpec, response: str, ctx: Context, rng: Rng) -> str | None:
+    def repair(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         text = response
-        for key in rng.sample(unsaid_keys(text, ctx), len(unsaid_keys(text, ctx))):
-            if len(said_keys(text, ctx)) < spec.n and spec.relation != "at_most":
+        unstated = unstated_keys(text, ctx)
+        for key in rng.sample(unstated, len(unstated)):
+            if len(stated_keys(text, ctx)) < spec.n and spec.relation != "at_most":
                 text = add_fact(text, key, value_of(ctx, key), rng.randint(0, 2))
-        said = said_keys(text, ctx)
-        for key in rng.sample(said, len(said)):
-            if len(said_keys(text, ctx)) > spec.n and spec.relation != "at_least":
+        stated = stated_keys(text, ctx)
+        for key in rng.sample(stated, len(stated)):
+            if len(stated_keys(text, ctx)) > spec.n and spec.relation != "at_least":
                 text = drop_facts(text, lambda part, key=key: says(part, value_of(ctx, key)))  # type: ignore[misc]
         return text if text and self.check(spec, text, ctx).ok else None

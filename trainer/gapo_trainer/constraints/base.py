@@ -12,11 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from gapo.errors import DataError
+from gapo.errors import DataError, InvariantError
 
 Rng = random.Random
 Context = Mapping[str, Any]
@@ -31,7 +31,7 @@ ATTEMPTS = 24
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Outcome of one check: `measured` is what was counted or found, `feedback` says it to a reader."""
+    """Outcome of one check: `measured` is what the response holds, `feedback` says it to a reader."""
 
     ok: bool
     measured: float | str
@@ -56,6 +56,25 @@ class Rendering:
     phrasing: int
 
 
+class Example(NamedTuple):
+    """Params with a response that meets them and one that does not, both about EXAMPLE_CONTEXT's product."""
+
+    params: Params
+    met_by: str
+    broken_by: str
+
+
+EXAMPLE_CONTEXT: Context = {
+    "category": "kettle",
+    "attributes": {
+        "brand": "Norvel",
+        "colour": "matte black",
+        "capacity": "1.7 L",
+        "weight": "1.237 kg",
+        "price": "39.9 EUR",
+    },
+}
+
 S = TypeVar("S")
 
 
@@ -72,19 +91,50 @@ def _fields(spec_type: Any) -> tuple[str, ...]:
 class Family(ABC, Generic[S]):
     """One kind of constraint.
 
-    Responses are plain strings; `ctx` is the row's context, `{category, attributes}` where a family reads the
-    product record. Methods that can fail to find an answer return None. All randomness comes from `rng`.
+    A class with an `id` of its own registers itself; its docstring's first paragraph is the rule that the
+    documentation states. Responses are plain strings; `ctx` is the row's context, `{category, attributes}` where a
+    family reads the product record. Methods that can fail to find an answer return None. All randomness comes from
+    `rng`.
     """
+
+    registry: ClassVar[dict[str, type[Family[Any]]]] = {}
+    """Every class that has an id, by id."""
 
     id: ClassVar[str]
     ifeval_id: ClassVar[str | None] = None
     conflicts: ClassVar[frozenset[str]] = frozenset()
-    """Families that one prompt should not combine with this one, itself included where two specs clash."""
+    """Families that one prompt should not combine with this one, itself included where two specs clash.
+
+    Naming a pair on one side is enough. Families of JSON are not named: see `beside_json`.
+    """
+    on_json: ClassVar[bool] = False
+    """True where the rule is about a response that is a JSON object."""
+    beside_json: ClassVar[bool] = False
+    """True where the rule can also be asked of a JSON object."""
     exclusive: ClassVar[bool] = True
     """True where no response can satisfy both a spec and its `modify`."""
+    from_list: ClassVar[bool] = False
+    """True where grammars only sample specs: one read off a text would make an odd rule."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Attributes that a record must have before a grammar asks for this family."""
     spec_type: type[S]
+    """By default the argument of the generic base: KeysSpec of Family[KeysSpec]."""
     phrasings: ClassVar[tuple[str, ...]]
     """At least four format strings over the names that `words` returns."""
+    example: ClassVar[Example]
+    """Stands in the documentation; tests judge both of its responses."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        arguments = [arg for base in vars(cls).get("__orig_bases__", ()) for arg in get_args(base)]
+        if arguments and "spec_type" not in vars(cls):
+            cls.spec_type = arguments[0]
+        if "id" in vars(cls) and cls.registry.setdefault(cls.id, cls) is not cls:
+            raise InvariantError(f"two constraint families are called {cls.id!r}")
+
+    def clashes(self, other: Family[Any]) -> bool:
+        """Whether this family says that one prompt should not combine it with `other`."""
+        return other.id in self.conflicts or (other.on_json and not self.beside_json)
 
     def parse(self, params: Mapping[str, Any]) -> S:
         """Params to a spec. Raises DataError that names the family and the parameter."""
@@ -136,11 +186,16 @@ class Family(ABC, Generic[S]):
     def witness(self, rng: Rng, response: str, ctx: Context) -> S | None:
         """A spec that `response` already satisfies, derived from the text."""
 
+    def choose_violated(self, specs: Sequence[S], response: str, ctx: Context, rng: Rng) -> S | None:
+        """One of `specs` that `response` violates."""
+        violated = [spec for spec in specs if not self.check(spec, response, ctx).ok]
+        return rng.choice(violated) if violated else None
+
     def contradict(self, specs: Sequence[S], response: str, ctx: Context, rng: Rng) -> S | None:
         """A new spec, not among `specs`, that `response` violates: what an insertion adds."""
         for _ in range(ATTEMPTS):
-            seen = self.witness(rng, response, ctx)
-            new = self.sample(rng, ctx) if seen is None else self.modify(seen, response, ctx, rng)
+            met = self.witness(rng, response, ctx)
+            new = self.sample(rng, ctx) if met is None else self.modify(met, response, ctx, rng)
             if new is not None and new not in specs and not self.check(new, response, ctx).ok:
                 return new
         return None

@@ -1,4 +1,4 @@
-"""J8: rules whose demand follows from reading an attribute."""
+"""Rules whose demand follows from reading an attribute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from gapo_trainer.constraints.attributes import amount_of, attributes, value_of
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
+from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
 from gapo_trainer.constraints.text import (
     IMPERIAL,
     add_fact,
@@ -46,7 +46,7 @@ class DecimalsSpec:
 
 Spec = Annotated[PriceBelowSpec | UnitsSpec | DecimalsSpec, Field(discriminator="rule")]
 
-SAID: dict[str, tuple[str, ...]] = {
+PHRASINGS: dict[str, tuple[str, ...]] = {
     "price_below": (
         "State the price only if it is below {below:g} EUR, and then always.",
         "Give the price if it is under {below:g} EUR, else leave it out.",
@@ -77,12 +77,13 @@ class DerivedFilter(Family[Any]):
     """Price shown only below a limit; one system of units; weight rounded."""
 
     id = "derived.filter"
-    conflicts = frozenset({"json.schema", "format.json"})
+    needs = ("price", "weight")
     spec_type = Spec  # type: ignore[assignment]  # a union of dataclasses, told apart by `rule`
-    phrasings = SAID["price_below"]
+    phrasings = PHRASINGS["price_below"]
+    example = Example({"rule": "price_below", "below": 50.0}, "It costs 39.9 EUR.", "A kettle.")
 
     def templates(self, spec: Any) -> tuple[str, ...]:
-        return SAID[spec.rule]
+        return PHRASINGS[spec.rule]
 
     def sample(self, rng: Rng, ctx: Context) -> Any | None:
         options = self._possible(ctx)
@@ -101,12 +102,14 @@ class DerivedFilter(Family[Any]):
         if isinstance(spec, UnitsSpec):
             return self._check_units(spec, response, ctx)
         right = rounded_kg(self._grams(ctx), spec.decimals)
-        said = [response[s:e] for d, _, unit, s, e in quantities(response) if d == "weight" and unit == "kg"]
-        same = [one for one in said if one.lower().replace(" ", "") == right.replace(" ", "")]
+        weights = [
+            response[s:e] for d, _, unit, s, e in quantities(response) if d == "weight" and unit == "kg"
+        ]
+        same = [one for one in weights if one.lower().replace(" ", "") == right.replace(" ", "")]
         return Result(
-            bool(same) and len(same) == len(said),
-            ", ".join(said),
-            f"says {', '.join(said) or 'no weight in kg'}; must say {right}",
+            bool(same) and len(same) == len(weights),
+            ", ".join(weights),
+            f"says {', '.join(weights) or 'no weight in kg'}; must say {right}",
         )
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> Any | None:
@@ -149,14 +152,14 @@ class DerivedFilter(Family[Any]):
                 ),
             )
             if isinstance(spec, DecimalsSpec):
-                said = rounded_kg(self._grams(ctx), spec.decimals)
+                weight = rounded_kg(self._grams(ctx), spec.decimals)
             else:
-                said = (
+                weight = (
                     value_of(ctx, "weight")
                     if spec.system == "metric"
                     else f"{self._grams(ctx) / 453.59237:.2f} lb"
                 )
-            text = insert_sentence(text or "Good to know.", f"The weight is {said}.", at)
+            text = insert_sentence(text or "Good to know.", f"The weight is {weight}.", at)
         return text if text and self.check(spec, text, ctx).ok else None
 
     def _possible(self, ctx: Context) -> list[str]:
@@ -178,16 +181,18 @@ class DerivedFilter(Family[Any]):
         shown = any(q[0] == "price" for q in quantities(response))
         right = says(response, price)
         ok = right if must else not shown
-        said = "the price" if right else "another price" if shown else "no price"
-        return Result(ok, said, f"says {said}; it is {price}, so it {'must' if must else 'must not'} be said")
+        stated = "the price" if right else "another price" if shown else "no price"
+        return Result(
+            ok, stated, f"says {stated}; it is {price}, so it {'must' if must else 'must not'} be said"
+        )
 
     def _check_units(self, spec: UnitsSpec, response: str, ctx: Context) -> Result:
         grams = self._grams(ctx)
-        found = [q for q in quantities(response) if q[0] in ("weight", "length")]
-        wrong = [q[2] for q in found if (q[2] in IMPERIAL) != (spec.system == "imperial")]
+        measures = [q for q in quantities(response) if q[0] in ("weight", "length")]
+        wrong = [q[2] for q in measures if (q[2] in IMPERIAL) != (spec.system == "imperial")]
         # Two decimals of a pound are 4.5 g: a weight within 5 g is the record's.
-        stated = any(q[0] == "weight" and abs(q[1] - grams) <= 5 for q in found)
-        said = ", ".join(q[2] for q in found) or "no measures"
+        stated = any(q[0] == "weight" and abs(q[1] - grams) <= 5 for q in measures)
+        units = ", ".join(q[2] for q in measures) or "no measures"
         return Result(
-            stated and not wrong, said, f"uses {said}; must state the weight in {spec.system} units only"
+            stated and not wrong, units, f"uses {units}; must state the weight in {spec.system} units only"
         )

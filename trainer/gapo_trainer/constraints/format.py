@@ -8,9 +8,10 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from gapo_trainer.constraints.attributes import attributes
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
-from gapo_trainer.constraints.kinds import SAY, Count, Flag, Positive, Relation, around, holds, opposed
+from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
+from gapo_trainer.constraints.counted import BoundSpec, ExactFamily, StepwiseFamily
+from gapo_trainer.constraints.shared_params import Flag, Positive
+from gapo_trainer.constraints.sides import TwoSidedFamily
 from gapo_trainer.constraints.text import WORD, insert_sentence, json_object
 
 BULLET = re.compile(r"^[ \t]*(?:\*[ \t]+|-[ \t]+)(?=\S)", re.MULTILINE)
@@ -26,7 +27,6 @@ POINTS = (
     "quiet and safe",
 )
 SLOTS = ("[name]", "[date]", "[address]", "[shop]", "[phone number]")
-_STRUCTURED = frozenset({"json.schema", "format.json"})
 
 
 @dataclass(config=STRICT)
@@ -34,59 +34,46 @@ class NumberSpec:
     n: Positive
 
 
-class Bullets(Family[NumberSpec]):
-    """An exact number of bullet lines ("* " or "- ")."""
+class Bullets(ExactFamily[NumberSpec]):
+    """An exact number of bullet lines (`* ` or `- `)."""
 
     id = "format.bullets"
     ifeval_id = "detectable_format:number_bullet_lists"
-    conflicts = _STRUCTURED | {
-        "format.bullets",
-        "format.highlights",
-        "format.sections",
-        "length.paragraphs",
-        "startend.quotation",
-        "startend.first_word",
-        "startend.postscript",
-        "length.sentences",
-    }
-    spec_type = NumberSpec
+    conflicts = frozenset({"format.bullets"})
     phrasings = (
         "Use exactly {n} bullet points.",
         'The answer must have {n} bullet points, each on a line that starts with "* ".',
         "Give {n} points as a bulleted list.",
         "Number of bullet points: {n}.",
     )
+    feedback = "has {count} bullet points; must have {n}"
+    example = Example({"n": 2}, "See:\n* one\n- two", "See:\n* one\n** two")
+
+    def count(self, spec: NumberSpec, response: str, ctx: Context) -> int:
+        return len(BULLET.findall(response))
 
     def sample(self, rng: Rng, ctx: Context) -> NumberSpec | None:
         return NumberSpec(rng.randint(1, 4))
-
-    def check(self, spec: NumberSpec, response: str, ctx: Context) -> Result:
-        count = len(BULLET.findall(response))
-        return Result(count == spec.n, count, f"has {count} bullet points; must have {spec.n}")
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> NumberSpec | None:
         count = len(BULLET.findall(response))
         return NumberSpec(count) if count else None
 
-    def modify(self, spec: NumberSpec, response: str, ctx: Context, rng: Rng) -> NumberSpec | None:
-        count = len(BULLET.findall(response))
-        return NumberSpec(rng.choice([n for n in range(1, spec.n + 3) if n not in (spec.n, count)]))
-
     def repair(self, spec: NumberSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         lines = response.strip().split("\n")
-        marked = [i for i, line in enumerate(lines) if BULLET.match(line)]
-        spare = [i for i in marked if lines[i].strip()[2:].rstrip(".") in POINTS]
-        while len(marked) > spec.n:
-            i = spare.pop() if spare else marked[-1]
+        bullets = [i for i, line in enumerate(lines) if BULLET.match(line)]
+        spare = [i for i in bullets if lines[i].strip()[2:].rstrip(".") in POINTS]
+        while len(bullets) > spec.n:
+            i = spare.pop() if spare else bullets[-1]
             del lines[i]
-            marked = [j for j, line in enumerate(lines) if BULLET.match(line)]
-            spare = [j for j in marked if lines[j].strip()[2:].rstrip(".") in POINTS]
+            bullets = [j for j, line in enumerate(lines) if BULLET.match(line)]
+            spare = [j for j in bullets if lines[j].strip()[2:].rstrip(".") in POINTS]
         fresh = [point for point in POINTS if point not in response]
         rng.shuffle(fresh)
-        at = marked[-1] + 1 if marked else len(lines)
+        at = bullets[-1] + 1 if bullets else len(lines)
         # The last line of running text stays last, so that how the text ends is kept.
-        at = at if marked or at < 2 else at - 1
-        for _ in range(spec.n - len(marked)):
+        at = at if bullets or at < 2 else at - 1
+        for _ in range(spec.n - len(bullets)):
             lines.insert(at, f"* {fresh.pop() if fresh else 'good value'}.")
         text = "\n".join(lines)
         return text if self.check(spec, text, ctx).ok else None
@@ -97,43 +84,34 @@ class PresenceSpec:
     present: Flag
 
 
-class Title(Family[PresenceSpec]):
+class Title(TwoSidedFamily[PresenceSpec]):
     """A title in double angle brackets, or none."""
 
     id = "format.title"
     ifeval_id = "detectable_format:title"
-    conflicts = _STRUCTURED | {"format.title", "style.slot", "startend.first_word"}
-    spec_type = PresenceSpec
+    conflicts = frozenset({"format.title", "style.slot"})
+    sides = (PresenceSpec(True), PresenceSpec(False))
     phrasings = (
         "Add a title in double angle brackets, such as <<title>>.",
         "The answer must have a title, wrapped as <<title>>.",
         "Give it a title between << and >>.",
         "Include a title written as <<title>>.",
     )
-    _plain = (
+    second_phrasings = (
         "Add no title in double angle brackets.",
         "The answer must not have a <<title>>.",
         "Give it no title between << and >>.",
         "Leave out any title written as <<title>>.",
     )
-
-    def templates(self, spec: PresenceSpec) -> tuple[str, ...]:
-        return self.phrasings if spec.present else self._plain
+    example = Example({"present": True}, "<<New>>\nGood.", "<<>> Good.")
 
     def sample(self, rng: Rng, ctx: Context) -> PresenceSpec | None:
         return PresenceSpec(rng.random() < 0.5)
 
     def check(self, spec: PresenceSpec, response: str, ctx: Context) -> Result:
-        found = TITLE.findall(response)
+        count = len(TITLE.findall(response))
         must = "must have one" if spec.present else "must have none"
-        return Result(bool(found) == spec.present, len(found), f"has {len(found)} titles; {must}")
-
-    def witness(self, rng: Rng, response: str, ctx: Context) -> PresenceSpec | None:
-        return PresenceSpec(bool(TITLE.search(response)))
-
-    def modify(self, spec: PresenceSpec, response: str, ctx: Context, rng: Rng) -> PresenceSpec | None:
-        new = PresenceSpec(not spec.present)
-        return None if self.check(new, response, ctx).ok else new
+        return Result((count > 0) == spec.present, count, f"has {count} titles; {must}")
 
     def repair(self, spec: PresenceSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         if self.check(spec, response, ctx).ok:
@@ -145,62 +123,38 @@ class Title(Family[PresenceSpec]):
         return text or None
 
 
-@dataclass(config=STRICT)
-class BoundSpec:
-    relation: Relation
-    n: Count
-
-
-class Highlights(Family[BoundSpec]):
-    """How many parts are *highlighted* by single asterisks."""
+class Highlights(StepwiseFamily[BoundSpec]):
+    """How many parts are `*highlighted*` by single asterisks."""
 
     id = "format.highlights"
     ifeval_id = "detectable_format:number_highlighted_sections"
-    conflicts = _STRUCTURED | {"format.highlights", "format.bullets", "length.paragraphs"}
-    spec_type = BoundSpec
+    conflicts = frozenset({"format.highlights", "format.bullets", "length.paragraphs"})
     phrasings = (
         "Highlight {relation} {n} parts like *this*.",
         "{Relation} {n} parts must be highlighted with asterisks, as in *this*.",
         "Put {relation} {n} parts between single asterisks.",
         "Number of *highlighted* parts: {relation} {n}.",
     )
+    feedback = "has {count} highlighted parts; must have {relation} {n}"
+    example = Example(
+        {"relation": "at_least", "n": 2}, "A *new* one, *very good*.", "A *new* one, ** bold **."
+    )
 
-    def words(self, spec: BoundSpec) -> dict[str, object]:
-        said = SAY[spec.relation]
-        return {"relation": said, "Relation": said.capitalize(), "n": spec.n}
+    def count(self, spec: BoundSpec, response: str, ctx: Context) -> int:
+        return len(HIGHLIGHT.findall(response))
 
-    def sample(self, rng: Rng, ctx: Context) -> BoundSpec | None:
-        relation: Relation = rng.choice(("at_least", "at_most"))
-        return BoundSpec(relation, rng.randint(2, 3) - (relation == "at_most"))
+    def fewer(self, spec: BoundSpec, text: str, rng: Rng) -> str:
+        return HIGHLIGHT.sub(lambda match: match[0].strip("*"), text, count=1)
 
-    def check(self, spec: BoundSpec, response: str, ctx: Context) -> Result:
-        count = len(HIGHLIGHT.findall(response))
-        said = f"has {count} highlighted parts; must have {SAY[spec.relation]} {spec.n}"
-        return Result(holds(count, spec.relation, spec.n), count, said)
-
-    def witness(self, rng: Rng, response: str, ctx: Context) -> BoundSpec | None:
-        return BoundSpec(*around(len(HIGHLIGHT.findall(response)), rng, margin=1, low=1))
-
-    def modify(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> BoundSpec | None:
-        found = opposed(spec.relation, spec.n, len(HIGHLIGHT.findall(response)), rng, spread=2)
-        return None if found is None else BoundSpec(*found)
-
-    def repair(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> str | None:
-        text = response
-        while len(HIGHLIGHT.findall(text)) > spec.n and spec.relation != "at_least":
-            text = HIGHLIGHT.sub(lambda match: match[0].strip("*"), text, count=1)
-        while len(HIGHLIGHT.findall(text)) < spec.n and spec.relation != "at_most":
-            taken = [match.span() for match in HIGHLIGHT.finditer(text)]
-            free = [
-                m
-                for m in WORD.finditer(text)
-                if not any(s <= m.start() < e for s, e in taken) and m[0].isalpha()
-            ]
-            if not free:
-                return None
-            match = rng.choice(free)
-            text = f"{text[: match.start()]}*{match[0]}*{text[match.end() :]}"
-        return text if self.check(spec, text, ctx).ok else None
+    def more(self, spec: BoundSpec, text: str, rng: Rng) -> str | None:
+        spans = [match.span() for match in HIGHLIGHT.finditer(text)]
+        free = [
+            m for m in WORD.finditer(text) if not any(s <= m.start() < e for s, e in spans) and m[0].isalpha()
+        ]
+        if not free:
+            return None
+        match = rng.choice(free)
+        return f"{text[: match.start()]}*{match[0]}*{text[match.end() :]}"
 
 
 @dataclass(config=STRICT)
@@ -210,34 +164,27 @@ class SectionsSpec:
 
 
 class Sections(Family[SectionsSpec]):
-    """An exact number of lines "<splitter> <number>", numbered from 1."""
+    """An exact number of lines `<splitter> <number>`, numbered from 1."""
 
     id = "format.sections"
     ifeval_id = "detectable_format:multiple_sections"
-    conflicts = _STRUCTURED | {
-        "format.sections",
-        "format.bullets",
-        "length.paragraphs",
-        "startend.first_word",
-        "case.whole",
-        "case.capital_word_frequency",
-        "style.slot",
-    }
-    spec_type = SectionsSpec
+    conflicts = frozenset({"format.sections", "format.bullets", "length.paragraphs", "style.slot"})
     phrasings = (
         "Divide the answer into {n} sections, headed {splitter} 1, {splitter} 2 and so on.",
         'Use {n} sections; each starts with a line "{splitter} X".',
         'The answer must have exactly {n} sections, headed "{splitter} X".',
         'Write {n} sections under lines "{splitter} X", numbered from 1.',
     )
+    example = Example({"splitter": "Part", "n": 2}, "Part 1\nA.\nPart 2\nB.", "Part 1\nA.\nPart 3\nB.")
 
     def sample(self, rng: Rng, ctx: Context) -> SectionsSpec | None:
         return SectionsSpec(rng.choice(("Section", "SECTION", "Part")), rng.randint(1, 3))
 
     def check(self, spec: SectionsSpec, response: str, ctx: Context) -> Result:
-        found = re.findall(rf"^{spec.splitter} (\d+)[ \t]*$", response, re.MULTILINE)
-        ok = found == [str(i + 1) for i in range(spec.n)]
-        return Result(ok, len(found), f"has sections {', '.join(found) or 'none'}; must have 1 to {spec.n}")
+        numbers = re.findall(rf"^{spec.splitter} (\d+)[ \t]*$", response, re.MULTILINE)
+        ok = numbers == [str(i + 1) for i in range(spec.n)]
+        has = ", ".join(numbers) or "none"
+        return Result(ok, len(numbers), f"has sections {has}; must have 1 to {spec.n}")
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> SectionsSpec | None:
         for splitter in ("Section", "SECTION", "Part"):
@@ -251,8 +198,7 @@ class Sections(Family[SectionsSpec]):
     def modify(self, spec: SectionsSpec, response: str, ctx: Context, rng: Rng) -> SectionsSpec | None:
         options = [SectionsSpec(spec.splitter, n) for n in range(1, spec.n + 3) if n != spec.n]
         options += [SectionsSpec(s, spec.n) for s in ("Section", "SECTION", "Part") if s != spec.splitter]
-        options = [one for one in options if not self.check(one, response, ctx).ok]
-        return rng.choice(options) if options else None
+        return self.choose_violated(options, response, ctx, rng)
 
     def repair(self, spec: SectionsSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         head = re.compile(r"^(?:Section|SECTION|Part) \d+[ \t]*$")
@@ -271,47 +217,29 @@ class Sections(Family[SectionsSpec]):
         return text if self.check(spec, text, ctx).ok else None
 
 
-class Placeholders(Family[BoundSpec]):
-    """How many [placeholders] in square brackets there are."""
+class Placeholders(StepwiseFamily[BoundSpec]):
+    """How many `[placeholders]` in square brackets there are."""
 
     id = "format.placeholders"
     ifeval_id = "detectable_content:number_placeholders"
-    conflicts = _STRUCTURED | {"format.placeholders"}
-    spec_type = BoundSpec
+    conflicts = frozenset({"format.placeholders"})
     phrasings = (
         "Use {relation} {n} placeholders in square brackets, such as [name].",
         "{Relation} {n} placeholders like [date] must occur.",
         "Leave {relation} {n} gaps to fill in, written as [address].",
         "Number of placeholders such as [shop]: {relation} {n}.",
     )
+    feedback = "has {count} placeholders; must have {relation} {n}"
+    example = Example({"relation": "exactly", "n": 1}, "Call [name].", "Call [name] at [shop].")
 
-    def words(self, spec: BoundSpec) -> dict[str, object]:
-        said = SAY[spec.relation]
-        return {"relation": said, "Relation": said.capitalize(), "n": spec.n}
+    def count(self, spec: BoundSpec, response: str, ctx: Context) -> int:
+        return len(PLACEHOLDER.findall(response))
 
-    def sample(self, rng: Rng, ctx: Context) -> BoundSpec | None:
-        relation: Relation = rng.choice(("at_least", "at_most"))
-        return BoundSpec(relation, rng.randint(2, 3) - (relation == "at_most"))
+    def fewer(self, spec: BoundSpec, text: str, rng: Rng) -> str:
+        return PLACEHOLDER.sub("you", text, count=1)
 
-    def check(self, spec: BoundSpec, response: str, ctx: Context) -> Result:
-        count = len(PLACEHOLDER.findall(response))
-        said = f"has {count} placeholders; must have {SAY[spec.relation]} {spec.n}"
-        return Result(holds(count, spec.relation, spec.n), count, said)
-
-    def witness(self, rng: Rng, response: str, ctx: Context) -> BoundSpec | None:
-        return BoundSpec(*around(len(PLACEHOLDER.findall(response)), rng, margin=1, low=1))
-
-    def modify(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> BoundSpec | None:
-        found = opposed(spec.relation, spec.n, len(PLACEHOLDER.findall(response)), rng, spread=2)
-        return None if found is None else BoundSpec(*found)
-
-    def repair(self, spec: BoundSpec, response: str, ctx: Context, rng: Rng) -> str | None:
-        text = response
-        while len(PLACEHOLDER.findall(text)) > spec.n and spec.relation != "at_least":
-            text = PLACEHOLDER.sub("you", text, count=1)
-        while len(PLACEHOLDER.findall(text)) < spec.n and spec.relation != "at_most":
-            text = insert_sentence(text, f"Ask for {rng.choice(SLOTS)}.", rng.randint(0, 2))
-        return text if self.check(spec, text, ctx).ok else None
+    def more(self, spec: BoundSpec, text: str, rng: Rng) -> str:
+        return insert_sentence(text, f"Ask for {rng.choice(SLOTS)}.", rng.randint(0, 2))
 
 
 @dataclass(config=STRICT)
@@ -319,49 +247,31 @@ class FormSpec:
     form: Literal["json", "prose"]
 
 
-class JsonFormat(Family[FormSpec]):
+class JsonFormat(TwoSidedFamily[FormSpec]):
     """The whole response is one JSON object, or plain prose without braces."""
 
     id = "format.json"
     ifeval_id = "detectable_format:json_format"
-    conflicts = frozenset({"format.json", "json.schema"})
-    spec_type = FormSpec
+    on_json = True
+    sides = (FormSpec("json"), FormSpec("prose"))
     phrasings = (
         "Answer with one JSON object.",
         "The whole answer must be JSON.",
         "Put everything into a JSON object.",
         "Give JSON and nothing else.",
     )
-    _prose = (
+    second_phrasings = (
         "Answer in plain prose, without braces.",
         "The whole answer must be prose, not JSON.",
         "Write running text and no braces.",
         "Give prose without curly brackets.",
     )
-
-    def templates(self, spec: FormSpec) -> tuple[str, ...]:
-        return self.phrasings if spec.form == "json" else self._prose
-
-    def sample(self, rng: Rng, ctx: Context) -> FormSpec | None:
-        return FormSpec(rng.choice(("json", "prose")))
+    example = Example({"form": "json"}, '{"a": 1}', "[1]")
 
     def check(self, spec: FormSpec, response: str, ctx: Context) -> Result:
-        found = (
-            "json"
-            if json_object(response) is not None
-            else "braces"
-            if re.search(r"[{}]", response)
-            else "prose"
-        )
-        return Result(found == spec.form, found, f"is {found}; must be {spec.form}")
-
-    def witness(self, rng: Rng, response: str, ctx: Context) -> FormSpec | None:
-        fits = [FormSpec("json"), FormSpec("prose")]
-        return next((spec for spec in fits if self.check(spec, response, ctx).ok), None)
-
-    def modify(self, spec: FormSpec, response: str, ctx: Context, rng: Rng) -> FormSpec | None:
-        new = FormSpec("prose" if spec.form == "json" else "json")
-        return None if self.check(new, response, ctx).ok else new
+        form = "braces" if re.search(r"[{}]", response) else "prose"
+        form = form if json_object(response) is None else "json"
+        return Result(form == spec.form, form, f"is {form}; must be {spec.form}")
 
     def repair(self, spec: FormSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         if self.check(spec, response, ctx).ok:
@@ -371,6 +281,6 @@ class JsonFormat(Family[FormSpec]):
             return json.dumps({"text": response.strip()}, ensure_ascii=False)
         if fields is None:
             return response.replace("{", "").replace("}", "").strip() or None
-        known = attributes(ctx) if "attributes" in ctx else {}
-        parts = [f"The {key} is {value}." if key in known else f"{value}" for key, value in fields.items()]
+        record = ctx.get("attributes", {})
+        parts = [f"The {key} is {value}." if key in record else f"{value}" for key, value in fields.items()]
         return " ".join(parts).strip() or None

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
-from gapo_trainer.constraints.kinds import swap_one
+from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
+from gapo_trainer.constraints.shared_params import swap_one
 from gapo_trainer.constraints.text import insert_sentence, json_object
 
 Mark = Literal[",", "!", ";", ":", "?"]
@@ -19,7 +19,7 @@ NAMES: dict[str, str] = {
     ":": "colons",
     "?": "question marks",
 }
-EXAMPLES: dict[str, tuple[str, ...]] = {
+SENTENCES_WITH: dict[str, tuple[str, ...]] = {
     ",": ("Solid, simple.", "Light, and easy to keep."),
     "!": ("A real help!", "You will like it!"),
     ";": ("It lasts; it pleases.", "Easy to use; easy to keep."),
@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "?": ("Need more?", "Why wait?"),
 }
 """Sentences that hold their mark and none of the others."""
-INSTEAD: dict[str, str] = {",": "", "!": ".", ";": " and", ":": "", "?": "."}
+REPLACEMENTS: dict[str, str] = {",": "", "!": ".", ";": " and", ":": "", "?": "."}
 
 
 @dataclass(config=STRICT)
@@ -40,15 +40,14 @@ class ForbiddenMarks(Family[MarksSpec]):
 
     id = "punctuation.forbidden_marks"
     ifeval_id = "punctuation:no_comma"
-    conflicts = frozenset({"json.schema", "format.json"})
     exclusive = False
-    spec_type = MarksSpec
     phrasings = (
         "Do not use {listed}.",
         "Avoid {listed}.",
         "The answer must have no {listed}.",
         "Write without {listed}.",
     )
+    example = Example({"marks": ["!", ";"]}, "One, two.", "One; two.")
 
     def words(self, spec: MarksSpec) -> dict[str, object]:
         return {"listed": " or ".join(NAMES[mark] for mark in spec.marks)}
@@ -57,10 +56,10 @@ class ForbiddenMarks(Family[MarksSpec]):
         return MarksSpec((rng.choice(tuple(NAMES)),))  # type: ignore[arg-type]
 
     def check(self, spec: MarksSpec, response: str, ctx: Context) -> Result:
-        found = {mark: response.count(mark) for mark in spec.marks if mark in response}
-        said = ", ".join(f"{n} {NAMES[mark]}" for mark, n in found.items()) or "none of them"
+        counts = {mark: response.count(mark) for mark in spec.marks if mark in response}
+        has = ", ".join(f"{n} {NAMES[mark]}" for mark, n in counts.items()) or "none of them"
         return Result(
-            not found, sum(found.values()), f"has {said}; must have no {self.words(spec)['listed']}"
+            not counts, sum(counts.values()), f"has {has}; must have no {self.words(spec)['listed']}"
         )
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> MarksSpec | None:
@@ -76,8 +75,10 @@ class ForbiddenMarks(Family[MarksSpec]):
             return response if self.check(spec, response, ctx).ok else None
         text = response
         for mark in spec.marks:
-            text = text.replace(mark, INSTEAD[mark])
+            text = text.replace(mark, REPLACEMENTS[mark])
         return text if text.strip() else None
 
     def corrupt(self, spec: MarksSpec, response: str, ctx: Context, rng: Rng) -> str | None:
-        return insert_sentence(response, rng.choice(EXAMPLES[rng.choice(spec.marks)]), rng.randint(0, 2))
+        return insert_sentence(
+            response, rng.choice(SENTENCES_WITH[rng.choice(spec.marks)]), rng.randint(0, 2)
+        )

@@ -1,4 +1,4 @@
-"""J5: the response is a JSON object of a given shape."""
+"""The response is a JSON object of a given shape."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from gapo_trainer.constraints.attributes import attributes
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
-from gapo_trainer.constraints.kinds import Flag, Text
+from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
+from gapo_trainer.constraints.shared_params import Flag, Text
 from gapo_trainer.constraints.text import json_object
 
 JsonType = Literal["string", "number", "boolean"]
@@ -40,14 +40,18 @@ class Schema(Family[SchemaSpec]):
     """Required fields of given types, and no others unless `extra`."""
 
     id = "json.schema"
-    conflicts = frozenset({"json.schema", "format.json"})
+    on_json = True
     exclusive = False
-    spec_type = SchemaSpec
     phrasings = (
         "Answer with a JSON object that has the fields {listed}{rest}.",
         "Give JSON with the fields {listed}{rest}.",
         "The answer must be a JSON object; fields: {listed}{rest}.",
         "Output one JSON object holding {listed}{rest}.",
+    )
+    example = Example(
+        {"fields": [["brand", "string"], ["n", "number"]], "extra": False},
+        '{"brand": "x", "n": 2.5}',
+        '{"brand": "x", "n": true}',
     )
 
     def words(self, spec: SchemaSpec) -> dict[str, object]:
@@ -59,8 +63,8 @@ class Schema(Family[SchemaSpec]):
 
     def sample(self, rng: Rng, ctx: Context) -> SchemaSpec | None:
         names = [*sorted(attributes(ctx)), *SPARE[:2]]
-        chosen = rng.sample(names, min(len(names), rng.randint(2, 3)))
-        return SchemaSpec(tuple((name, "string") for name in chosen), rng.random() < 0.5)
+        fields = rng.sample(names, min(len(names), rng.randint(2, 3)))
+        return SchemaSpec(tuple((name, "string") for name in fields), rng.random() < 0.5)
 
     def check(self, spec: SchemaSpec, response: str, ctx: Context) -> Result:
         fields = json_object(response)
@@ -78,19 +82,19 @@ class Schema(Family[SchemaSpec]):
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> SchemaSpec | None:
         fields = json_object(response) or {}
-        known = [(name, kind) for name, value in fields.items() for kind in TYPES if type_of(value) == kind]
-        if not known or any(not name for name, _ in known):
+        scalars = [(name, kind) for name, value in fields.items() for kind in TYPES if type_of(value) == kind]
+        if not scalars or any(not name for name, _ in scalars):
             return None
-        return SchemaSpec(tuple(known), len(known) < len(fields) or rng.random() < 0.5)
+        return SchemaSpec(tuple(scalars), len(scalars) < len(fields) or rng.random() < 0.5)
 
     def modify(self, spec: SchemaSpec, response: str, ctx: Context, rng: Rng) -> SchemaSpec | None:
         i = rng.randrange(len(spec.fields))
         name, kind = spec.fields[i]
         names = [n for n in (*sorted(attributes(ctx)), *SPARE) if n not in dict(spec.fields)]
-        changed: tuple[str, JsonType] = (rng.choice(names), kind)
+        field: tuple[str, JsonType] = (rng.choice(names), kind)
         if rng.random() < 0.5:
-            changed = (name, rng.choice([one for one in TYPES if one != kind]))
-        new = SchemaSpec((*spec.fields[:i], changed, *spec.fields[i + 1 :]), spec.extra)
+            field = (name, rng.choice([one for one in TYPES if one != kind]))
+        new = SchemaSpec((*spec.fields[:i], field, *spec.fields[i + 1 :]), spec.extra)
         return None if self.check(new, response, ctx).ok else new
 
     def repair(self, spec: SchemaSpec, response: str, ctx: Context, rng: Rng) -> str | None:

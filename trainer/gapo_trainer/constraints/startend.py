@@ -7,8 +7,9 @@ from typing import Literal
 
 from pydantic.dataclasses import dataclass
 
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
-from gapo_trainer.constraints.kinds import Flag, Positive, Text
+from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
+from gapo_trainer.constraints.shared_params import Flag, Positive, Text
+from gapo_trainer.constraints.sides import TwoSidedFamily
 from gapo_trainer.constraints.text import WORD
 
 ENDINGS = (
@@ -20,7 +21,6 @@ ENDINGS = (
     "Enjoy every day.",
 )
 FIRST_WORDS = ("Meet", "Here", "Discover", "Today", "Finally", "Welcome")
-_STRUCTURED = frozenset({"json.schema", "format.json"})
 
 
 @dataclass(config=STRICT)
@@ -33,14 +33,15 @@ class EndPhrase(Family[PhraseSpec]):
 
     id = "startend.end_phrase"
     ifeval_id = "startend:end_checker"
-    conflicts = _STRUCTURED | {"startend.end_phrase", "style.slot", "startend.postscript"}
-    spec_type = PhraseSpec
+    conflicts = frozenset({"startend.end_phrase", "style.slot"})
+    from_list = True
     phrasings = (
         'End with the phrase "{phrase}"',
         'The last words must be "{phrase}"',
         'Finish with exactly "{phrase}"',
         'Close the text with "{phrase}"',
     )
+    example = Example({"phrase": "That is all."}, 'Good. "that IS all."', "That is all. Bye.")
 
     def sample(self, rng: Rng, ctx: Context) -> PhraseSpec | None:
         return PhraseSpec(rng.choice(ENDINGS))
@@ -55,16 +56,15 @@ class EndPhrase(Family[PhraseSpec]):
         )
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> PhraseSpec | None:
-        known = [phrase for phrase in ENDINGS if self.check(PhraseSpec(phrase), response, ctx).ok]
-        if known:
-            return PhraseSpec(known[0])
+        listed = [phrase for phrase in ENDINGS if self.check(PhraseSpec(phrase), response, ctx).ok]
+        if listed:
+            return PhraseSpec(listed[0])
         tail = response.strip().strip('"').split()[-3:]
         return PhraseSpec(" ".join(tail)) if tail else None
 
     def modify(self, spec: PhraseSpec, response: str, ctx: Context, rng: Rng) -> PhraseSpec | None:
         others = [PhraseSpec(phrase) for phrase in ENDINGS if phrase != spec.phrase]
-        others = [one for one in others if not self.check(one, response, ctx).ok]
-        return rng.choice(others) if others else None
+        return self.choose_violated(others, response, ctx, rng)
 
     def repair(self, spec: PhraseSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         if self.check(spec, response, ctx).ok:
@@ -84,28 +84,26 @@ class QuotationSpec:
     wrapped: Flag
 
 
-class Quotation(Family[QuotationSpec]):
+class Quotation(TwoSidedFamily[QuotationSpec]):
     """The whole response stands in double quotation marks, or has none at all."""
 
     id = "startend.quotation"
     ifeval_id = "startend:quotation"
-    conflicts = _STRUCTURED | {"startend.quotation", "format.bullets", "startend.postscript"}
-    spec_type = QuotationSpec
+    conflicts = frozenset({"startend.quotation", "format.bullets"})
+    sides = (QuotationSpec(True), QuotationSpec(False))
     phrasings = (
         "Wrap the whole answer in double quotation marks.",
         "Put the answer between double quotation marks.",
         "The answer must stand in double quotation marks.",
         "Start and end the answer with a double quotation mark.",
     )
-    _plain = (
+    second_phrasings = (
         "Use no double quotation marks.",
         "Put nothing between double quotation marks.",
         "The answer must not have double quotation marks.",
         "Write without double quotation marks.",
     )
-
-    def templates(self, spec: QuotationSpec) -> tuple[str, ...]:
-        return self.phrasings if spec.wrapped else self._plain
+    example = Example({"wrapped": True}, '"A kettle."', '"A" kettle.')
 
     def sample(self, rng: Rng, ctx: Context) -> QuotationSpec | None:
         return QuotationSpec(rng.random() < 0.5)
@@ -117,14 +115,6 @@ class Quotation(Family[QuotationSpec]):
         ok = wrapped if spec.wrapped else marks == 0
         must = "must be wrapped in them" if spec.wrapped else "must have none"
         return Result(ok, marks, f"has {marks} double quotation marks; {must}")
-
-    def witness(self, rng: Rng, response: str, ctx: Context) -> QuotationSpec | None:
-        fits = [QuotationSpec(w) for w in (True, False) if self.check(QuotationSpec(w), response, ctx).ok]
-        return fits[0] if fits else None
-
-    def modify(self, spec: QuotationSpec, response: str, ctx: Context, rng: Rng) -> QuotationSpec | None:
-        new = QuotationSpec(not spec.wrapped)
-        return None if self.check(new, response, ctx).ok else new
 
     def repair(self, spec: QuotationSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         body = response.strip().replace('"', "")
@@ -144,32 +134,29 @@ class FirstWord(Family[FirstWordSpec]):
 
     id = "startend.first_word"
     ifeval_id = "length_constraints:nth_paragraph_first_word"
-    conflicts = _STRUCTURED | {
-        "startend.first_word",
-        "style.slot",
-        "format.title",
-        "format.sections",
-        "format.bullets",
-    }
-    spec_type = FirstWordSpec
+    conflicts = frozenset(
+        {"startend.first_word", "format.bullets", "format.sections", "format.title", "style.slot"}
+    )
+    from_list = True
     phrasings = (
         'Paragraph {paragraph} must start with the word "{word}".',
         'Start paragraph {paragraph} with "{word}".',
         'The first word of paragraph {paragraph} must be "{word}".',
         'Let paragraph {paragraph} begin with the word "{word}".',
     )
+    example = Example({"paragraph": 2, "word": "meet"}, "One.\n\nMeet it.", "Meet it.")
 
     def sample(self, rng: Rng, ctx: Context) -> FirstWordSpec | None:
         return FirstWordSpec(1, rng.choice(FIRST_WORDS))
 
     def check(self, spec: FirstWordSpec, response: str, ctx: Context) -> Result:
         first = self._first(spec.paragraph, response)
-        said = (
+        start = (
             f"paragraph {spec.paragraph} starts with {first!r}"
             if first
             else f"has no paragraph {spec.paragraph}"
         )
-        return Result(first.lower() == spec.word.lower(), first, f"{said}; must start with {spec.word!r}")
+        return Result(first.lower() == spec.word.lower(), first, f"{start}; must start with {spec.word!r}")
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> FirstWordSpec | None:
         first = self._first(1, response)
@@ -179,8 +166,7 @@ class FirstWord(Family[FirstWordSpec]):
         others = [
             FirstWordSpec(spec.paragraph, word) for word in FIRST_WORDS if word.lower() != spec.word.lower()
         ]
-        others = [one for one in others if not self.check(one, response, ctx).ok]
-        return rng.choice(others) if others else None
+        return self.choose_violated(others, response, ctx, rng)
 
     def repair(self, spec: FirstWordSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         if self.check(spec, response, ctx).ok:
@@ -189,10 +175,10 @@ class FirstWord(Family[FirstWordSpec]):
         while len(parts) < 2 * spec.paragraph - 1:
             parts += ["\n\n", "It is made with care."]
         part = parts[2 * spec.paragraph - 2]
-        known = next((word for word in FIRST_WORDS if re.match(rf'"?{word}: ', part, re.IGNORECASE)), None)
+        listed = next((word for word in FIRST_WORDS if re.match(rf'"?{word}: ', part, re.IGNORECASE)), None)
         quote = '"' if part.startswith('"') else ""
         body = part[len(quote) :]
-        body = body[len(known) + 2 :] if known else body
+        body = body[len(listed) + 2 :] if listed else body
         parts[2 * spec.paragraph - 2] = f"{quote}{spec.word}: {body}"
         text = "".join(parts)
         return text if self.check(spec, text, ctx).ok else None
@@ -208,50 +194,42 @@ class PostscriptSpec:
     marker: Literal["P.S.", "P.P.S"]
 
 
-class Postscript(Family[PostscriptSpec]):
+class Postscript(TwoSidedFamily[PostscriptSpec]):
     """A last line that starts with the marker."""
 
     id = "startend.postscript"
     ifeval_id = "detectable_content:postscript"
-    conflicts = _STRUCTURED | {
-        "startend.postscript",
-        "startend.end_phrase",
-        "startend.quotation",
-        "style.slot",
-        "case.whole",
-        "format.bullets",
-    }
-    spec_type = PostscriptSpec
+    conflicts = frozenset(
+        {
+            "startend.postscript",
+            "startend.end_phrase",
+            "startend.quotation",
+            "style.slot",
+            "case.whole",
+            "format.bullets",
+        }
+    )
+    sides = (PostscriptSpec("P.S."), PostscriptSpec("P.P.S"))
     phrasings = (
         "Below the text, put one more line after {marker}",
         "Close with a note that starts with {marker}",
         "The last line must start with {marker}",
         "Add a last line that begins with {marker}",
     )
-
-    def sample(self, rng: Rng, ctx: Context) -> PostscriptSpec | None:
-        return PostscriptSpec(rng.choice(("P.S.", "P.P.S")))
+    example = Example({"marker": "P.S."}, "Good.\nP.S. Ask us.", "Good. P.S. Ask us.")
 
     def check(self, spec: PostscriptSpec, response: str, ctx: Context) -> Result:
         last = response.strip().rsplit("\n", 1)[-1].strip()
-        found = next((marker for marker in ("P.P.S", "P.S.") if last.startswith(marker)), "no postscript")
+        start = self._marker(last) or "no postscript"
         rest = last[len(spec.marker) :].strip(" .")
-        ok = found == spec.marker and bool(rest)
-        return Result(ok, found, f"last line: {found}; must start with {spec.marker} and say something")
-
-    def witness(self, rng: Rng, response: str, ctx: Context) -> PostscriptSpec | None:
-        fits = [PostscriptSpec("P.S."), PostscriptSpec("P.P.S")]
-        return next((spec for spec in fits if self.check(spec, response, ctx).ok), None)
-
-    def modify(self, spec: PostscriptSpec, response: str, ctx: Context, rng: Rng) -> PostscriptSpec | None:
-        new = PostscriptSpec("P.P.S" if spec.marker == "P.S." else "P.S.")
-        return None if self.check(new, response, ctx).ok else new
+        ok = start == spec.marker and bool(rest)
+        return Result(ok, start, f"last line: {start}; must start with {spec.marker} and say something")
 
     def repair(self, spec: PostscriptSpec, response: str, ctx: Context, rng: Rng) -> str | None:
         if self.check(spec, response, ctx).ok:
             return response
         lines = response.strip().split("\n")
-        old = next((marker for marker in ("P.P.S", "P.S.") if lines[-1].strip().startswith(marker)), None)
+        old = self._marker(lines[-1].strip())
         if old is not None:
             lines[-1] = (
                 spec.marker
@@ -266,3 +244,7 @@ class Postscript(Family[PostscriptSpec]):
             )
         text = "\n".join(lines)
         return text if self.check(spec, text, ctx).ok else None
+
+    def _marker(self, line: str) -> str | None:
+        """The marker that `line` starts with."""
+        return next((spec.marker for spec in self.sides if line.startswith(spec.marker)), None)

@@ -1,4 +1,4 @@
-"""J7: how a description opens, closes and praises."""
+"""How a description opens, closes and praises."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic.dataclasses import dataclass
 
 from gapo_trainer.constraints.attributes import category_of, value_of
-from gapo_trainer.constraints.base import STRICT, Context, Family, Result, Rng
+from gapo_trainer.constraints.base import STRICT, Context, Example, Family, Result, Rng
 from gapo_trainer.constraints.text import contains, insert_sentence, phrase_pattern, sentence_spans, words_of
 
-CALLS = ("Order yours today.", "Try it now.", "Get yours while stock lasts.", "See it in our shop.")
+CALLS_TO_ACTION = ("Order yours today.", "Try it now.", "Get yours while stock lasts.", "See it in our shop.")
 SUPERLATIVES = ("best", "finest", "greatest", "perfect", "unbeatable", "ultimate")
 
 Slot = Literal["opening", "closing", "superlatives"]
@@ -33,7 +33,7 @@ class SlotSpec:
             raise ValueError(f"{self.slot} takes {' or '.join(CHOICES[self.slot])}, not {self.choice}")
 
 
-SAID: dict[str, tuple[str, ...]] = {
+PHRASINGS: dict[str, tuple[str, ...]] = {
     "brand": (
         "Start with the brand name.",
         "The first word must be the brand.",
@@ -77,12 +77,11 @@ class StyleSlot(Family[SlotSpec]):
     """Opens with brand or category; ends with a call to action from a fixed list, or not; superlatives, or none."""
 
     id = "style.slot"
-    conflicts = frozenset({"json.schema", "format.json"})
-    spec_type = SlotSpec
-    phrasings = SAID["brand"]
+    phrasings = PHRASINGS["brand"]
+    example = Example({"slot": "opening", "choice": "brand"}, "norvel makes it.", "By Norvel.")
 
     def templates(self, spec: SlotSpec) -> tuple[str, ...]:
-        return SAID[spec.choice]
+        return PHRASINGS[spec.choice]
 
     def sample(self, rng: Rng, ctx: Context) -> SlotSpec | None:
         slots = [slot for slot in CHOICES if slot != "opening" or "brand" in ctx.get("attributes", {})]
@@ -99,14 +98,14 @@ class StyleSlot(Family[SlotSpec]):
         if spec.slot == "closing":
             ends = self._call_at_end(response) is not None
             must = "must" if spec.choice == "call_to_action" else "must not"
-            said = "ends" if ends else "does not end"
-            return Result(ends == (must == "must"), said, f"{said} with a call to action; {must} do so")
-        found = [word for word in SUPERLATIVES if contains(response, word)]
+            closing = "ends" if ends else "does not end"
+            return Result(ends == (must == "must"), closing, f"{closing} with a call to action; {must} do so")
+        superlatives = [word for word in SUPERLATIVES if contains(response, word)]
         must = "must use none" if spec.choice == "none" else "must use one"
         return Result(
-            bool(found) == (spec.choice == "some"),
-            len(found),
-            f"superlatives: {', '.join(found) or 'none'}; {must}",
+            bool(superlatives) == (spec.choice == "some"),
+            len(superlatives),
+            f"superlatives: {', '.join(superlatives) or 'none'}; {must}",
         )
 
     def witness(self, rng: Rng, response: str, ctx: Context) -> SlotSpec | None:
@@ -133,7 +132,7 @@ class StyleSlot(Family[SlotSpec]):
         if spec.choice in ("brand", "category"):
             text = f"{self._opening(spec, ctx).capitalize() if spec.choice == 'category' else self._opening(spec, ctx)}: {text}"
         elif spec.choice == "call_to_action":
-            text = f"{text.rstrip()} {rng.choice(CALLS)}"
+            text = f"{text.rstrip()} {rng.choice(CALLS_TO_ACTION)}"
         elif spec.choice == "no_call_to_action":
             while (call := self._call_at_end(text)) is not None:
                 text = text[: sentence_spans(text)[-len(sentence_spans(call))][0]].rstrip()
@@ -151,4 +150,6 @@ class StyleSlot(Family[SlotSpec]):
 
     def _call_at_end(self, text: str) -> str | None:
         tail = words_of(text)
-        return next((call for call in CALLS if tail[-len(words_of(call)) :] == words_of(call)), None)
+        return next(
+            (call for call in CALLS_TO_ACTION if tail[-len(words_of(call)) :] == words_of(call)), None
+        )

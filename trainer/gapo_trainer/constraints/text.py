@@ -67,21 +67,21 @@ def occurrences(text: str, phrase: str) -> int:
 @lru_cache(maxsize=8192)
 def quantities(text: str) -> tuple[tuple[str, float, str, int, int], ...]:
     """Every number with a known unit: (dimension, value in the base unit, unit in lower case, start, end)."""
-    found = []
+    amounts = []
     for match in QUANTITY.finditer(text):
         dimension, factor = UNITS[match[2].lower()]
-        found.append(
+        amounts.append(
             (dimension, round(float(match[1]) * factor, 6), match[2].lower(), match.start(), match.end())
         )
-    return tuple(found)
+    return tuple(amounts)
 
 
 @lru_cache(maxsize=4096)
 def quantity(value: str) -> tuple[str, float] | None:
     """(dimension, value in the base unit) when `value` is one number with a known unit, else None."""
-    found = quantities(value)
-    if len(found) == 1 and found[0][3:] == (0, len(value)):
-        return found[0][:2]
+    amounts = quantities(value)
+    if len(amounts) == 1 and amounts[0][3:] == (0, len(value)):
+        return amounts[0][:2]
     return None
 
 
@@ -108,15 +108,15 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 
 def drop_sentences(text: str, unwanted: Callable[[str], bool]) -> str:
     """`text` without the sentences for which `unwanted` is true."""
-    kept, last = [], 0
+    parts, last = [], 0
     for start, end in sentence_spans(text):
         if unwanted(text[start:end]):
-            kept.append(
+            parts.append(
                 text[last:start].rstrip(" ") if text[end : end + 1] in ("", "\n") else text[last:start]
             )
             last = end + (1 if text[end : end + 1] == " " else 0)
-    kept.append(text[last:])
-    return "".join(kept).strip()
+    parts.append(text[last:])
+    return "".join(parts).strip()
 
 
 def insert_sentence(text: str, sentence: str, at: int) -> str:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from gapo_trainer.constraints.attributes import ValueMatchSpec
+from gapo_trainer.constraints.counted import BoundSpec
 from gapo_trainer.constraints.keywords import WordsListSpec
-from gapo_trainer.constraints.length import BoundSpec
 from gapo_trainer.data.pairs import Constraint, Contrast, Edit, Side
 
 NOUNS = ("kettle", "lamp", "chair", "table", "phone", "bag", "mug", "clock")

@@ -17,16 +17,13 @@ from typing import Any
 import yaml
 
 from gapo.errors import SpecError
-from gapo_trainer.constraints import FAMILIES
+from gapo_trainer.constraints import FAMILIES, incompatible
 from gapo_trainer.constraints.length import PADDING
 from gapo_trainer.constraints.text import contains, quantity, words_of
 from gapo_trainer.data.pairs import Constraint, Contrast, Edit, Side
 
 ROUNDS = 5
 """How often all rules are repaired in turn before a draw is given up."""
-FROM_LISTS = ("startend.end_phrase", "startend.first_word")
-"""Families whose specs are drawn from their lists: a phrase read off the text would make an odd rule."""
-STRUCTURE = ("json.schema", "format.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +100,9 @@ class Product:
         """A contrast whose right side differs by `family`, or None when this draw cannot be written."""
         ctx = self._record(rng, family)
         other = rng.choice(self.families(edit)) if edit == "insert_violated" else family
-        first = _clashing(family) | _clashing(other)
+        first = incompatible(family) | incompatible(other)
         rest_size = rng.randint(*self._level["rules"]) - (edit == "modify")
-        text = self._compose(rng, ctx, json_form=other in STRUCTURE)
+        text = self._compose(rng, ctx, json_form=FAMILIES[other].on_json)
         one = (
             FAMILIES[other].witness(rng, text, ctx)
             if rng.random() < 0.5
@@ -146,7 +143,7 @@ class Product:
         category = rng.choice(self._held if held else self._seen)
         values = self._whole["categories"][category]
         keys = [key for key in values if key != "brand"]
-        needed = {"derived.filter": ["price", "weight"]}.get(family, [])
+        needed = FAMILIES[family].needs
         free = [key for key in keys if key not in needed]
         rng.shuffle(free)
         chosen = {"brand", *needed, *free[: max(0, self._level["attributes"] - 1 - len(needed))]}
@@ -170,7 +167,7 @@ class Product:
 
     def _spec(self, rng: random.Random, name: str, text: str, ctx: Mapping[str, Any]) -> Any | None:
         """A spec drawn at random, or read off the text, which suits what the text happens to be."""
-        drawn = name in FROM_LISTS or rng.random() < 0.4
+        drawn = FAMILIES[name].from_list or rng.random() < 0.4
         return FAMILIES[name].sample(rng, ctx) if drawn else FAMILIES[name].witness(rng, text, ctx)
 
     def _rest(
@@ -189,7 +186,7 @@ class Product:
         for name in names:
             if len(rules) == size:
                 break
-            clash = _clashing(name)
+            clash = incompatible(name)
             if (
                 name in barred
                 or not clash.isdisjoint({rule.family for rule in rules})
@@ -292,11 +289,6 @@ class Product:
 def _prompt(head: str, constraints: Sequence[Constraint]) -> str:
     rules = "\n".join(f"- {constraint.text}" for constraint in constraints)
     return f"{head}\nRules:\n{rules}"
-
-
-def _clashing(name: str) -> frozenset[str]:
-    """Families that cannot stand beside `name`, by its own word or theirs."""
-    return FAMILIES[name].conflicts | {other for other, one in FAMILIES.items() if name in one.conflicts}
 
 
 def _with_value(ctx: Mapping[str, Any], rule: Rule) -> dict[str, Any]:

@@ -15,7 +15,7 @@ Positive = Annotated[int, Field(strict=True, ge=1)]
 Flag = Annotated[bool, Field(strict=True)]
 Relation = Literal["exactly", "at_least", "at_most"]
 
-SAY: dict[str, str] = {"exactly": "exactly", "at_least": "at least", "at_most": "at most"}
+RELATION_WORDS: dict[str, str] = {"exactly": "exactly", "at_least": "at least", "at_most": "at most"}
 
 
 def holds(count: int, relation: Relation, n: int) -> bool:
@@ -25,7 +25,7 @@ def holds(count: int, relation: Relation, n: int) -> bool:
     return count >= n if relation == "at_least" else count <= n
 
 
-def opposed(
+def opposite(
     relation: Relation, n: int, count: int, rng: Rng, *, spread: int, low: int = 0
 ) -> tuple[Relation, int] | None:
     """A bound that `count` misses and that excludes (relation, n): another number for "exactly", else the other side.
