@@ -227,11 +227,6 @@ def _scatter(means: Sequence[float]) -> float:
     return math.sqrt(squares / (count - 2))
 
 
-def memorises(gap: float, settings: GuardSettings | None = None) -> bool:
-    """True where the reward model's training must end early: it knows its rows rather than the constraints."""
-    return _LIMITED["memorisation"].beyond(gap, (settings or GuardSettings()).memorisation_gap)
-
-
 def judge_guards(
     stages: Sequence[StageMetrics],
     settings: GuardSettings | None = None,

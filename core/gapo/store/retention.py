@@ -28,11 +28,6 @@ def read_retired(objects: Objects, stage: int) -> Retired | None:
     return read_record(objects, layout.retired(stage), Retired)
 
 
-def is_retired(objects: Objects, stage: int) -> bool:
-    """True where retention has been recorded at the end of `stage`."""
-    return objects.exists(layout.retired(stage))
-
-
 def retired_keys(objects: Objects, last_stage: int) -> dict[str, int]:
     """Key → the stage at whose end it was removed, over stages 0 to `last_stage`: why an object is missing."""
     gone: dict[str, int] = {}

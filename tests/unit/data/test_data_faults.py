@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.unit.data.made_datasets import make_from_sources
 
 from gapo.api.load import load_run
 from gapo.api.training import Data, Source
@@ -17,7 +18,6 @@ from gapo.errors import DataError
 from gapo.preflight import Finding, Level
 from gapo_trainer.data.check import check_path
 from gapo_trainer.data.load import ColumnNames, read_rows
-from gapo_trainer.data.user_datasets import make_from_sources
 from gapo_trainer.preflight.data import check_data
 
 GOOD = {"prompt": "two words", "response": "a kettle", "label": 1}

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.data.made_datasets import make_from_sources
 
 from gapo.api.training import Columns, Data, Source
 from gapo.errors import DataError, StoreError
 from gapo_trainer.data.load import ColumnNames, read_prompts, read_rows
-from gapo_trainer.data.user_datasets import make_from_sources
 
 GOOD = {"prompt": "two words", "response": "a kettle", "label": 1}
 TWO_WORDS = [{"family": "length.words", "params": {"relation": "exactly", "n": 2}}]

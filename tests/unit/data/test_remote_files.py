@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.unit.data.made_datasets import make_from_sources
 from tests.unit.store.support import BUCKET, s3_objects
 
 from gapo.api.training import Data, Source
 from gapo.errors import DataError, SourceRefusedError
-from gapo_trainer.data.user_datasets import make_from_sources
 from gapo_trainer.worker.runner import Request
 
 ROWS = "".join(

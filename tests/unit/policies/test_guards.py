@@ -20,7 +20,6 @@ from gapo.policies.guards import (
     flagged_stages,
     hacking_metrics,
     judge_guards,
-    memorises,
 )
 
 START = {"eval/entropy": 2.0}
@@ -216,9 +215,6 @@ def test_limits_follow_the_settings() -> None:
     assert action(GuardSettings(kl_nats_per_token=1.0), FAR) is None
     assert action(GuardSettings(fidelity_auc=0.74), FOOLED) is None
     assert action(GuardSettings(label_noise=0.51), MISLABELLED) is None
-    assert memorises(0.11)
-    assert not memorises(0.10)
-    assert not memorises(0.11, GuardSettings(memorisation_gap=0.2))
 
 
 def test_every_guard_of_a_manifest_reaches_its_setting() -> None:

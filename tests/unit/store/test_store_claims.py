@@ -16,7 +16,7 @@ from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
 from gapo.store.records import Claim, Retired
-from gapo.store.retention import is_retired, read_retired, retire, retired_keys
+from gapo.store.retention import read_retired, retire, retired_keys
 
 KEYS = [f"stages/{stage}/ppo/0/w/{name}" for stage in (1, 2) for name in ("weights", "state")]
 
@@ -76,11 +76,10 @@ def fill(objects: Objects) -> None:
 
 def test_retiring_deletes_exactly_what_the_record_names(objects: Objects) -> None:
     fill(objects)
-    assert not is_retired(objects, 2)
+    assert read_retired(objects, 2) is None
     retire(objects, Retired(stage=2, keys=[KEYS[1]]))
     assert [key for key in KEYS if objects.exists(key)] == [KEYS[0], KEYS[2], KEYS[3]]
     assert objects.exists("stages/1/ppo/manifest-0.json")
-    assert is_retired(objects, 2)
     assert read_retired(objects, 2) == Retired(stage=2, keys=[KEYS[1]])
     retire(objects, Retired(stage=3, keys=[KEYS[0]]))
     assert retired_keys(objects, 5) == {KEYS[1]: 2, KEYS[0]: 3}

@@ -12,7 +12,7 @@ from typing import Any
 
 from gapo.api.training import Data, Source
 from gapo.errors import DataError
-from gapo.preflight import Finding, Level, refuse
+from gapo.preflight import Finding, Level
 from gapo_trainer.data.load import BadLinesError, ColumnNames, Faults, Row, numbered_rows
 from gapo_trainer.data.splits import (
     ORIGIN,
@@ -39,26 +39,6 @@ class Prepared:
     rows: list[Row]
     """Each with its base, split and, where it has a partner, pairId. Only to be used where nothing is wrong."""
     findings: list[Finding] = field(default_factory=list)
-
-
-def make_from_sources(
-    data: Data,
-    *,
-    seed: int,
-    out: Path,
-    open: Opener = by_environment,
-    needs: Needs | None = None,
-) -> dict[str, object]:
-    """Write rows-*.jsonl and prompts-*.jsonl into `out` from `data.sources`; counts, flat name to number.
-
-    Rows that share a prompt or a response stay in one split (split auto draws by such groups). A weight of 2.5
-    repeats a source's training rows two or three times. Prompts are those of accepted rows, with that response as
-    witness. `open` gives the folders of remote sources. Raises DataError with every bad line, digest that differs,
-    contradiction between rows and fault of a split; StoreError for a location that cannot be read.
-    """
-    prepared = prepare(data, seed=seed, open=open, into=out, needs=needs or Needs())
-    refuse(prepared.findings)
-    return write_splits(prepared.rows, data, seed=seed, out=out)
 
 
 def prepare(data: Data, *, seed: int, open: Opener | None, into: Path | None, needs: Needs) -> Prepared:
