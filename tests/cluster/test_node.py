@@ -22,7 +22,8 @@ from tests.slow.gapo_command import SMOKE
 from gapo import __version__
 from gapo.api.load import LoadedRun, load_run
 from gapo.planning.observation import Seen
-from gapo.planning.planner import RunFacts, plan
+from gapo.planning.plan import RunFacts
+from gapo.planning.planner import plan
 from gapo.run.record import freeze
 from gapo.store import layout
 from gapo.store.claims import take_claim

@@ -17,7 +17,7 @@ from gapo.cli.stop_messages import ended_at_once, stopping
 from gapo.local.executor import Launched, View
 from gapo.local.run_monitor import Moment, RunWatch
 from gapo.metrics.figures import TaskFigures
-from gapo.planning.planner import Plan, State, Status
+from gapo.planning.plan import Plan, State, Status
 from gapo.policies.attempts import Cause
 from gapo.policies.gate import not_passed
 from gapo.store.records import Decision, Ended

@@ -34,7 +34,8 @@ from gapo.errors import DataError, SpecError
 from gapo.local.executor import Place
 from gapo.local.run_location import parse_locations, place_of
 from gapo.planning.observation import Seen
-from gapo.planning.planner import Plan, RunFacts, plan
+from gapo.planning.plan import Plan, RunFacts
+from gapo.planning.planner import plan
 from gapo.planning.preview import planned_keys
 from gapo.planning.stage_decision import stage_metrics
 from gapo.policies.gate import not_passed

@@ -35,7 +35,7 @@ from gapo.local.executor import Executor, Place
 from gapo.local.processes import TrainerServer
 from gapo.local.run_location import parse_locations, place_of, work_folder
 from gapo.local.run_monitor import RunWatch
-from gapo.planning.planner import RunFacts, State, Status
+from gapo.planning.plan import RunFacts, State, Status
 from gapo.planning.preview import planned_keys
 from gapo.preflight import check_manifest, refuse
 from gapo.run.record import check_stages, effective_spec, freeze

@@ -17,7 +17,7 @@ from gapo.errors import ACCESS_ERRORS, DiskFullError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.owned_files import own_folder
 from gapo.planning.observation import AttemptKey
-from gapo.planning.planner import Plan, RunFacts, State, Status
+from gapo.planning.plan import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
 from gapo.run.driver import Driver, End, sha256_of
 from gapo.run.reader import Observer

@@ -13,7 +13,7 @@ from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.metrics.progress_file import PROGRESS_LIMIT, task_figures
 from gapo.metrics.samples import Sample, run_samples, task_samples
 from gapo.planning.observation import Seen
-from gapo.planning.planner import RunFacts, Status
+from gapo.planning.plan import RunFacts, Status
 from gapo.run.reader import Observer
 from gapo.store import layout
 from gapo.store.objects import Objects

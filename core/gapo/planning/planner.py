@@ -2,6 +2,27 @@
 
 The stage is never stored. It is found again on every call by walking the recipe from stage 0 along the committed
 manifests and decisions, so a plan made after a crash at any point is the plan that the crash interrupted.
+
+The walk:
+
+    start(spec)                    the tasks of stage 0: data, supervised start, first reward model
+    for k = 1, 2, ...:
+        learn(spec, line_k)        the tasks that lead to decision k: the generator's, then its evaluation
+        decision k                 from committed metrics; created once, by whoever comes first
+        retrain(spec, line_k)      the tasks that follow "continue": the reward model's
+        line_{k+1}                 builds on stage k, or on an older one where decision k rolled back
+    export                         of the best stage, when a decision ends the run or k is the last
+
+At each group of tasks, for each task T with inputs I:
+
+    committed(T)?                  its inputs and digest must be this run's; otherwise the run stalls
+    all of I committed?            otherwise T waits
+    an attempt of T runs?          nothing to do
+    the last attempt found an      the input's manifest is revoked, and made again with the next generation,
+      input corrupt?                 and whatever was made from it after it
+    otherwise                      the retry policy says: start the next attempt, wait until a time, or fail
+
+The walk stops at the first group that is not all committed. Attempts that run and that it did not want are stopped.
 """
 
 from __future__ import annotations
@@ -9,14 +30,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import StrEnum
-from functools import cached_property
 from typing import Any
 
 from gapo.api.methods import METHODS
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
+from gapo.planning.plan import Plan, Revocation, RunFacts, State, Status
 from gapo.planning.stage_decision import change_at, change_params, choose_best, decide, lineage_of
 from gapo.policies.attempts import Cause, Ended
 from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
@@ -24,70 +44,7 @@ from gapo.policies.rollback import Changes
 from gapo.reasons import Reason
 from gapo.recipes import Line, Recipe, Step, recipe_for
 from gapo.store.records import Decision
-from gapo.tasks import KINDS, InputRef, Kind, Task, TaskKey, role_of, task_digest, task_params
-
-
-class State(StrEnum):
-    """A run's state in one word."""
-
-    RUNNING = "Running"
-    WAITING = "Waiting"
-    SUSPENDED = "Suspended"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    STALLED = "Stalled"
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a run stands, in words that a user reads."""
-
-    state: State
-    stage: int
-    reason: str
-    message: str
-    best_stage: int | None = None
-    waiting_for: tuple[TaskKey, ...] = ()
-
-
-@dataclass(frozen=True)
-class Revocation:
-    """A manifest to void: it, or what it was made from, is corrupt."""
-
-    task: TaskKey
-    generation: int
-    evidence: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to do now. Every part may be carried out twice, or not at all, without harm."""
-
-    status: Status
-    start: tuple[Task, ...] = ()
-    stop: tuple[AttemptKey, ...] = ()
-    lost: tuple[AttemptKey, ...] = ()
-    """Attempts that ended with an earlier executor: record their end."""
-    decide: Decision | None = None
-    revoke: tuple[Revocation, ...] = ()
-    wake_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """What the planner must know of a run beside what is seen."""
-
-    run_id: str
-    spec: GapoRunSpec
-
-    @cached_property
-    def params(self) -> Mapping[Kind, Mapping[str, Any]]:
-        """What each kind of task reads of the spec; the same for every plan of the run."""
-        return {kind: task_params(self.spec, kind) for kind in Kind}
-
-    @cached_property
-    def params_digests(self) -> Mapping[Kind, str]:
-        return {kind: digest(params) for kind, params in self.params.items()}
+from gapo.tasks import KINDS, InputRef, Kind, Task, TaskKey, role_of, task_digest
 
 
 class _Failed(Exception):  # noqa: N818  (ends the walk; not an error of the planner)
@@ -121,6 +78,7 @@ class _Walk:
     def _done(self, step: Step, change: Changes | None) -> bool:
         if step.key in self.seen.problems:
             raise _Failed(State.STALLED, Reason.FOREIGN_MANIFEST, self.seen.problems[step.key])
+        # An input counts only while nothing has voided it in this very walk.
         inputs = {name: self.seen.committed.get(key) for name, key in step.inputs.items()}
         ready = all(
             c is not None and key not in self._void()
@@ -198,15 +156,18 @@ class _Walk:
 
     def _attempt(self, step: Step, refs: Mapping[str, InputRef], change: Changes | None) -> None:
         attempts = self.seen.attempts.get(step.key, ())
+        # One attempt of a task at a time.
         running = [a for a in attempts if a.running and a.ended is None]
         if running:
             self.running.update(AttemptKey(step.key, a.number) for a in running)
             return
         if any(a.ended is None for a in attempts):
             return  # its end is recorded first (Plan.lost)
+        # A corrupt input is made again before anybody tries to read it again.
         self._revoke_bad_input(step, attempts)
         if self.revoke:
             return
+        # An attempt that has committed needs no successor, unless its commit was voided since.
         spec = self.run.spec
         commits = sum(a.ended is not None and a.ended.cause is Cause.COMMITTED for a in attempts)
         if commits > self.seen.revoked.get(step.key, 0):
@@ -214,6 +175,7 @@ class _Walk:
         ended = [
             a.ended for a in attempts if a.ended is not None and not a.forgiven and not self._superseded(a)
         ]
+        # What is left are failures and free ends, in order: the retry policy decides by them alone.
         verdict = next_attempt(
             _renumbered(ended),
             RetrySettings(max_failures=spec.scheduling.max_failures),
@@ -281,6 +243,7 @@ def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1, asked_anew
         for a in attempts
         if a.running and a.ended is None and key not in seen.committed
     }
+    # A suspended run keeps its ends recorded, and nothing else happens.
     if run.spec.suspend:
         status = Status(
             State.SUSPENDED, _newest_stage(seen), Reason.SUSPENDED, "spec.suspend is true; nothing runs"
@@ -292,6 +255,7 @@ def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1, asked_anew
     except _Failed as failed:
         status = Status(failed.state, _newest_stage(seen), failed.reason, failed.message)
         return Plan(status, stop=tuple(sorted(alive)), lost=lost)
+    # What runs and is not on the way to the next gap was begun before a rollback or a revocation.
     obsolete = tuple(sorted(a for a in alive if a.task not in walk.wanted))
     return Plan(
         status,
@@ -307,6 +271,7 @@ def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1, asked_anew
 def _advance(walk: _Walk, recipe: Recipe) -> tuple[Status, Decision | None]:
     """Walks from stage 0 to the first thing that is missing."""
     spec, seen = walk.run.spec, walk.seen
+    # Stage 0.
     start_steps = recipe.start(spec)
     line = first_line(spec, start_steps)
     if not walk.all_done(start_steps):
@@ -314,13 +279,16 @@ def _advance(walk: _Walk, recipe: Recipe) -> tuple[Status, Decision | None]:
     if spec.stages.max == 0:
         return _export(walk, recipe, line, 0)
     while True:
+        # The generator learns, and is evaluated.
         change = change_at(line.stage, seen.decisions)
         if not walk.all_done(recipe.learn(spec, line), change):
             return _running(walk, line.stage), None
+        # What follows depends on the decision; without one, it is made now.
         decision = seen.decisions.get(line.stage)
         if decision is None:
             made = decide(walk.run.run_id, spec, seen, line)
             return _running(walk, line.stage), made
+        # The reward model learns from this stage only if another one follows, or it was asked for.
         last = line.stage >= spec.stages.max
         ends = decision.verdict in ("converged", "stopped") or last
         goes_on = decision.verdict == "continue" and (not last or spec.adversarial.final_rm)

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import Committed, Seen
-from gapo.planning.planner import RunFacts, State, first_line, plan
+from gapo.planning.plan import RunFacts, State
+from gapo.planning.planner import first_line, plan
 from gapo.recipes import recipe_for
 from gapo.store.records import Decision
 from gapo.tasks import InputRef, Kind, Task, TaskKey

@@ -15,7 +15,8 @@ from typing import Any
 from gapo.digest import sha256_hex
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import AttemptKey
-from gapo.planning.planner import Plan, Revocation, RunFacts, plan
+from gapo.planning.plan import Plan, Revocation, RunFacts
+from gapo.planning.planner import plan
 from gapo.policies.attempts import Cause, Exit
 from gapo.policies.retries import classify
 from gapo.run.reader import Observer

@@ -8,7 +8,7 @@ from datetime import datetime
 from gapo.api.run import GapoRunSpec
 from gapo.metrics.figures import RunFigures
 from gapo.planning.observation import AttemptKey, Seen
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import best_now, committed_stages, guard_hits, rollbacks_of, stage_metrics
 from gapo.tasks import KINDS, Kind
 

@@ -14,7 +14,8 @@ import yaml
 from gapo.api.load import LoadedRun, load_run
 from gapo.api.paths import user_path
 from gapo.planning.observation import Seen
-from gapo.planning.planner import RunFacts, plan
+from gapo.planning.plan import RunFacts
+from gapo.planning.planner import plan
 from gapo.planning.preview import preview
 from gapo.tasks import Task
 from gapo_operator.config import load_config

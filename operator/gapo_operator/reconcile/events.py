@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gapo.api.load import LoadedRun
-from gapo.planning.planner import State
+from gapo.planning.plan import State
 from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Cause
 from gapo.reasons import Reason
 from gapo_operator.reconcile.outcome import Outcome

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey, Seen
-from gapo.planning.planner import Plan
+from gapo.planning.plan import Plan
 from gapo.run.record import RunRecord
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task

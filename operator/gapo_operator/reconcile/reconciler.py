@@ -21,7 +21,7 @@ from gapo.api.load import LoadedRun
 from gapo.errors import GapoError
 from gapo.metrics.figures import RunFigures
 from gapo.planning.observation import AttemptKey
-from gapo.planning.planner import State
+from gapo.planning.plan import State
 from gapo.store import layout
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.kube.attempts import Child, children_of

@@ -12,7 +12,7 @@ from typing import Any
 from gapo.api.load import LoadedRun, load_document
 from gapo.errors import GapoError
 from gapo.metrics.figures import RunFigures
-from gapo.planning.planner import State
+from gapo.planning.plan import State
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.reconcile.storage import RunStorage
 

@@ -18,7 +18,7 @@ from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
 from gapo.errors import SourceRefusedError
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey, Seen
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import stage_metrics
 from gapo.policies.attempts import FOR_A_PERSON, Cause
 from gapo.reasons import Reason

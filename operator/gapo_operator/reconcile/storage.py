@@ -17,7 +17,7 @@ from gapo.api.load import LoadedRun
 from gapo.api.run import GapoRunSpec
 from gapo.errors import RunMovedError
 from gapo.planning.observation import AttemptKey
-from gapo.planning.planner import Plan, RunFacts, State, Status
+from gapo.planning.plan import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
 from gapo.reasons import Reason
 from gapo.run.driver import Driver, End
@@ -100,16 +100,19 @@ class RunStorage:
         there, SpecError where the run was begun with another identity, InputArtifactError for a record that nobody may
         believe, StoreError where storage fails.
         """
+        # Read or begin the run; the spec in force is the frozen identity with what may change of the manifest as it is.
         driver, record = self._begun(objects, loaded, image, has_begun)
         driver.facts = RunFacts(loaded.run_id, self._spec(record, loaded))
         if self._asked is not loaded.spec and self._asked != loaded.spec:
             # Somebody has changed the manifest: what kept its pods from starting, or its tasks waiting, may be over.
             self._asked_anew = self._asked is not None
             self._asked, self._resting_until, self._given_back_times = loaded.spec, 0.0, 0
+        # What is new in storage and in the cluster since the last pass.
         self._poll(driver, children)
         self._notice(driver, children)
         ended: list[tuple[AttemptKey, Ended]] = []
         decisions: list[Decision] = []
+        # Ends are recorded before the plan, which reads them; a decision or a revocation calls for another plan.
         while True:
             ended += self._record_ends(driver, children)
             made = self._plan(driver, children, waited)
@@ -122,8 +125,10 @@ class RunStorage:
             made, driver.observer.seen(), record, driver.claim, ended=ended, decisions=decisions
         )
         outcome.adopted, self._adopted = self._adopted, False
+        # Hand over what is to start, and name the Jobs that must be there or must go.
         self._carry_out(driver, made, children, outcome)
         self._asked_anew = False
+        # What people are shown of it, and when to look again without an event.
         outcome.seen = driver.observer.seen(self._unended(driver))
         outcome.told = self._outlook.told(driver, outcome.seen, children)
         outcome.figures = self._outlook.figures(

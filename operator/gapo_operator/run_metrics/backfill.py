@@ -16,7 +16,7 @@ from gapo.api.run import GapoRunSpec
 from gapo.api.status import GapoRunStatus
 from gapo.errors import GapoError, StoreError
 from gapo.metrics.figures import RunFigures
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.run.reader import Observer
 from gapo.store import layout
 from gapo.store.create_once import read_record

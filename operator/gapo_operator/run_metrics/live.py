@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from gapo.api.load import LoadedRun
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey, Seen
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.planning.preview import planned_keys
 from gapo.run.driver import Driver
 from gapo.tasks import TaskKey

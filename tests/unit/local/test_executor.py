@@ -22,7 +22,7 @@ from gapo.local.processes import TrainerServer
 from gapo.local.run_location import parse_locations, place_of
 from gapo.owned_files import LOCK_TEXT, own_folder
 from gapo.planning.observation import Seen
-from gapo.planning.planner import RunFacts, State, Status
+from gapo.planning.plan import RunFacts, State, Status
 from gapo.run.reader import Observer
 from gapo.store import layout
 from gapo.store.claims import take_claim

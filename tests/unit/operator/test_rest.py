@@ -14,7 +14,7 @@ from tests.unit.planner.world import START, spec_of
 from gapo.api.load import LoadedRun
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import AttemptKey
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.kube.attempts import Child, ChildState, Problem

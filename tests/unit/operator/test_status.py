@@ -7,7 +7,7 @@ import pytest
 from tests.unit.planner.world import spec_of
 
 from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.policies.attempts import Cause, Ended
 from gapo.tasks import InputRef, Kind, TaskKey
 from gapo_operator.config import StorageLocation

@@ -12,7 +12,7 @@ from tests.unit.planner.world import START
 from gapo.api.load import LoadedRun, load_document
 from gapo.errors import FencedError, RunMovedError, SpecError
 from gapo.planning.observation import AttemptKey
-from gapo.planning.planner import State
+from gapo.planning.plan import State
 from gapo.policies.attempts import Exit
 from gapo.store.claims import take_claim
 from gapo.store.commit import commit_manifest

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.planner.world import World, rising, spec_of
 
 from gapo.planning.observation import AttemptKey
-from gapo.planning.planner import State
+from gapo.planning.plan import State
 from gapo.policies.attempts import Cause
 from gapo.tasks import Kind, TaskKey
 

@@ -11,7 +11,8 @@ from gapo.api.load import load_document
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import AttemptSeen, Committed, Seen
-from gapo.planning.planner import Plan, RunFacts, State, plan
+from gapo.planning.plan import Plan, RunFacts, State
+from gapo.planning.planner import plan
 from gapo.policies.attempts import Cause, Ended
 from gapo.store.records import Decision
 from gapo.tasks import InputRef, Kind, Task, TaskKey

@@ -11,7 +11,7 @@ from obstore.store import LocalStore
 from tests.unit.planner.world import spec_of
 
 from gapo.planning.observation import AttemptKey, Seen
-from gapo.planning.planner import RunFacts, State, Status
+from gapo.planning.plan import RunFacts, State, Status
 from gapo.policies.attempts import Exit
 from gapo.run.driver import Driver, End
 from gapo.store.claims import take_claim

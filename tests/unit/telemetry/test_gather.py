@@ -8,7 +8,7 @@ from tests.unit.telemetry.story import START, Story, measured
 from tests.unit.telemetry.test_rest import ROLLBACK, kl_too_far_at
 
 from gapo.planning.observation import AttemptKey, AttemptSeen, Seen
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import stage_metrics
 from gapo.policies.attempts import Cause, Ended
 from gapo.tasks import Kind, TaskKey

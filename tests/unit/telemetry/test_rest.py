@@ -11,7 +11,7 @@ from tests.unit.telemetry.story import Story, measured
 from gapo.api.status import GapoRunStatus
 from gapo.metrics.figures import RunFigures
 from gapo.metrics.samples import Sample, run_samples
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.store import layout
 from gapo.store.records import Revoked
 from gapo.tasks import Kind, TaskKey

@@ -15,7 +15,7 @@ from gapo.cli.live_view import RunView
 from gapo.local.executor import Launched
 from gapo.local.run_monitor import RunWatch, Scrapes
 from gapo.metrics.samples import Sample
-from gapo.planning.planner import State, Status
+from gapo.planning.plan import State, Status
 from gapo.planning.preview import planned_keys
 from gapo.store import layout
 from gapo.tasks import Kind, TaskKey

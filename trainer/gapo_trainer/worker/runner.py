@@ -104,18 +104,21 @@ def run_request(request: Request) -> int:
 def _run(request: Request, scratch: Path, stop: threading.Event, account: Account, talk: Talk) -> None:
     from gapo_trainer.tasks.handlers import TASKS
 
+    # What is to be done, refused unless it is what the executor meant; and who drives the run.
     started, began = datetime.now(UTC), time.monotonic()
     objects = request.open(request.run)
     task = read_task(objects, request)
     environment = pin_environment(task)
     fence = None if request.claim is None else Fence(objects, _claim(request.claim))
+
     # A folder of its own: whatever else lies in the scratch folder stays.
     own = Path(tempfile.mkdtemp(prefix="task-", dir=scratch))
     out, working, spool = (own / name for name in ("out", "work", "spool"))
     for folder in (out, working, spool):
         folder.mkdir()
     inputs = fetch_inputs(objects, task, own / "inputs")
-    prefix = layout.writer_prefix(task.stage, task.kind.value, task.attempt, request.writer)
+
+    # The work itself. Resume points are uploaded beside it, and progress is told.
     progress = Progress(objects, task, request.writer, account)
     resume = ResumePoints(objects, task, request.writer, spool, fence, stop, account.checkpointed)
     log.info("task %s attempt %d starts", task.key, task.attempt)
@@ -140,34 +143,45 @@ def _run(request: Request, scratch: Path, stop: threading.Event, account: Accoun
         progress.close()
     if stop.is_set():
         log.info("asked to stop, but the work is done: committing")
-    metrics = dict(metrics)
-    metrics["wall/seconds"] = time.monotonic() - began
-    metrics |= peak_memory()
+    metrics = {**metrics, "wall/seconds": time.monotonic() - began, **peak_memory()}
     check_finite(metrics)
+
+    # The commit: objects first, then the manifest, which exactly one attempt can create.
     if fence is not None:
         fence.check()
-    stored = objects.upload_folder(out, f"{prefix}/out")
-    result = commit_manifest(
-        objects,
-        Manifest(
-            run_id=task.run_id,
-            stage=task.stage,
-            kind=task.kind.value,
-            generation=task.generation,
-            attempt=task.attempt,
-            writer=request.writer,
-            task_digest=task.digest,
-            inputs={name: ManifestRef(key=ref.key, sha256=ref.sha256) for name, ref in task.inputs.items()},
-            objects=stored,
-            metrics=metrics,
-            environment=environment,
-            started_at=started,
-            finished_at=datetime.now(UTC),
-        ),
-    )
+    won = _commit(objects, request, task, out, metrics, environment, started)
     talk.look(last=True)
     log.info(", ".join([f"done in {metrics['wall/seconds']:.1f} s", *shown(metrics, most=len(metrics))]))
-    log.info("committed" if result.won else "another attempt has committed already; nothing of it is touched")
+    log.info("committed" if won else "another attempt has committed already; nothing of it is touched")
+
+
+def _commit(
+    objects: Objects,
+    request: Request,
+    task: Task,
+    out: Path,
+    metrics: dict[str, float],
+    environment: dict[str, str | int | float],
+    started: datetime,
+) -> bool:
+    """Uploads what the task left and creates its manifest; False where another attempt has been first."""
+    prefix = layout.writer_prefix(task.stage, task.kind.value, task.attempt, request.writer)
+    manifest = Manifest(
+        run_id=task.run_id,
+        stage=task.stage,
+        kind=task.kind.value,
+        generation=task.generation,
+        attempt=task.attempt,
+        writer=request.writer,
+        task_digest=task.digest,
+        inputs={name: ManifestRef(key=ref.key, sha256=ref.sha256) for name, ref in task.inputs.items()},
+        objects=objects.upload_folder(out, f"{prefix}/out"),
+        metrics=metrics,
+        environment=environment,
+        started_at=started,
+        finished_at=datetime.now(UTC),
+    )
+    return commit_manifest(objects, manifest).won
 
 
 def _spec_of_run(objects: Objects) -> GapoRunSpec | None:

@@ -10,7 +10,8 @@ from gapo.api.load import load_document
 from gapo.api.run import API_VERSION
 from gapo.errors import GapoError
 from gapo.planning.observation import Seen
-from gapo.planning.planner import RunFacts, plan
+from gapo.planning.plan import RunFacts
+from gapo.planning.planner import plan
 from gapo_operator.cli.client import Cluster, RefusedError, core_path
 from gapo_operator.cli.doctor.finding import Finding, fail, ok, warn
 from gapo_operator.config import OperatorConfig
