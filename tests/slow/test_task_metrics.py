@@ -28,8 +28,8 @@ from tests.unit.ppo.tiny_ppo import tiny_folder
 from gapo.digest import sha256_hex
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
-from gapo.store.records import Manifest
-from gapo.tasks import InputRef, Kind, Task
+from gapo.store.records import Manifest, ManifestRef
+from gapo.tasks import Kind, Task
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ class World:
     """A run's folder with a committed data set and start, and a stage of PPO that is handed over."""
 
     run: Path
-    inputs: dict[str, InputRef]
+    inputs: dict[str, ManifestRef]
 
     @staticmethod
     def make(root: Path) -> World:
@@ -108,7 +108,7 @@ class World:
         return found
 
 
-def _committed(objects: Objects, kind: str, folder: Path) -> InputRef:
+def _committed(objects: Objects, kind: str, folder: Path) -> ManifestRef:
     now = datetime.now(UTC)
     stored = objects.upload_folder(folder, f"stages/0/{kind}/0/w/out")
     made = Manifest(
@@ -124,7 +124,7 @@ def _committed(objects: Objects, kind: str, folder: Path) -> InputRef:
         finished_at=now,
     )
     found = commit_manifest(objects, made).committed
-    return InputRef(key=found.key, sha256=found.sha256)
+    return ManifestRef(key=found.key, sha256=found.sha256)
 
 
 @contextmanager

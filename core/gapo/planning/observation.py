@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import NamedTuple
 
 from gapo.policies.attempts import Ended
-from gapo.store.records import Decision
-from gapo.tasks import InputRef, TaskKey
+from gapo.store.records import Decision, ManifestRef
+from gapo.tasks import TaskKey
 
 
 class AttemptKey(NamedTuple):
@@ -23,10 +23,10 @@ class AttemptKey(NamedTuple):
 class Committed:
     """A verified manifest: the newest generation that is not revoked."""
 
-    ref: InputRef
+    ref: ManifestRef
     generation: int
     task_digest: str
-    inputs: Mapping[str, InputRef]
+    inputs: Mapping[str, ManifestRef]
     metrics: Mapping[str, float]
     finished_at: datetime | None = None
     """None for one that is only pretended."""

@@ -43,8 +43,8 @@ from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_at
 from gapo.policies.rollback import Changes
 from gapo.reasons import Reason
 from gapo.recipes import Line, Recipe, Step, recipe_for
-from gapo.store.records import Decision
-from gapo.tasks import KINDS, InputRef, Kind, Task, TaskKey, role_of, task_digest
+from gapo.store.records import Decision, ManifestRef
+from gapo.tasks import KINDS, Kind, Task, TaskKey, role_of, task_digest
 
 
 class _Failed(Exception):  # noqa: N818  (ends the walk; not an error of the planner)
@@ -100,7 +100,7 @@ class _Walk:
         return {revocation.task for revocation in self.revoke}
 
     def _is_ours(
-        self, step: Step, found: Committed, refs: Mapping[str, InputRef], change: Changes | None
+        self, step: Step, found: Committed, refs: Mapping[str, ManifestRef], change: Changes | None
     ) -> bool:
         if dict(found.inputs) != dict(refs):
             if self._revoked_ancestor(step):
@@ -123,7 +123,7 @@ class _Walk:
     def _revoked_ancestor(self, step: Step) -> bool:
         return any(self.seen.revoked.get(key, 0) > 0 for key in step.inputs.values())
 
-    def _expected_digest(self, key: TaskKey, refs: Mapping[str, InputRef], change: Changes | None) -> str:
+    def _expected_digest(self, key: TaskKey, refs: Mapping[str, ManifestRef], change: Changes | None) -> str:
         params, seed = self._params(key, change)
         known = self.run.params_digests[key.kind] if seed is None else digest(params)
         return task_digest(self.run.run_id, key, refs, known, self.run.spec.seed if seed is None else seed)
@@ -137,7 +137,7 @@ class _Walk:
         return params, self.run.spec.seed + change.seed_offset
 
     def _task(
-        self, step: Step, refs: Mapping[str, InputRef], change: Changes | None, *, attempt: int
+        self, step: Step, refs: Mapping[str, ManifestRef], change: Changes | None, *, attempt: int
     ) -> Task:
         spec, key = self.run.spec, step.key
         params, seed = self._params(key, change)
@@ -154,7 +154,7 @@ class _Walk:
             checkpoint_interval=spec.checkpoint.interval,
         )
 
-    def _attempt(self, step: Step, refs: Mapping[str, InputRef], change: Changes | None) -> None:
+    def _attempt(self, step: Step, refs: Mapping[str, ManifestRef], change: Changes | None) -> None:
         attempts = self.seen.attempts.get(step.key, ())
         # One attempt of a task at a time.
         running = [a for a in attempts if a.running and a.ended is None]

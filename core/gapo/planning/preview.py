@@ -11,8 +11,8 @@ from gapo.planning.observation import Committed, Seen
 from gapo.planning.plan import RunFacts, State
 from gapo.planning.planner import first_line, plan
 from gapo.recipes import recipe_for
-from gapo.store.records import Decision
-from gapo.tasks import InputRef, Kind, Task, TaskKey
+from gapo.store.records import Decision, ManifestRef
+from gapo.tasks import Kind, Task, TaskKey
 
 LIMIT = 5000
 
@@ -66,5 +66,5 @@ def planned_keys(spec: GapoRunSpec) -> tuple[TaskKey, ...]:
 
 def _pretended(task: Task) -> Committed:
     key = f"stages/{task.stage}/{task.kind.value}/manifest-0.json"
-    ref = InputRef(key=key, sha256=digest([task.digest]))
+    ref = ManifestRef(key=key, sha256=digest([task.digest]))
     return Committed(ref, 0, task.digest, dict(task.inputs), {})

@@ -14,7 +14,7 @@ from gapo.store.commit import check_objects, find_manifest
 from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
-from gapo.tasks import KINDS, InputRef, TaskKey
+from gapo.tasks import KINDS, TaskKey
 
 START_KINDS = tuple(kind for kind, described in KINDS.items() if described.at_start)
 STAGE_KINDS = tuple(kind for kind, described in KINDS.items() if described.in_stages)
@@ -77,10 +77,10 @@ class Observer:
             return
         manifest = found.committed.manifest
         self._committed[key] = Committed(
-            ref=InputRef(key=found.committed.key, sha256=found.committed.sha256),
+            ref=found.committed.ref,
             generation=found.generation,
             task_digest=manifest.task_digest,
-            inputs={n: InputRef(key=r.key, sha256=r.sha256) for n, r in manifest.inputs.items()},
+            inputs=manifest.inputs,
             metrics=manifest.metrics,
             finished_at=manifest.finished_at,
         )

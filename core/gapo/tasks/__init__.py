@@ -2,12 +2,11 @@
 
 from gapo.tasks.kinds import KINDS, Kind, TaskKind
 from gapo.tasks.needs import model_of, models_of, role_of
-from gapo.tasks.task import STOP_GRACE_SECONDS, InputRef, Task, TaskKey, task_digest, task_params
+from gapo.tasks.task import STOP_GRACE_SECONDS, Task, TaskKey, task_digest, task_params
 
 __all__ = [
     "KINDS",
     "STOP_GRACE_SECONDS",
-    "InputRef",
     "Kind",
     "Task",
     "TaskKey",

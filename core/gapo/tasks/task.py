@@ -15,6 +15,7 @@ from pydantic import Field
 from gapo.api.base import ApiModel
 from gapo.api.run import GapoRunSpec
 from gapo.digest import canonical_json, digest
+from gapo.store.records import ManifestRef
 from gapo.tasks.kinds import KINDS, Kind
 
 STOP_GRACE_SECONDS = 60
@@ -32,14 +33,6 @@ class TaskKey(NamedTuple):
         return f"{self.stage}/{self.kind.value}"
 
 
-class InputRef(ApiModel):
-    """A committed artifact that a task reads, by its manifest."""
-
-    key: str
-    """Key of the manifest, relative to the run."""
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
 class Task(ApiModel):
     """One attempt of one task."""
 
@@ -49,7 +42,7 @@ class Task(ApiModel):
     kind: Kind
     generation: int = Field(0, ge=0)
     """Which manifest it commits: above 0 only after a revocation."""
-    inputs: dict[str, InputRef] = Field(default_factory=dict)
+    inputs: dict[str, ManifestRef] = Field(default_factory=dict)
     params: dict[str, Any] = Field(default_factory=dict)
     """The resolved spec's sections that this kind reads, and a rollback's change."""
     seed: int = Field(ge=0)
@@ -75,7 +68,7 @@ class Task(ApiModel):
 
 
 def task_digest(
-    run_id: str, key: TaskKey, inputs: Mapping[str, InputRef], params_digest: str, seed: int
+    run_id: str, key: TaskKey, inputs: Mapping[str, ManifestRef], params_digest: str, seed: int
 ) -> str:
     """The digest of the task with these inputs and parameters, without building it."""
     return digest(

@@ -10,7 +10,8 @@ import torch
 
 from gapo.api.models import FromScratch, RewardModel
 from gapo.api.run import GapoRunSpec
-from gapo.tasks import InputRef, Kind, Task, task_params
+from gapo.store.records import ManifestRef
+from gapo.tasks import Kind, Task, task_params
 from gapo_trainer.data import tokenizers
 from gapo_trainer.data.micro import FILLERS, NOUNS, vocabulary
 from gapo_trainer.models.networks import build_generator, load_tokenizer, save_generator
@@ -117,7 +118,7 @@ def context(
     params = task_params(GapoRunSpec.model_validate({**SPEC, **sections}), kind)
     out.mkdir(parents=True)
     refs = {
-        name: InputRef(key=key, sha256=hashlib.sha256(str((key, folder)).encode()).hexdigest())
+        name: ManifestRef(key=key, sha256=hashlib.sha256(str((key, folder)).encode()).hexdigest())
         for name, (key, folder) in inputs.items()
     }
     task = Task(run_id="tiny", stage=stage, kind=kind, inputs=refs, params=params, seed=seed, attempt=0)

@@ -9,7 +9,8 @@ from tests.unit.planner.world import spec_of
 from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
 from gapo.planning.plan import State, Status
 from gapo.policies.attempts import Cause, Ended
-from gapo.tasks import InputRef, Kind, TaskKey
+from gapo.store.records import ManifestRef
+from gapo.tasks import Kind, TaskKey
 from gapo_operator.config import StorageLocation
 from gapo_operator.kube.attempts import Child, ChildState, Problem
 from gapo_operator.kube.run_location import access_of
@@ -164,7 +165,7 @@ def test_a_run_that_has_ended_lists_no_task_although_its_last_pod_is_still_on_it
 def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
     committed = {
         PPO.task: Committed(
-            InputRef(key="stages/1/ppo/manifest-0.json", sha256="a" * 64), 0, "b" * 64, {}, {}
+            ManifestRef(key="stages/1/ppo/manifest-0.json", sha256="a" * 64), 0, "b" * 64, {}, {}
         )
     }
     seen = Seen(committed=committed)

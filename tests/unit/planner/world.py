@@ -14,8 +14,8 @@ from gapo.planning.observation import AttemptSeen, Committed, Seen
 from gapo.planning.plan import Plan, RunFacts, State
 from gapo.planning.planner import plan
 from gapo.policies.attempts import Cause, Ended
-from gapo.store.records import Decision
-from gapo.tasks import InputRef, Kind, Task, TaskKey
+from gapo.store.records import Decision, ManifestRef
+from gapo.tasks import Kind, Task, TaskKey
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -126,7 +126,7 @@ class World:
             return False
         name = f"stages/{key.stage}/{key.kind.value}/manifest-{task.generation}.json"
         self.committed[key] = Committed(
-            ref=InputRef(key=name, sha256=digest([task.digest, task.generation])),
+            ref=ManifestRef(key=name, sha256=digest([task.digest, task.generation])),
             generation=task.generation,
             task_digest=task.digest,
             inputs=dict(task.inputs),

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 
 from gapo.api.training import Kl, Ppo, Reward, Stages
 from gapo.errors import DataError, SpecError
-from gapo.tasks import InputRef, Kind, Task
+from gapo.store.records import ManifestRef
+from gapo.tasks import Kind, Task
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.tasks import ppo as ppo_task
 
@@ -103,7 +104,7 @@ class World:
             run_id="run",
             stage=stage,
             kind=Kind.PPO,
-            inputs={key: InputRef(key=key, sha256="0" * 64) for key in inputs},
+            inputs={key: ManifestRef(key=key, sha256="0" * 64) for key in inputs},
             params=self.params(**sections),
             seed=sections.get("seed", 0) if isinstance(sections.get("seed"), int) else 0,
             attempt=0,

@@ -13,9 +13,9 @@ from gapo.planning.observation import Committed, Seen
 from gapo.run.retention import fitting, left_over, retire_at
 from gapo.store.commit import commit_manifest, write_resume_point
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Manifest, ObjectRef, ResumePoint, Retired
+from gapo.store.records import Decision, Manifest, ManifestRef, ObjectRef, ResumePoint, Retired
 from gapo.store.retention import read_retired, retire
-from gapo.tasks import InputRef, Kind, TaskKey
+from gapo.tasks import Kind, TaskKey
 
 SHA = "0" * 64
 
@@ -93,7 +93,7 @@ def test_a_task_with_hundreds_of_resume_points_leaves_none_of_their_objects(
             objects=refs, writer="writer-1", attempt=0,
         )  # fmt: skip
         write_resume_point(objects, point)
-    committed = Committed(InputRef(key="stages/2/ppo/manifest-0.json", sha256=SHA), 0, SHA, {}, {}, NOW)
+    committed = Committed(ManifestRef(key="stages/2/ppo/manifest-0.json", sha256=SHA), 0, SHA, {}, {}, NOW)
     seen = Seen(
         committed={TaskKey(2, Kind.PPO): committed},
         decisions={2: Decision(stage=2, verdict="continue", reason="more", by="w")},

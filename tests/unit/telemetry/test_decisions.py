@@ -13,10 +13,10 @@ from gapo.metrics.figures import RunFigures
 from gapo.metrics.samples import Sample, run_samples
 from gapo.planning.observation import Committed, Seen
 from gapo.planning.stage_decision import listed_metrics, stage_metrics
-from gapo.store.records import DECISION_METRICS_LIMIT, Decision
-from gapo.tasks import InputRef, Kind, TaskKey
+from gapo.store.records import DECISION_METRICS_LIMIT, Decision, ManifestRef
+from gapo.tasks import Kind, TaskKey
 
-REF = InputRef(key="stages/0/ppo/manifest-0.json", sha256="0" * 64)
+REF = ManifestRef(key="stages/0/ppo/manifest-0.json", sha256="0" * 64)
 
 
 def long_run(stages: int, families: int, seed: int = 0) -> Seen:

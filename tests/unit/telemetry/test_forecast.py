@@ -4,11 +4,11 @@ import pytest
 
 from gapo.metrics.figures import TaskFigures
 from gapo.planning.observation import Committed, Seen
-from gapo.store.records import Decision
-from gapo.tasks import InputRef, Kind, TaskKey
+from gapo.store.records import Decision, ManifestRef
+from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.eta import Forecast, forecast
 
-REF = InputRef(key="stages/0/ppo/manifest-0.json", sha256="0" * 64)
+REF = ManifestRef(key="stages/0/ppo/manifest-0.json", sha256="0" * 64)
 PPO = [TaskKey(k, Kind.PPO) for k in range(1, 5)]
 EXPORT = TaskKey(4, Kind.EXPORT)
 

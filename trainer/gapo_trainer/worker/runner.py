@@ -27,7 +27,7 @@ from gapo.store.claims import Fence
 from gapo.store.commit import commit_manifest, fetch, find_manifest, load_input
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
-from gapo.store.records import Claim, Manifest, ManifestRef
+from gapo.store.records import Claim, Manifest
 from gapo.tasks import KINDS, Kind, Task, TaskKey
 from gapo.telemetry.wording import shown
 from gapo_trainer.runtime.context import TaskContext
@@ -174,7 +174,7 @@ def _commit(
         attempt=task.attempt,
         writer=request.writer,
         task_digest=task.digest,
-        inputs={name: ManifestRef(key=ref.key, sha256=ref.sha256) for name, ref in task.inputs.items()},
+        inputs=task.inputs,
         objects=objects.upload_folder(out, f"{prefix}/out"),
         metrics=metrics,
         environment=environment,
@@ -207,7 +207,7 @@ def fetch_inputs(objects: Objects, task: Task, into: Path) -> dict[str, Path]:
     """Downloads what the task reads, verified; input name → folder."""
     folders = {}
     for name, ref in task.inputs.items():
-        source = load_input(objects, ManifestRef(key=ref.key, sha256=ref.sha256), run_id=task.run_id)
+        source = load_input(objects, ref, run_id=task.run_id)
         wanted = KINDS[task.kind].objects_read(name)
         folders[name] = into / name
         folders[name].mkdir(parents=True, exist_ok=True)
