@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Literal, get_args, get_origin
 
 from gapo.api.base import ApiModel
-from gapo.api.identity import model_in
+from gapo.api.fields import model_in
 from gapo.api.run import GapoRunSpec
 
 Change = dict[str, Any]
