@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cache
 from types import NoneType
@@ -81,10 +82,9 @@ class ApiModel(BaseModel):
     @field_validator("*", mode="after")
     @classmethod
     def _keeps_the_rules_of_its_field(cls, value: Any, info: ValidationInfo) -> Any:
-        name = str(info.field_name)
-        rows = [row for row in rows_of(cls.__name__) if row.at == (cls.model_fields[name].alias or name)]
+        rows = _rows_at(cls, str(info.field_name))
         if rows:
-            _keep(cls.model_construct(**{name: value}), rows)
+            _keep(cls.model_construct(**{str(info.field_name): value}), rows)
         return value
 
     @model_validator(mode="after")
@@ -95,7 +95,14 @@ class ApiModel(BaseModel):
         return self
 
 
-def _keep(section: BaseModel, rows: list[Row]) -> None:
+@cache
+def _rows_at(model: type[BaseModel], name: str) -> tuple[Row, ...]:
+    """The rows whose fault is that of one field by itself."""
+    key = model.model_fields[name].alias or name
+    return tuple(row for row in rows_of(model.__name__) if row.at == key)
+
+
+def _keep(section: BaseModel, rows: Iterable[Row]) -> None:
     """Raises ValueError with the messages of all rows that do not hold."""
     messages = [message for row in rows for message in row.broken(section)]
     if messages:
