@@ -146,6 +146,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "keys in an address": (
         {"generator": model("s3://key:secret@models/qwen"), **SMALL}, "credentials come from the environment",
     ),
+    "a file of data from nowhere": (
+        {"data": {**OWN_DATA, "sources": [{"uri": "https://data/x", "sha256": "a" * 64}]},
+         "generator": HF, "rewardModel": HF, **SMALL}, "gs://",
+    ),
     "a folder as a file of data": (
         {"data": {**OWN_DATA, "sources": [{"uri": "s3://data/folder/", "sha256": "a" * 64}]},
          "generator": HF, "rewardModel": HF, **SMALL}, "write s3://bucket/folder/file",
@@ -267,9 +271,12 @@ FOR_THE_OPERATOR: dict[str, tuple[dict[str, Any], str]] = {
     "devices requested without limits": (
         {"roles": {"rewardModel": {"resources": {"requests": {"nvidia.com/gpu": 1}}}}}, "must equal its limits",
     ),
+    "an affinity longer than a page": (
+        pod(affinity={"nodeAffinity": {"note": "x" * 17_000}}), "bytes as JSON; at most 16384 are allowed",
+    ),
 }  # fmt: skip
-"""What the client refuses, and the operator with the same words, but no API server: amounts that may be fractions are
-values of any kind to it, which its rules cannot see."""
+"""What the client refuses, and the operator with the same words, but no API server: amounts that may be fractions, and
+terms of an affinity, are values of any kind to it, which its rules cannot see."""
 
 ON_ONE_MACHINE: dict[str, tuple[dict[str, Any], str]] = {
     case: (

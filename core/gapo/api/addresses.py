@@ -1,9 +1,7 @@
-"""Where models and data files may lie: the forms of addresses, for the API's models and for the CRD's rules alike."""
+"""Where models and data files may lie: the forms of addresses, of which rows of the table of rules are made."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 VOLUMES = "/volumes"
@@ -65,19 +63,6 @@ DATA_FORMS = (
         f"write s3://bucket/folder/file (gs:// and az:// alike): {_PLAIN}; credentials come from the environment",
     ),
 )
-
-
-def formed(forms: Iterable[Form]) -> Callable[[str], str]:
-    """A validator: gives the address back, or raises ValueError that says how to write it."""
-
-    def check(address: str) -> str:
-        for form in forms:
-            # Python's $ lets a line's end pass, which RE2's does not.
-            if re.match(form.applies, address) and not re.match(form.pattern.replace("$", r"\Z"), address):
-                raise ValueError(form.message)
-        return address
-
-    return check
 
 
 def in_volume(address: str) -> tuple[str, str]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cache
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
+
+from gapo.api.rules.row import Row
+from gapo.api.rules.table import rows_of
 
 
 class FieldClass(StrEnum):
@@ -36,6 +40,10 @@ NEXT_ATTEMPT = field_class(FieldClass.NEXT_ATTEMPT)
 LIVE = field_class(FieldClass.LIVE)
 
 
+STORED = {"stored": True}
+"""Validation context for what gapo itself has written, or a run was begun with: earlier releases wrote half a second as
+a number, and took fields that had no effect."""
+
 WANTED = {
     bool: ("bool_type", "write true or false, without quotes"),
     int: ("int_type", "input should be a valid integer, written without quotes"),
@@ -45,7 +53,8 @@ WANTED = {
 
 
 class ApiModel(BaseModel):
-    """Unknown fields are refused; names are camelCase on the wire; the docstring under a field documents it.
+    """Unknown fields are refused; names are camelCase on the wire; the docstring under a field documents it; a section
+    keeps its rows of the table of rules (`gapo.api.rules.table`).
 
     Text is no number and a number is no truth value, as for an API server: left to itself pydantic takes `seed: "1"`.
     Whole numbers do for fractions, and `600.0` or `1e3` for whole numbers.
@@ -69,6 +78,35 @@ class ApiModel(BaseModel):
             if isinstance(one, str | bool | int | float) and not _is_a(kind, one):
                 raise PydanticCustomError(*WANTED[kind])
         return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _keeps_the_rules_of_its_field(cls, value: Any, info: ValidationInfo) -> Any:
+        rows = _rows_at(cls, str(info.field_name))
+        if rows:
+            _keep(cls.model_construct(**{str(info.field_name): value}), rows)
+        return value
+
+    @model_validator(mode="after")
+    def _keeps_its_rules(self, info: ValidationInfo) -> Self:
+        begun = info.context == STORED
+        rows = rows_of(type(self).__name__)
+        _keep(self, [row for row in rows if row.at is None and not (begun and row.begun_passes)])
+        return self
+
+
+@cache
+def _rows_at(model: type[BaseModel], name: str) -> tuple[Row, ...]:
+    """The rows whose fault is that of one field by itself."""
+    key = model.model_fields[name].alias or name
+    return tuple(row for row in rows_of(model.__name__) if row.at == key)
+
+
+def _keep(section: BaseModel, rows: Iterable[Row]) -> None:
+    """Raises ValueError with the messages of all rows that do not hold."""
+    messages = [message for row in rows for message in row.broken(section)]
+    if messages:
+        raise ValueError("; ".join(messages))
 
 
 def _is_a(kind: type, value: object) -> bool:

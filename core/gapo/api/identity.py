@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from gapo.api.base import ApiModel, FieldClass
+from gapo.api.base import FieldClass
+from gapo.api.fields import model_in
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 
@@ -23,17 +24,8 @@ def class_of(field: FieldInfo, inherited: FieldClass | None) -> FieldClass | Non
     return FieldClass(str(named)) if named is not None else inherited
 
 
-def model_in(field: FieldInfo) -> type[ApiModel] | None:
-    """The nested model of a field, seen through Optional and list."""
-    candidates = [field.annotation, *get_args(field.annotation)]
-    for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, ApiModel):
-            return candidate
-    return None
-
-
 def leaf_classes(
-    model: type[ApiModel] = GapoRunSpec, path: str = "", inherited: FieldClass | None = None
+    model: type[BaseModel] = GapoRunSpec, path: str = "", inherited: FieldClass | None = None
 ) -> Iterator[tuple[str, FieldClass | None]]:
     """Every leaf field's dotted name with its class."""
     for name, field in model.model_fields.items():
@@ -49,7 +41,7 @@ def leaf_classes(
 def select(
     written: Mapping[str, Any],
     kinds: set[FieldClass],
-    model: type[ApiModel] = GapoRunSpec,
+    model: type[BaseModel] = GapoRunSpec,
     inherited: FieldClass | None = None,
 ) -> dict[str, Any]:
     """The part of a written spec whose fields are of these classes; empty sections vanish."""
@@ -86,7 +78,7 @@ def identity_hash(written: Mapping[str, Any]) -> str:
     return digest({"hashVersion": HASH_VERSION, "spec": _as_read(identity_fields(written), GapoRunSpec)})
 
 
-def _as_read(written: Mapping[str, Any], model: type[ApiModel]) -> dict[str, Any]:
+def _as_read(written: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """Written fields as the models read them, so that one manifest has one hash however it was stored: an API server
     makes `1.0` into `1`, a YAML reader `1e-4` into text, and an empty section says nothing."""
     found: dict[str, Any] = {}
@@ -106,7 +98,7 @@ def _as_read(written: Mapping[str, Any], model: type[ApiModel]) -> dict[str, Any
     return found
 
 
-def _read(model: type[ApiModel], name: str, value: Any) -> Any:
+def _read(model: type[BaseModel], name: str, value: Any) -> Any:
     """The value as its field takes it; as it is, where the field refuses it (which is told elsewhere)."""
     reader = _reader(model, name)
     try:
@@ -116,7 +108,7 @@ def _read(model: type[ApiModel], name: str, value: Any) -> Any:
 
 
 @functools.cache
-def _reader(model: type[ApiModel], name: str) -> TypeAdapter[Any]:
+def _reader(model: type[BaseModel], name: str) -> TypeAdapter[Any]:
     """Dear to make, and the models are a closed set."""
     field = model.model_fields[name]
     kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation

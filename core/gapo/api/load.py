@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gapo.api.addresses import VOLUMES, in_volume
-from gapo.api.base import ApiModel
-from gapo.api.identity import model_in, run_id
+from gapo.api.base import STORED
+from gapo.api.fields import model_in
+from gapo.api.identity import run_id
 from gapo.api.paths import STDIN, at_home
-from gapo.api.placement import STORED
 from gapo.api.profiles import with_profile
 from gapo.api.run import GapoRun, GapoRunSpec
 from gapo.api.yaml_reader import UnreadableError, read_documents
@@ -210,12 +210,13 @@ def _sentence(detail: ErrorDetails) -> str:
     if detail["type"] == "string_type" and isinstance(detail["input"], int | float):
         return f"{location}: needs text; put it in quotes (given: {detail['input']!r})"
     given = "" if isinstance(detail["input"], dict | list) else f" (given: {detail['input']!r})"
-    return f"{location or 'spec'}: {message[:1].lower() + message[1:]}{given}"
+    name = message[1:2].isupper()  # such as that of an environment variable, in whose case it stays
+    return f"{location or 'spec'}: {message if name else message[:1].lower() + message[1:]}{given}"
 
 
 def _suggestion(location: tuple[int | str, ...]) -> str:
     """`; did you mean …?` where a sibling field is spelled nearly so."""
-    model: type[ApiModel] | None = GapoRun
+    model: type[BaseModel] | None = GapoRun
     for part in location[:-1]:
         if isinstance(part, int) or model is None:
             continue

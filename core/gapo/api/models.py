@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
-from gapo.api.addresses import MODEL_FORMS, formed
 from gapo.api.base import ApiModel
 
-ModelUri = Annotated[
-    str, StringConstraints(min_length=1, max_length=1024), AfterValidator(formed(MODEL_FORMS))
-]
+ModelUri = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 LayerName = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 UnitInterval = Annotated[float, Field(ge=0, le=1)]
 
@@ -37,12 +34,6 @@ class FromScratch(ApiModel):
     """Encoders: start with equal tokens of prompt and response attending to each other
     (docs/benchmarks/rm-calibration.md)."""
 
-    @model_validator(mode="after")
-    def _heads_divide_hidden(self) -> FromScratch:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
-        return self
-
 
 class Lora(ApiModel):
     """Low-rank adapters instead of full weights."""
@@ -66,12 +57,6 @@ class Generator(ApiModel):
     from_scratch: FromScratch | None = None
     lora: Lora | None = None
     """Low-rank adapters instead of full weights; refused for now."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Generator:
-        if (self.model is None) == (self.from_scratch is None):
-            raise ValueError("give exactly one of model and fromScratch")
-        return self
 
 
 class Gate(ApiModel):
@@ -137,18 +122,6 @@ class RewardModel(ApiModel):
     """What the score is read from: the first token, or the mean of all."""
     truncation: Literal["error", "middle"] = "error"
     """`middle` cuts the prompt's middle, never the response's end; above 1 % truncated the run fails."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> RewardModel:
-        if self.source == "rewardModel" and (self.model is None) == (self.from_scratch is None):
-            raise ValueError("give exactly one of model and fromScratch, or source: verifier")
-        if self.steps is not None and self.epochs is not None:
-            raise ValueError("give steps or epochs, not both")
-        if self.from_scratch is not None and self.from_scratch.arch == "decoder":
-            raise ValueError(
-                "fromScratch.arch must be encoder or longformer: the reward model reads both ways"
-            )
-        return self
 
 
 class Critic(ApiModel):

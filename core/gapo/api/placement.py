@@ -12,19 +12,14 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
     ValidationInfo,
-    model_validator,
 )
 
-from gapo.api.base import FIXED, LIVE, NEXT_ATTEMPT, ApiModel
+from gapo.api.base import FIXED, LIVE, NEXT_ATTEMPT, STORED, ApiModel
 from gapo.api.pods import Cache, ObjectName, Pod
-from gapo.api.quantity import Quantity, amount
+from gapo.api.quantity import Quantity
+from gapo.api.rules.table import DURATION
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-STORED = {"stored": True}
-"""Validation context for what gapo itself has written, or a run was begun with: earlier releases wrote half a second as
-a number, and took fields that had no effect."""
 
 
 def parse_duration(value: Any, info: ValidationInfo) -> Any:
@@ -36,7 +31,7 @@ def parse_duration(value: Any, info: ValidationInfo) -> Any:
         return value
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", value) if isinstance(value, str) else []
     if not parts or "".join(n + u for n, u in parts) != value:
-        raise ValueError(f"{value!r} is not a duration; write 30s, 5m or 1h30m")
+        raise ValueError(DURATION.message)
     return sum(float(n) * _UNITS[u] for n, u in parts)
 
 
@@ -85,9 +80,6 @@ class Retention(ApiModel):
     """False keeps everything."""
 
 
-NOT_BUILT = "cannot be had yet, the trainer draws the samples itself; leave it out"
-
-
 class Rollout(ApiModel):
     """Where the generator's samples are drawn: by the trainer itself, for now."""
 
@@ -95,16 +87,6 @@ class Rollout(ApiModel):
     """`vllm` is refused for now."""
     replicas: int = Field(1, ge=1, le=64)
     """More than 1 are refused for now."""
-
-    @model_validator(mode="after")
-    def _as_built(self, info: ValidationInfo) -> Rollout:
-        if info.context == STORED:
-            return self  # a run that an earlier release began, to which it made no difference
-        if self.engine != "transformers":
-            raise ValueError(f"engine {self.engine} {NOT_BUILT}")
-        if self.replicas != 1:
-            raise ValueError(f"replicas other than 1 {NOT_BUILT}")
-        return self
 
 
 class Scheduling(ApiModel):
@@ -149,16 +131,6 @@ class Resources(ApiModel):
     """What a node must have free; the limits where unset."""
     limits: dict[ResourceName, Quantity] = Field(default_factory=dict, max_length=16)
     """What the pod may use at most, such as `nvidia.com/gpu: 1`."""
-
-    @model_validator(mode="after")
-    def _within_the_limits(self) -> Resources:
-        for name, requested in self.requests.items():
-            limit = self.limits.get(name)
-            if "/" in name and (limit is None or amount(requested) != amount(limit)):
-                raise ValueError(f"requests of {name} must equal its limits; leave the requests out")
-            if limit is not None and amount(requested) > amount(limit):
-                raise ValueError(f"requests are above limits: {name} {requested} and {limit}")
-        return self
 
 
 class Role(ApiModel):

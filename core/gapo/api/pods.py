@@ -6,11 +6,9 @@ Nothing here leads past the "restricted" profile of pod security; an administrat
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import Field, JsonValue, StringConstraints
 
 from gapo.api.base import ApiModel
 
@@ -22,12 +20,6 @@ AnnotationValue = Annotated[str, StringConstraints(max_length=4096)]
 ObjectName = Annotated[str, StringConstraints(max_length=253, pattern=rf"^{_DOMAIN}$")]
 ShortName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Terms = Annotated[dict[str, JsonValue], Field(max_length=2)]
-MAX_AFFINITY = 16 * 1024
-"""Bytes of an affinity as JSON."""
-OWN_ENV = ("HF_HOME", "HOME", "OMP_NUM_THREADS", "POD_UID")
-"""Environment variables that gapo sets."""
-OWN_PATHS = r"^/(cache|dev|etc|proc|run|scratch|sys|tmp|var/run|volumes)(/|$)"
-"""Where nothing of the user's is mounted."""
 
 
 class Toleration(ApiModel):
@@ -44,14 +36,6 @@ class Toleration(ApiModel):
     toleration_seconds: int | None = Field(None, ge=0)
     """For NoExecute: seconds until the pod is evicted all the same."""
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Toleration:
-        if self.operator == "Exists" and self.value:
-            raise ValueError("operator Exists takes no value")
-        if self.key is None and self.operator != "Exists":
-            raise ValueError("without a key the operator must be Exists")
-        return self
-
 
 class Affinity(ApiModel):
     """Which nodes are wanted, in the words of Kubernetes' pods; its API server checks the terms with the first Job."""
@@ -62,13 +46,6 @@ class Affinity(ApiModel):
     """Nodes where certain pods run."""
     pod_anti_affinity: Terms | None = None
     """Nodes where certain pods do not run."""
-
-    @model_validator(mode="after")
-    def _short(self) -> Affinity:
-        size = len(json.dumps(self.model_dump(mode="json")))
-        if size > MAX_AFFINITY:
-            raise ValueError(f"affinity takes {size} bytes as JSON; at most {MAX_AFFINITY} are allowed")
-        return self
 
 
 class TopologySpread(ApiModel):
@@ -90,12 +67,6 @@ class EnvVar(ApiModel):
     value: str = Field("", max_length=4096)
     """Its value, in plain text: secrets come by `envFromSecrets`."""
 
-    @model_validator(mode="after")
-    def _not_our_own(self) -> EnvVar:
-        if self.name in OWN_ENV:
-            raise ValueError(f"{self.name} is set by gapo")
-        return self
-
 
 class ClaimMount(ApiModel):
     """A persistent volume claim of the namespace, mounted into the trainer's container."""
@@ -106,12 +77,6 @@ class ClaimMount(ApiModel):
     """Where it is mounted."""
     read_only: bool = False
     """True: nothing can be written to it."""
-
-    @model_validator(mode="after")
-    def _in_no_path_of_ours(self) -> ClaimMount:
-        if re.match(OWN_PATHS, self.mount_path):
-            raise ValueError("mountPath lies in a folder of the system's or of gapo's own; choose another")
-        return self
 
 
 class ResourceClaim(ApiModel):
@@ -124,12 +89,6 @@ class ResourceClaim(ApiModel):
     """A ResourceClaim of the namespace, which several pods may share."""
     resource_claim_template_name: ObjectName | None = None
     """A ResourceClaimTemplate of the namespace: each pod gets a claim of its own."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> ResourceClaim:
-        if (self.resource_claim_name is None) == (self.resource_claim_template_name is None):
-            raise ValueError("give exactly one of resourceClaimName and resourceClaimTemplateName")
-        return self
 
 
 class Cache(ApiModel):
@@ -170,15 +129,3 @@ class Pod(ApiModel):
     """One that the administrator allows; their default where unset."""
     profile: ShortName | None = None
     """Name of a pod profile of the administrator's, such as `rdma`, which may grant what this section cannot."""
-
-    @model_validator(mode="after")
-    def _each_once(self) -> Pod:
-        for what, names in (
-            ("env", [one.name for one in self.env]),
-            ("persistentVolumeClaims.mountPath", [one.mount_path for one in self.persistent_volume_claims]),
-            ("resourceClaims", [one.name for one in self.resource_claims]),
-        ):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            if twice:
-                raise ValueError(f"{what}: Duplicate value: {', '.join(twice)}")
-        return self

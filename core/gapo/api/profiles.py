@@ -38,6 +38,10 @@ def profile_of(spec: Mapping[str, Any]) -> str:
     return "tiny" if isinstance(generator, Mapping) and generator.get("fromScratch") is not None else "7b"
 
 
+HAS_PROFILE = "(self.?profile.orValue(has(self.generator.fromScratch) ? 'tiny' : '7b') == '{}')"
+"""The same for the API server: whether the spec has the profile of this name, in CEL."""
+
+
 def with_profile(spec: Mapping[str, Any]) -> dict[str, Any]:
     """`spec` as written, over its profile's values. Sections that the user left out altogether are filled in too,
     except optional models (a reward model is never invented)."""

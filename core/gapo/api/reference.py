@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Interval, Le, Lt, MultipleOf
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
-from gapo.api.base import ApiModel, FieldClass
-from gapo.api.identity import class_of, model_in
+from gapo.api.base import FieldClass
+from gapo.api.fields import model_in
+from gapo.api.identity import class_of
 from gapo.api.placement import parse_duration
 from gapo.api.profiles import TINY
 from gapo.api.run import GapoRunSpec, Metadata
@@ -72,10 +73,10 @@ def _metadata() -> Iterator[str]:
 
 def _section(
     path: str,
-    model: type[ApiModel],
+    model: type[BaseModel],
     inherited: FieldClass | None,
     tiny: Mapping[str, Any],
-    told: dict[type[ApiModel], str],
+    told: dict[type[BaseModel], str],
 ) -> Iterator[str]:
     """A heading, a table, and the sections of nested models; a model that several fields share is told once."""
     told[model] = path

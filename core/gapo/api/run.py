@@ -17,10 +17,6 @@ API_VERSION = "gapo.dev/v1alpha1"
 Name = Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 
-VERIFIED_GUARDS = ("fidelity", "labels")
-NEVER_ACTS = "reads the verifier's verdicts and can never act without them; set its action to warn or off"
-
-
 class ResumeFrom(ApiModel):
     """Start from another run's stage instead of from the base models; its objects are imported, not referred to."""
 
@@ -78,81 +74,6 @@ class GapoRunSpec(ApiModel):
     """True: nothing of the run is started, and what runs is saved and stopped."""
     budget: Budget = Field(default_factory=Budget, json_schema_extra=LIVE)
     retention: Retention = Field(default_factory=Retention, json_schema_extra=LIVE)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> GapoRunSpec:
-        found = problems(self)
-        if found:
-            raise ValueError("; ".join(found))
-        return self
-
-
-def problems(spec: GapoRunSpec) -> list[str]:
-    """What cannot be honoured although each field is valid by itself, one sentence each."""
-    found = []
-    reward = spec.reward_model
-    if spec.method != "SFT" and reward is None:
-        found.append(f"rewardModel is needed by method {spec.method}; only SFT does without")
-    if spec.method == "GAPO" and reward is not None and reward.source == "verifier":
-        found.append("rewardModel.source verifier has nothing to retrain; use method PPO")
-    share = spec.adversarial.generated_share_of_negatives
-    if 0.5 * (1 - share) < 0.1 - 1e-9:
-        found.append(
-            f"adversarial.generatedShareOfNegatives {share} leaves original negatives under 10 % of a batch; "
-            "use 0.8 or less"
-        )
-    if spec.adversarial.selection == "hard" and spec.adversarial.passing_label == "zero":
-        found.append(
-            "adversarial.selection hard tells passing from failing samples, and passingLabel zero labels both 0; "
-            "set passingLabel to drop, half or one"
-        )
-    if spec.evaluation.scorer == "none":
-        if spec.adversarial.passing_label != "zero":
-            found.append("adversarial.passingLabel other than zero needs evaluation.scorer: verifier")
-        if spec.guards.hacking.action != "off":
-            found.append("guards.hacking needs evaluation.scorer: verifier; set its action to off")
-        found += [
-            f"guards.{name} {NEVER_ACTS}"
-            for name in VERIFIED_GUARDS
-            if getattr(spec.guards, name).action in ("stop", "rollback")
-        ]
-        if reward is not None and reward.source == "verifier":
-            found.append("rewardModel.source verifier needs evaluation.scorer: verifier")
-        if spec.stages.max > 0 and spec.convergence.enabled:
-            found.append("convergence needs evaluation.scorer: verifier; set convergence.enabled to false")
-    if reward is not None and reward.pooling == "mean" and reward.global_attention == "cls":
-        found.append("rewardModel.pooling mean with globalAttention cls reads each window alone; use prompt")
-    scratch = spec.generator.from_scratch
-    if scratch is not None and scratch.arch != "decoder":
-        found.append("generator.fromScratch.arch must be decoder: the generator writes left to right")
-    if scratch is not None and spec.generation.max_new_tokens >= scratch.max_positions:
-        found.append(
-            f"generation.maxNewTokens ({spec.generation.max_new_tokens}) must be below "
-            f"generator.fromScratch.maxPositions ({scratch.max_positions}): the prompt needs room too"
-        )
-    if spec.generator.lora is not None or spec.critic.lora is not None:
-        found.append("lora is not supported yet; leave it out to train all weights")
-    if spec.stages.min > spec.stages.max:
-        found.append(f"stages.min ({spec.stages.min}) is above stages.max ({spec.stages.max})")
-    if spec.ppo.mini_batch > spec.stages.rollouts_per_iteration:
-        found.append(
-            f"ppo.miniBatch ({spec.ppo.mini_batch}) is above stages.rolloutsPerIteration "
-            f"({spec.stages.rollouts_per_iteration})"
-        )
-    if spec.data.sources and spec.generator.from_scratch is not None:
-        found.append(
-            "generator.fromScratch takes its tokenizer from data.generate; with data.sources give generator.model"
-        )
-    if spec.data.sources and reward is not None and reward.from_scratch is not None:
-        found.append(
-            "rewardModel.fromScratch takes its tokenizer from data.generate; with data.sources give rewardModel.model"
-        )
-    if spec.stages.rollouts_per_iteration % spec.generation.samples_per_prompt:
-        found.append(
-            f"stages.rolloutsPerIteration ({spec.stages.rollouts_per_iteration}) must be a multiple of "
-            f"generation.samplesPerPrompt ({spec.generation.samples_per_prompt})"
-        )
-    return found
 
 
 SERVER_SET = frozenset(

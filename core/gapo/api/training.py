@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
-from gapo.api.addresses import DATA_FORMS, formed
 from gapo.api.base import LIVE, ApiModel
 from gapo.api.models import UnitInterval
 
@@ -27,7 +26,7 @@ class Generate(ApiModel):
 class Source(ApiModel):
     """A JSONL file of the user's own."""
 
-    uri: Annotated[str, AfterValidator(formed(DATA_FORMS))] = Field(min_length=1, max_length=1024)
+    uri: str = Field(min_length=1, max_length=1024)
     """An `s3://`, `gs://` or `az://` address; with `gapo run` also a path, taken from the manifest's folder, or a `file://`
     address."""
     sha256: str | None = Field(None, max_length=64, pattern=r"^[0-9a-f]{64}$")
@@ -64,12 +63,6 @@ class Data(ApiModel):
     """Drop exact repeats of prompt and response."""
     max_prompt_tokens: int = Field(1024, ge=1)
     """Longest prompt in the generator's tokens; a longer one fails the run and is named."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Data:
-        if (self.generate is None) == (not self.sources):
-            raise ValueError("give exactly one of generate and sources")
-        return self
 
 
 class Sft(ApiModel):

@@ -20,7 +20,7 @@ from gapo.api.identity import class_of
 from gapo.api.placement import parse_duration
 from gapo.api.pods import ClaimMount, EnvVar, ResourceClaim
 from gapo.api.profiles import PROFILES
-from gapo.crd.rules import OF_FIELD, OF_MODEL
+from gapo.crd.rules import of_section, of_value
 from gapo.errors import InvariantError
 
 Schema = dict[str, Any]
@@ -64,12 +64,12 @@ def schema_of(
     required = [f.alias or n for n, f in model.model_fields.items() if f.is_required()]
     if required:
         schema["required"] = required
-    return _with_rules(schema, OF_MODEL.get(model, ()))
+    return _with_rules(schema, of_section(model))
 
 
 def _property(field: FieldInfo, where: str, own: FieldClass | None, defaults: bool) -> Schema:
     schema = _type(field.annotation, tuple(field.metadata), where, own, defaults)
-    schema = _with_rules(schema, OF_FIELD.get(where, ()))
+    schema = _with_rules(schema, of_value(where))
     served = defaults and own in SERVER_DEFAULTS and not field.is_required() and not _in_a_profile(where)
     if served and "properties" in schema:
         # Defaults of nested fields are filled in only below an object that is there.
@@ -91,7 +91,7 @@ def _type(
     if origin is Annotated:
         return _type(parts[0], (*parts[1:], *metadata), where, own, defaults)
     if any(isinstance(m, BeforeValidator) and m.func is parse_duration for m in metadata):
-        return dict(INT_OR_STRING)
+        return _with_rules(INT_OR_STRING, of_value("Duration"))
     if origin in (Union, UnionType):
         kept = [part for part in parts if part is not NoneType]
         if len(kept) == 1:

@@ -11,11 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field, JsonValue, StringConstraints
 
-from gapo.api.base import FieldClass
+from gapo.api.base import STORED, FieldClass
 from gapo.api.deep_merge import overlay
 from gapo.api.identity import HASH_VERSION, identity_fields, identity_hash, select
 from gapo.api.load import LoadedRun
-from gapo.api.placement import STORED
 from gapo.api.run import GapoRunSpec
 from gapo.errors import SpecError
 from gapo.store import layout

@@ -79,7 +79,7 @@ def test_all_problems_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"rewardModel": None}, "rewardModel is needed by method GAPO"),
+        ({"rewardModel": None}, "rewardModel is needed by this method; only SFT does without"),
         ({"rewardModel": {"source": "verifier"}}, "nothing to retrain; use method PPO"),
         ({"adversarial": {"generatedShareOfNegatives": 0.9}}, "less than or equal to 0.8"),
         ({"adversarial": {"passingLabel": "drop"}, "evaluation": {"scorer": "none"}}, "passingLabel"),
@@ -99,7 +99,7 @@ def test_all_problems_are_told_at_once() -> None:
         ({"data": {}}, "exactly one of generate and sources"),
         ({"stages": {"max": 1, "min": 2}}, "stages.min (2) is above stages.max (1)"),
         ({"ppo": {"miniBatch": 500}}, "ppo.miniBatch (500) is above stages.rolloutsPerIteration (128)"),
-        ({"checkpoint": {"interval": "5 minutes"}}, "is not a duration; write 30s, 5m or 1h30m"),
+        ({"checkpoint": {"interval": "5 minutes"}}, "write a duration such as 30s, 5m or 1h30m"),
         ({"data": {"sources": [{"uri": "r.jsonl"}]}}, "with data.sources give rewardModel.model"),
         ({"generation": {"samplesPerPrompt": 3}}, "must be a multiple of generation.samplesPerPrompt (3)"),
         ({"generator": {"fromScratch": {}, "lora": {}}}, "lora is not supported yet"),

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from gapo.api.base import STORED
 from gapo.api.load import load_document, load_run
-from gapo.api.placement import STORED
 from gapo.api.run import GapoRunSpec
 from gapo.api.yaml_reader import read_documents
 from gapo.errors import DataError, SpecError
@@ -64,7 +64,7 @@ def test_a_number_with_an_exponent_is_a_number_and_in_quotes_it_is_text(tmp_path
         ("ppo: {betas: [0.9, '0.95']}", "spec.ppo.betas: input should be a valid number"),
         ("runID: 12345678", "spec.runID: needs text; put it in quotes (given: 12345678)"),
         ("checkpoint: {interval: 0.5}", "write a fraction of a second as text, such as 0.5s"),
-        ("checkpoint: {interval: true}", "is not a duration"),
+        ("checkpoint: {interval: true}", "write a duration such as 30s, 5m or 1h30m"),
         ("roles: {data: {resources: {limits: {cpu: true}}}}", "spec.roles.data.resources.limits.cpu: "),
         ("roles: {data: {resources: {limits: {cpu: -0.5}}}}", "cpu: string should match pattern"),
     ],

@@ -29,7 +29,7 @@ import gapo.cli
 from gapo import errors
 from gapo.api import reference
 from gapo.api.base import ApiModel
-from gapo.api.identity import model_in
+from gapo.api.fields import model_in
 from gapo.api.load import load_document, load_run
 from gapo.api.run import GapoRunSpec
 from gapo.api.yaml_reader import read_documents

@@ -378,7 +378,8 @@ def test_a_stage_can_start_from_imported_weights_without_a_state(world, first):
     ("sections", "message"),
     [
         ({"ppo": {"clipLow": 7}}, "ppo.clipLow"),
-        ({"generator": {"lora": {"r": 8}}}, "generator.lora is not supported"),
+        ({"generator": {"lora": {"r": 8}}}, "generator: Value error, lora is not supported"),
+        ({"critic": {"lora": {"r": 8}}}, "critic.lora is not supported"),
         ({"generation": {"samplesPerPrompt": 3}}, "rolloutsPerIteration .16. must be a multiple"),
     ],
 )

@@ -80,9 +80,8 @@ class Params(ApiModel):
         except ValidationError as error:
             first = error.errors()[0]
             raise SpecError(f"{'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from error
-        for name, lora in (("generator", found.generator.lora), ("critic", found.critic.lora)):
-            if lora is not None:
-                raise SpecError(f"{name}.lora is not supported by PPO yet; leave it out to train all weights")
+        if found.critic.lora is not None:
+            raise SpecError("critic.lora is not supported by PPO yet; leave it out to train all weights")
         if found.stages.rollouts_per_iteration % found.generation.samples_per_prompt:
             raise SpecError(
                 f"stages.rolloutsPerIteration ({found.stages.rollouts_per_iteration}) must be a multiple of "

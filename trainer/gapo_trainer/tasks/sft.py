@@ -51,13 +51,10 @@ class Params(ApiModel):
     def of(ctx: TaskContext) -> Params:
         """Raises SpecError for what is missing, invalid or cannot be honoured."""
         try:
-            found = Params.model_validate(dict(ctx.params))
+            return Params.model_validate(dict(ctx.params))
         except ValidationError as error:
             first = error.errors()[0]
             raise SpecError(f"{'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from error
-        if found.generator.lora is not None:
-            raise SpecError("generator.lora is not supported by sft yet; leave it out to train all weights")
-        return found
 
     def steps(self, stage: int) -> int:
         """Optimiser steps of this stage."""
