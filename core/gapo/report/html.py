@@ -1,17 +1,14 @@
-"""The facts as one self-contained page: no request leaves it, and no text of the run can act in it."""
+"""The report as one self-contained page: no request leaves it, and no text of the run can act in it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
 
 from gapo.report import sections, tables, training_charts
 from gapo.report.markup import Markup, el, join
-
-Facts = Mapping[str, Any]
+from gapo.report.report_model import Report
 
 _PARTS = (
     sections.timeline,
@@ -27,8 +24,8 @@ _PARTS = (
 )
 
 
-def page(facts: Facts) -> str:
-    """The whole page as text; `facts` as `gapo.report.facts.facts_of` gives them."""
+def page(report: Report) -> str:
+    """The whole page as text."""
     style = files("gapo.report").joinpath("style.css").read_text()
     script = files("gapo.report").joinpath("script.js").read_text()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -43,9 +40,9 @@ def page(facts: Facts) -> str:
         el("meta", http_equiv="Content-Security-Policy", content=policy),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
         el("meta", name="referrer", content="no-referrer"),
-        el("title", f"{facts['run']['name'] or 'run'}: gapo report"),
+        el("title", f"{report.run.name or 'run'}: gapo report"),
         el("style", Markup(style)),
     )
-    parts = [part(facts) for part in _PARTS]
-    body = el("body", sections.header(facts), *parts, el("script", Markup(script)))
+    parts = [part(report) for part in _PARTS]
+    body = el("body", sections.header(report), *parts, el("script", Markup(script)))
     return "<!doctype html>\n" + join(el("html", head, body, lang="en")) + "\n"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from gapo.report.formatting import tick_labels
 from gapo.report.markup import Markup, el, join
-from gapo.report.numbers import tick_labels
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from gapo.report.formatting import plain
 from gapo.report.markup import Markup, el
-from gapo.report.numbers import plain
 from gapo.report.svg import Scale, color, frame, number, path_of
 
 

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from gapo.report.formatting import plain
 from gapo.report.markup import Markup, el
-from gapo.report.numbers import plain
+from gapo.report.report_model import ConstraintVerdict, Report, ShownSample
 from gapo.report.sections import section
 
-Facts = Mapping[str, Any]
 SHOWN_TEXT = 600
 """Characters of a prompt or response that the page shows; report.json holds the whole."""
 SHOWN_SAMPLES = 12
 
 
-def samples(facts: Facts) -> Markup | None:
-    rows = _shown_samples(facts["samples"])
+def samples(report: Report) -> Markup | None:
+    rows = _shown_samples(report.samples)
     if not rows:
         return None
-    stages = sorted({row["stage"] for row in rows})
-    exported = facts["verdict"]["exportedStage"]
+    stages = sorted({row.stage for row in rows})
+    exported = report.verdict.exported_stage
     first = exported if exported in stages else stages[-1]
     head = ("stage", "verifier", "score", "prompt", "response")
     body = (_sample(row) for row in rows)
@@ -40,11 +39,11 @@ def samples(facts: Facts) -> Markup | None:
     )
 
 
-def _shown_samples(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _shown_samples(rows: Sequence[ShownSample]) -> list[ShownSample]:
     """At most `SHOWN_SAMPLES` a stage, fewer where many stages would make the page heavy."""
-    kept: dict[int, list[Mapping[str, Any]]] = {}
+    kept: dict[int, list[ShownSample]] = {}
     for row in rows:
-        kept.setdefault(row["stage"], []).append(row)
+        kept.setdefault(row.stage, []).append(row)
     each = max(2, min(SHOWN_SAMPLES, 156 // max(1, len(kept))))
     return [row for found in kept.values() for row in found[:each]]
 
@@ -64,9 +63,9 @@ def _filters(stages: Sequence[int], first: int) -> Markup:
     )
 
 
-def _sample(row: Mapping[str, Any]) -> Markup:
+def _sample(row: ShownSample) -> Markup:
     word, badge = {True: ("pass", "satisfied"), False: ("fail", "violated"), None: ("none", "not checked")}[
-        row["passed"]
+        row.passed
     ]
     checks = [
         el(
@@ -74,29 +73,29 @@ def _sample(row: Mapping[str, Any]) -> Markup:
             f"{'✓' if met == n else '✗'} {family}{f' {met}/{n}' if n > 1 else ''}",
             class_="yes" if met == n else "no",
         )
-        for family, (met, n) in _by_family(row["verdicts"]).items()
+        for family, (met, n) in _by_family(row.verdicts).items()
     ]
-    fault = "no end token" if not row["ended"] else "special tokens inside" if row["specialInside"] else None
+    fault = "no end token" if not row.ended else "special tokens inside" if row.special_inside else None
     unfinished = None if fault is None else el("div", fault, class_="families")
-    score = "" if row["score"] is None else f"{row['score']:.2f}"
+    score = "" if row.score is None else f"{row.score:.2f}"
     return el(
         "tr",
-        el("td", row["stage"], data_label="stage"),
+        el("td", row.stage, data_label="stage"),
         el("td", el("span", badge, class_=f"badge b-{word}"), el("div", checks, class_="families"), unfinished, data_label=""),
         el("td", score, data_label="score"),
-        el("td", _cut(row["prompt"]), class_="text", data_label="prompt"),
-        el("td", _cut(row["response"]), class_="text", data_label="response"),
-        data_stage=row["stage"],
+        el("td", _cut(row.prompt), class_="text", data_label="prompt"),
+        el("td", _cut(row.response), class_="text", data_label="response"),
+        data_stage=row.stage,
         data_verdict=word,
     )  # fmt: skip
 
 
-def _by_family(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+def _by_family(verdicts: Sequence[ConstraintVerdict]) -> dict[str, tuple[int, int]]:
     """Family → constraints met and asked for, in the prompt's order."""
     found: dict[str, tuple[int, int]] = {}
     for v in verdicts:
-        met, n = found.get(v["family"], (0, 0))
-        found[v["family"]] = (met + v["ok"], n + 1)
+        met, n = found.get(v.family, (0, 0))
+        found[v.family] = (met + v.ok, n + 1)
     return found
 
 
@@ -108,12 +107,12 @@ def _cut(text: str) -> str:
     )
 
 
-def figures(facts: Facts) -> Markup | None:
+def figures(report: Report) -> Markup | None:
     """Every committed number, by kind and stage."""
     kinds: dict[str, dict[int, Mapping[str, float]]] = {}
-    for key, manifest in facts["manifests"].items():
+    for key, manifest in report.manifests.items():
         stage, kind = key.split("/", 1)
-        kinds.setdefault(kind, {})[int(stage)] = manifest["metrics"]
+        kinds.setdefault(kind, {})[int(stage)] = manifest.metrics
     tables = []
     for kind, by_stage in kinds.items():
         names = sorted({name for metrics in by_stage.values() for name in metrics})
@@ -138,9 +137,9 @@ def figures(facts: Facts) -> Markup | None:
     )
 
 
-def settings(facts: Facts) -> Markup | None:
-    spec, written = list(flat(facts["settings"])), {name for name, _ in flat(facts["written"])}
-    environment = facts["environment"]
+def settings(report: Report) -> Markup | None:
+    spec, written = list(flat(report.settings)), {name for name, _ in flat(report.written)}
+    environment = report.environment
     parts = []
     if spec:
         body = (
@@ -156,11 +155,9 @@ def settings(facts: Facts) -> Markup | None:
             "Settings: every field as it was in effect; bold: written by the run's user and part of its identity",
         )
         parts.append(el("details", summary, el("table", el("tbody", body))))
-    rows = [("gapo", facts["run"]["gapoVersion"])] if facts["run"]["gapoVersion"] else []
+    rows = [("gapo", report.run.gapo_version)] if report.run.gapo_version else []
     for name, values in environment.items():
-        told = [
-            str(v["value"]) if len(values) == 1 else f"{v['value']} ({', '.join(v['tasks'])})" for v in values
-        ]
+        told = [str(v.value) if len(values) == 1 else f"{v.value} ({', '.join(v.tasks)})" for v in values]
         rows.append((name, "; ".join(told)))
     if rows:
         body = (
@@ -171,7 +168,7 @@ def settings(facts: Facts) -> Markup | None:
     return section("Settings and environment", "Enough to run it again.", parts) if parts else None
 
 
-def flat(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
+def flat(value: object, path: str = "") -> Iterable[tuple[str, str]]:
     """`ppo.actorLr` → value, for each leaf that is set."""
     if isinstance(value, Mapping) and value:
         for name in value:

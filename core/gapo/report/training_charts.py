@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gapo.report import charts
+from gapo.report.formatting import MINUS, plain
 from gapo.report.markup import Markup, el
-from gapo.report.numbers import MINUS, plain
+from gapo.report.report_model import CurveRow, PeakMemory, Report
 from gapo.report.sections import KIND_COLORS, section
 from gapo.report.svg import Axes, Point, Series, line_chart
 from gapo.report.training import PACE, SAMPLED, TRAINED
 
-Facts = Mapping[str, Any]
 GIB = 2.0**30
 _SMALL = Axes(width=250, height=150, left=46, right=12, top=18, bottom=28, y_tick_count=3)
 _SHARED = {
@@ -25,6 +24,10 @@ _SHARED = {
     "export": "export",
 }
 """Kinds whose memory is drawn, by the name of their line: the reward model's two are one."""
+_PLACES: Mapping[str, Callable[[PeakMemory], float | None]] = {
+    "Most memory held, host": lambda peak: peak.host,
+    "Most memory held, GPU": lambda peak: peak.device,
+}
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,18 @@ _PPO = (
 )  # fmt: skip
 
 
-def training(facts: Facts) -> Markup | None:
+def training(report: Report) -> Markup | None:
     """Whether the optimisers did their work, how fast, and in how much memory."""
-    told = facts["training"]
     rows = (
-        ("Supervised training", told["sft"], _SFT, "step"),
-        ("Reward model", told["rm"], _RM, "step"),
-        ("PPO", facts["ppo"], _PPO, "iteration"),
+        ("Supervised training", report.training.sft, _SFT, "step"),
+        ("Reward model", report.training.rm, _RM, "step"),
+        ("PPO", report.ppo, _PPO, "iteration"),
     )
-    parts: list[Any] = []
-    for name, found, specs, unit in rows:
-        drawn = [figure for spec in specs if (figure := _figure(spec, found, unit)) is not None]
+    parts: list[Markup] = []
+    for name, curves, specs, unit in rows:
+        drawn = [figure for spec in specs if (figure := _figure(spec, curves, unit)) is not None]
         parts += _row(name, drawn)
-    parts += _row("Memory", _memory(told["memory"]))
+    parts += _row("Memory", _memory(report.training.memory))
     if not parts:
         return None
     return section(
@@ -86,7 +88,7 @@ def _row(name: str, drawn: Sequence[Markup]) -> list[Markup]:
     return [el("h3", name), el("div", drawn, class_="minis")] if drawn else []
 
 
-def _figure(spec: _Spec, rows: Sequence[Mapping[str, Any]], unit: str) -> Markup | None:
+def _figure(spec: _Spec, rows: Sequence[CurveRow], unit: str) -> Markup | None:
     several = len(spec.lines) > 1
     series = [
         Series(points, color, label if several else "", dots=len(points) < 15)
@@ -120,15 +122,15 @@ def _tick(value: float) -> str:
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", MINUS)
 
 
-def _memory(rows: Sequence[Mapping[str, Any]]) -> list[Markup]:
+def _memory(rows: Sequence[PeakMemory]) -> list[Markup]:
     drawn = []
-    for place, title in (("host", "Most memory held, host"), ("device", "Most memory held, GPU")):
+    for title, bytes_of in _PLACES.items():
         by_kind: dict[str, list[Point]] = {}
         for row in rows:
-            if row["kind"] in _SHARED and place in row:
-                held = row[place] / GIB
-                tip = f"{row['kind']}, stage {row['stage']}: {plain(held)} GiB"
-                by_kind.setdefault(_SHARED[row["kind"]], []).append(Point(row["stage"], held, tip=tip))
+            if row.kind in _SHARED and (peak := bytes_of(row)) is not None:
+                held = peak / GIB
+                tip = f"{row.kind}, stage {row.stage}: {plain(held)} GiB"
+                by_kind.setdefault(_SHARED[row.kind], []).append(Point(row.stage, held, tip=tip))
         if not by_kind:
             continue
         stages = [point.x for points in by_kind.values() for point in points]

@@ -7,8 +7,8 @@ import re
 import pytest
 from tests.unit.report.page_text import Page
 
+from gapo.report.formatting import plain, points, seconds, share, tick_labels
 from gapo.report.markup import Markup, el, join
-from gapo.report.numbers import plain, points, seconds, share, tick_labels
 from gapo.report.svg import Axes, Point, Series, line_chart, spread, ticks
 from gapo.report.svg_areas import Histogram, histogram_chart
 
