@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from gapo.errors import InputArtifactError
 from gapo.policies.attempts import Cause
@@ -17,6 +18,26 @@ from gapo.tasks import InputRef, Kind, TaskKey
 
 START_KINDS = (Kind.DATA, Kind.IMPORT, Kind.SFT, Kind.RM_WARMUP, Kind.EVALUATE, Kind.EXPORT)
 STAGE_KINDS = (Kind.PPO, Kind.SFT, Kind.EVALUATE, Kind.RM, Kind.EXPORT)
+A = TypeVar("A")
+
+
+def walk(look: Callable[[int, Sequence[TaskKey]], bool]) -> None:
+    """Shows `look` stage after stage, each with the tasks that it can have in the order in which they run, until it
+    says that nothing of a stage has begun: stages have no gaps."""
+    look(0, [TaskKey(0, kind) for kind in START_KINDS])
+    stage = 1
+    while look(stage, [TaskKey(stage, kind) for kind in STAGE_KINDS]):
+        stage += 1
+
+
+def read_attempts(
+    objects: Objects, key: TaskKey, read: Callable[[TaskKey, int], A], known: Sequence[A] = ()
+) -> list[A]:
+    """A task's attempts by number, those beyond `known` with `read`: one HEAD for each, and one for the next."""
+    attempts = list(known)
+    while objects.exists(layout.task(key.stage, key.kind.value, len(attempts))):
+        attempts.append(read(key, len(attempts)))
+    return attempts
 
 
 class Observer:
@@ -33,18 +54,15 @@ class Observer:
 
     def scan(self) -> None:
         """Reads the whole run: stage after stage until one that nothing has begun."""
-        for kind in START_KINDS:
-            self.refresh(TaskKey(0, kind))
-        stage = 1
-        while True:
-            for kind in STAGE_KINDS:
-                self.refresh(TaskKey(stage, kind))
-            self.refresh_decision(stage)
-            begun = any(TaskKey(stage, kind) in self._attempts for kind in STAGE_KINDS)
-            if not begun and stage not in self._decisions:
-                break
-            stage += 1
+        walk(self._look)
         self._live = True
+
+    def _look(self, stage: int, keys: Sequence[TaskKey]) -> bool:
+        for key in keys:
+            self.refresh(key)
+        if stage:
+            self.refresh_decision(stage)
+        return stage in self._decisions or any(key in self._attempts for key in keys)
 
     def begin_empty(self) -> None:
         """In place of `scan`, where this executor has made the run a moment ago: there is nothing to read."""
@@ -133,9 +151,7 @@ class Observer:
     def _refresh_attempts(self, key: TaskKey) -> None:
         group = self._attempts.get(key, [])
         group = [a if a.ended is not None else self._attempt(key, a.number) for a in group]
-        while self.objects.exists(layout.task(key.stage, key.kind.value, len(group))):
-            group.append(self._attempt(key, len(group)))
-        if group:
+        if group := read_attempts(self.objects, key, self._attempt, group):
             self._attempts[key] = group
 
     def _attempt(self, key: TaskKey, number: int) -> AttemptSeen:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import TypeVar
 
 from gapo.digest import sha256_hex
 from gapo.errors import InputArtifactError, SpecError
+from gapo.observe import read_attempts, walk
 from gapo.report.committed_files import Distributions, distributions, few_samples, metric_rows
 from gapo.report.report_model import JsonObject, Number, SampledResponse
 from gapo.run_record import RunRecord, read_run_record
@@ -22,9 +22,8 @@ from gapo.store.commit import find_manifest
 from gapo.store.objects import Objects
 from gapo.store.once import read_record
 from gapo.store.records import Decision, Ended, Manifest, Record, Retired
-from gapo.tasks import Kind
+from gapo.tasks import TaskKey
 
-KINDS = tuple(kind.value for kind in Kind)
 NO_DISTRIBUTIONS = Distributions()
 _READERS = 16
 _LARGEST_FILE = 256 * 1024 * 1024
@@ -131,11 +130,13 @@ def load_run_data(run: Objects) -> RunData:
 class _Reader:
     def __init__(self, run: Objects, record: RunRecord, pool: ThreadPoolExecutor) -> None:
         self.run, self.record, self.pool = run, record, pool
+        self.tasks: list[TaskData] = []
+        self.decisions: list[Decision] = []
         self.problems: list[str] = []
         self.retired: set[str] = set()
 
     def run_data(self) -> RunData:
-        tasks, decisions = self._stages()
+        walk(self._look)
         return RunData(
             name=self.record.name,
             namespace=self.record.namespace,
@@ -143,51 +144,37 @@ class _Reader:
             gapo_version=self.record.gapo_version,
             spec=self.record.resolved,
             written=self.record.written,
-            tasks=tuple(self.pool.map(self._files_of, tasks)),
-            decisions=tuple(decisions),
+            tasks=tuple(self.pool.map(self._files_of, self.tasks)),
+            decisions=tuple(self.decisions),
             retired=tuple(sorted(self.retired)),
             problems=tuple(sorted(self.problems)),
         )
 
-    def _stages(self) -> tuple[list[TaskData], list[Decision]]:
-        """Stages have no gaps, so the first one without any record ends the run. No LIST is needed."""
-        tasks: list[TaskData] = []
-        decisions: list[Decision] = []
-        for stage in count():
-            probes = list(self.pool.map(lambda kind, k=stage: self._task(k, kind), KINDS))
-            decision = self._record(Decision, layout.decision(stage))
-            begun = [task for task in probes if task is not None]
-            if not begun and decision is None and stage > 0:
-                return tasks, decisions
-            tasks += begun
-            decisions += [decision] if decision else []
-            self._read_retired(stage)
-        raise AssertionError
+    def _look(self, stage: int, keys: Sequence[TaskKey]) -> bool:
+        tasks = [task for task in self.pool.map(self._task, keys) if task.attempts or task.committed]
+        decision = self._record(Decision, layout.decision(stage))
+        self.tasks += tasks
+        self.decisions += [decision] if decision else []
+        if not tasks and decision is None:
+            return False
+        self._read_retired(stage)
+        return True
 
-    def _task(self, stage: int, kind: str) -> TaskData | None:
-        manifest, attempts = self._manifest(stage, kind), self._attempts(stage, kind)
-        return TaskData(stage, kind, attempts, manifest) if attempts or manifest else None
+    def _task(self, key: TaskKey) -> TaskData:
+        attempts = read_attempts(self.run, key, self._attempt)
+        return TaskData(key.stage, key.kind.value, tuple(attempts), self._manifest(key))
 
-    def _manifest(self, stage: int, kind: str) -> Manifest | None:
+    def _manifest(self, key: TaskKey) -> Manifest | None:
         """The newest one that is not revoked; an unreadable one counts as absent and is named."""
         try:
-            found = find_manifest(self.run, stage, kind, run_id=self.record.run_id)
+            found = find_manifest(self.run, key.stage, key.kind.value, run_id=self.record.run_id)
         except InputArtifactError as error:
             self.problems.append(f"{error}.")
             return None
         return found.committed.manifest if found.committed else None
 
-    def _attempts(self, stage: int, kind: str) -> tuple[Attempt, ...]:
-        attempts: list[Attempt] = []
-        for number in count():
-            ended = self._record(Ended, layout.ended(stage, kind, number))
-            if ended is not None:
-                attempts.append(Attempt(number, ended))
-            elif self.run.exists(layout.task(stage, kind, number)):
-                attempts.append(Attempt(number))
-            else:
-                return tuple(attempts)
-        raise AssertionError
+    def _attempt(self, key: TaskKey, number: int) -> Attempt:
+        return Attempt(number, self._record(Ended, layout.ended(key.stage, key.kind.value, number)))
 
     def _read_retired(self, stage: int) -> None:
         record = self._record(Retired, layout.retired(stage))
