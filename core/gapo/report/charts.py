@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import cycle
 
 from gapo.report.formatting import interval, plain, share
@@ -27,6 +27,40 @@ MAX_DRAWN = 400
 
 _LEAD = Axes(label_gap=17, width=480, height=270, left=44, right=78, top=26, bottom=36)
 _MINI = Axes(width=210, height=124, left=32, right=10, top=30, bottom=18, y_tick_count=2)
+
+
+@dataclass(frozen=True)
+class PageCharts:
+    """The charts that the page shows large, and those of one small chart a family or stage."""
+
+    satisfaction: Markup | None
+    satisfaction_by_family: Sequence[Markup]
+    pair_accuracy: Markup | None
+    pair_modes: Markup | None
+    pair_accuracy_by_family: Sequence[Markup]
+    score_shares: Markup | None
+    rm_scores: Sequence[Markup]
+    score_classes: Sequence[tuple[ScoreClass, str]]
+    """Those in `rm_scores`, each with its colour."""
+    cross_play_auc: Markup | None
+    cross_play_win_rate: Markup | None
+
+
+def page_charts(report: Report) -> PageCharts:
+    gate = report.gate.min_family_accuracy if report.gate else None
+    classes = {name for row in report.rm_scores for name in row.by_class}
+    return PageCharts(
+        satisfaction=satisfaction(report),
+        satisfaction_by_family=families(report.satisfaction_by_family, "blue", None, "Satisfaction"),
+        pair_accuracy=pair_accuracy(report),
+        pair_modes=pair_modes(report),
+        pair_accuracy_by_family=families(report.pair_accuracy_by_family, "purple", gate, "Pair accuracy"),
+        score_shares=score_shares(report),
+        rm_scores=rm_scores(report),
+        score_classes=[(name, color) for name, color in CLASS_COLORS.items() if name in classes],
+        cross_play_auc=cross_play(report, lambda cell: cell.auc, "AUC against the verifier"),
+        cross_play_win_rate=cross_play(report, lambda cell: cell.win_rate, "Win rate"),
+    )
 
 
 def whole(value: float) -> str:

@@ -64,3 +64,8 @@ def bounds(estimate: Estimate, form: Callable[[float], str] = share) -> str:
     """`69.2 % to 73.3 %`, or the empty string."""
     low, high = estimate.lo, estimate.hi
     return "" if low is None or high is None else f"{form(low)} to {form(high)}"
+
+
+def one_line(text: str) -> str:
+    """A clause without line breaks and without its full stop."""
+    return " ".join(text.split()).rstrip(".")

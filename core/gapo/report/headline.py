@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gapo.report.formatting import interval, points, share
+from gapo.report.formatting import interval, one_line, points, share
 from gapo.report.report_model import EnvironmentValue, Figures, Gate, SatisfactionFigure, Verdict
 from gapo.telemetry.telling import fewer_prompts
 
@@ -42,7 +42,7 @@ def _ending(figures: Figures) -> tuple[str, str | None]:
     if last and last.decision and last.decision.verdict == "converged":
         return "converged", f"Converged at stage {last.stage}."
     if last and last.decision and last.decision.verdict == "stopped":
-        return "stopped", f"Stopped at stage {last.stage}, not converged: {_clause(last.decision.reason)}."
+        return "stopped", f"Stopped at stage {last.stage}, not converged: {one_line(last.decision.reason)}."
     if figures.test:
         trained = max((stage for stage, kind in committed if kind == "ppo"), default=0)
         if not trained:
@@ -61,14 +61,14 @@ def _reason(figures: Figures) -> str | None:
     decisions = [s.decision for s in figures.stages if s.decision]
     # A rollback's reason stands among the notes, a stop's in the headline.
     stated = not decisions or decisions[-1].verdict in {"rolled-back", "stopped"}
-    return None if stated else _clause(decisions[-1].reason)
+    return None if stated else one_line(decisions[-1].reason)
 
 
 def _failure(figures: Figures) -> str | None:
     for stage in figures.stages:
         for task in stage.tasks:
             if task.state == "failed":
-                message = _clause(task.attempts[-1].message) or "no message was left"
+                message = one_line(task.attempts[-1].message) or "no message was left"
                 return f"Failed in stage {stage.stage}, task {task.kind}: {message}."
     return None
 
@@ -88,7 +88,7 @@ def _gate_sentence(figures: Figures, outcome: str) -> str | None:
 def gate_finding(gate: Gate) -> str:
     """Pair accuracy and the families that are too low, or the task's own message where it left no figures."""
     if gate.pair_accuracy is None:
-        return _clause(gate.message or "") or "its warm-up left no figures"
+        return one_line(gate.message or "") or "its warm-up left no figures"
     found = f"pair accuracy {gate.pair_accuracy:.2f}"
     if gate.min_pair_accuracy is not None:
         found += f" ({gate.min_pair_accuracy:.2f} needed)"
@@ -144,7 +144,7 @@ def _notes(figures: Figures) -> list[str]:
     fewer = dict.fromkeys(fewer_prompts(manifest.metrics) for manifest in figures.manifests.values())
     notes += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in fewer if sentence]
     notes += [
-        f"Rolled back at the end of stage {stage.stage} to stage {end.parent}: {_clause(end.reason)}."
+        f"Rolled back at the end of stage {stage.stage} to stage {end.parent}: {one_line(end.reason)}."
         for stage in figures.stages
         if (end := stage.decision) and end.verdict == "rolled-back"
     ]
@@ -166,7 +166,3 @@ def _changed_within_a_kind(values: Sequence[EnvironmentValue]) -> bool:
     """Tasks of two kinds may well differ; two of one kind do not, unless somebody changed something."""
     kinds = [{task.split("/")[1] for task in value.tasks} for value in values]
     return len(set().union(*kinds)) < sum(len(k) for k in kinds)
-
-
-def _clause(text: str) -> str:
-    return " ".join(text.split()).rstrip(".")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from gapo.report import charts
 from gapo.report.formatting import MINUS, plain
-from gapo.report.markup import Markup, el
+from gapo.report.panels import Panel
 from gapo.report.report_model import CurveRow, PeakMemory, Report
-from gapo.report.sections import KIND_COLORS, section
 from gapo.report.svg import Axes, Point, Series, line_chart
+from gapo.report.timeline import KIND_COLORS
 from gapo.report.training import PACE, SAMPLED, TRAINED
 
 GIB = 2.0**30
@@ -62,33 +62,31 @@ _PPO = (
 )  # fmt: skip
 
 
-def training(report: Report) -> Markup | None:
+@dataclass(frozen=True)
+class TrainingRow:
+    """The charts of one model."""
+
+    name: str
+    panels: Sequence[Panel]
+
+
+def training(report: Report) -> list[TrainingRow]:
     """Whether the optimisers did their work, how fast, and in how much memory."""
-    rows = (
-        ("Supervised training", report.training.sft, _SFT, "step"),
-        ("Reward model", report.training.rm, _RM, "step"),
-        ("PPO", report.ppo, _PPO, "iteration"),
-    )
-    parts: list[Markup] = []
-    for name, curves, specs, unit in rows:
-        drawn = [figure for spec in specs if (figure := _figure(spec, curves, unit)) is not None]
-        parts += _row(name, drawn)
-    parts += _row("Memory", _memory(report.training.memory))
-    if not parts:
-        return None
-    return section(
-        "Training",
-        "What each optimiser was given and did. A dotted line marks a stage's first step; a step's losses and gradient "
-        "norms are means since the last look. Pace and memory are the machine's, not the run's.",
-        *parts,
-    )
+    rows = [
+        TrainingRow("Supervised training", _panels(_SFT, report.training.sft, "step")),
+        TrainingRow("Reward model", _panels(_RM, report.training.rm, "step")),
+        TrainingRow("PPO", _panels(_PPO, report.ppo, "iteration")),
+        TrainingRow("Memory", _memory(report.training.memory)),
+    ]
+    return [row for row in rows if row.panels]
 
 
-def _row(name: str, drawn: Sequence[Markup]) -> list[Markup]:
-    return [el("h3", name), el("div", drawn, class_="minis")] if drawn else []
+def _panels(specs: Sequence[_Spec], rows: Sequence[CurveRow], unit: str) -> list[Panel]:
+    panels = (_panel(spec, rows, unit) for spec in specs)
+    return [panel for panel in panels if panel is not None]
 
 
-def _figure(spec: _Spec, rows: Sequence[CurveRow], unit: str) -> Markup | None:
+def _panel(spec: _Spec, rows: Sequence[CurveRow], unit: str) -> Panel | None:
     several = len(spec.lines) > 1
     series = [
         Series(points, color, label if several else "", dots=len(points) < 15)
@@ -114,7 +112,7 @@ def _figure(spec: _Spec, rows: Sequence[CurveRow], unit: str) -> Markup | None:
         boundaries=starts,
     )
     chart = line_chart(series, axes, title=f"{spec.title} by {unit}")
-    return el("figure", el("figcaption", el("h3", spec.title)), chart)
+    return Panel(spec.title, "", chart)
 
 
 def _tick(value: float) -> str:
@@ -122,8 +120,8 @@ def _tick(value: float) -> str:
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", MINUS)
 
 
-def _memory(rows: Sequence[PeakMemory]) -> list[Markup]:
-    drawn = []
+def _memory(rows: Sequence[PeakMemory]) -> list[Panel]:
+    panels = []
     for title, bytes_of in _PLACES.items():
         by_kind: dict[str, list[Point]] = {}
         for row in rows:
@@ -139,11 +137,6 @@ def _memory(rows: Sequence[PeakMemory]) -> list[Markup]:
             x_range=charts.stage_range(stages), x_ticks=charts.stage_ticks(stages, 7),
         )  # fmt: skip
         series = [Series(points, KIND_COLORS[kind], kind) for kind, points in by_kind.items()]
-        drawn.append(
-            el(
-                "figure",
-                el("figcaption", el("h3", title)),
-                line_chart(series, axes, title=f"{title}, by task"),
-            )
-        )
-    return drawn
+        chart = line_chart(series, axes, title=f"{title}, by task")
+        panels.append(Panel(title, "", chart))
+    return panels

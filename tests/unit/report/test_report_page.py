@@ -167,21 +167,48 @@ def test_a_run_without_figures_has_a_picture_too(tmp_path: Path):
     assert Page(paths.html.read_text()).headline.startswith("Nothing is committed yet")
 
 
-def test_without_matplotlib_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_without_a_library_the_message_names_the_extra(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(SpecError, match=r"install gapo with its extra: gapo\[report\]"):
         write_report(RunFolder().objects, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reading_and_rendering_import_no_plotting_library():
+def test_reading_and_rendering_import_no_library_of_the_extra():
     import subprocess
 
-    code = "import sys, gapo.report.html, gapo.report.png; print(sorted({'matplotlib', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, gapo.cli.app, gapo.report.html, gapo.report.png; "
+        "print(sorted({'jinja2', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_env()
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_wheel_ships_what_the_page_is_made_from(tmp_path: Path):
+    import shutil
+    import subprocess
+    import zipfile
+
+    root = Path(__file__).parents[3]
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    for name in ("core", "trainer", "operator"):
+        shutil.copytree(
+            root / name, tmp_path / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
+        )
+    code = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    templates = root / "core/gapo/report/templates"
+    expected = {f"gapo/report/templates/{path.name}" for path in templates.iterdir()}
+    assert {"page.html", "style.css", "script.js"} <= {path.name for path in templates.iterdir()}
+    assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def _env() -> dict[str, str]:
