@@ -1,4 +1,4 @@
-"""The report's charts as inline SVG; None where the report holds nothing for one."""
+"""The report's charts, from its figures; None where it holds nothing for one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 
+from gapo.report.chart_model import Area, Axes, Cell, HistogramChart, LineChart, Matrix, Point, Rule, Series
 from gapo.report.formatting import interval, plain, share
-from gapo.report.markup import Markup
 from gapo.report.report_model import (
     CLASSES,
     CrossPlayCell,
@@ -17,9 +17,8 @@ from gapo.report.report_model import (
     StageFigure,
     StageScores,
 )
+from gapo.report.scales import ticks
 from gapo.report.scores import SPREAD
-from gapo.report.svg import Axes, Point, Rule, Series, line_chart, ticks
-from gapo.report.svg_areas import Histogram, heatmap, histogram_chart
 
 CLASS_COLORS: Mapping[ScoreClass, str] = {"accepted": "green", "rejected": "orange", "generated": "blue"}
 MAX_DRAWN = 400
@@ -33,17 +32,17 @@ _MINI = Axes(width=210, height=124, left=32, right=10, top=30, bottom=18, y_tick
 class PageCharts:
     """The charts that the page shows large, and those of one small chart a family or stage."""
 
-    satisfaction: Markup | None
-    satisfaction_by_family: Sequence[Markup]
-    pair_accuracy: Markup | None
-    pair_modes: Markup | None
-    pair_accuracy_by_family: Sequence[Markup]
-    score_shares: Markup | None
-    rm_scores: Sequence[Markup]
+    satisfaction: LineChart | None
+    satisfaction_by_family: Sequence[LineChart]
+    pair_accuracy: LineChart | None
+    pair_modes: LineChart | None
+    pair_accuracy_by_family: Sequence[LineChart]
+    score_shares: LineChart | None
+    rm_scores: Sequence[HistogramChart]
     score_classes: Sequence[tuple[ScoreClass, str]]
     """Those in `rm_scores`, each with its colour."""
-    cross_play_auc: Markup | None
-    cross_play_win_rate: Markup | None
+    cross_play_auc: Matrix | None
+    cross_play_win_rate: Matrix | None
 
 
 def page_charts(report: Report) -> PageCharts:
@@ -105,7 +104,7 @@ def by_stage(axes: Axes, stages: Sequence[float], most_ticks: int = 13) -> Axes:
     return replace(axes, x_range=stage_range(stages), x_ticks=stage_ticks(stages, most_ticks))
 
 
-def satisfaction(report: Report) -> Markup | None:
+def satisfaction(report: Report) -> LineChart | None:
     """The primary metric with its interval, greedy beside it, abandoned stages apart, the exported one marked."""
     rows = report.satisfaction
     if not rows:
@@ -130,10 +129,10 @@ def satisfaction(report: Report) -> Markup | None:
         y_ceiling=1,
         boundaries=((exported, "exported"),) if exported is not None and exported in shown else (),
     )
-    return line_chart(series, axes, title="Verified satisfaction by stage")
+    return LineChart("Verified satisfaction by stage", series, axes)
 
 
-def pair_accuracy(report: Report) -> Markup | None:
+def pair_accuracy(report: Report) -> LineChart | None:
     """The reward model's accuracy on held-out original pairs, with the gate that it had to pass."""
     rows = report.pair_accuracy
     if not rows:
@@ -149,15 +148,12 @@ def pair_accuracy(report: Report) -> Markup | None:
         y_include=(0.5,),
     )
     rules = [Rule(0.5, "chance")] + ([Rule(gate, "gate of the warm-up")] if gate is not None else [])
-    return line_chart(
-        [Series(figure_points(rows), "purple")],
-        axes,
-        title="Reward model's pair accuracy by stage",
-        rules=rules,
+    return LineChart(
+        "Reward model's pair accuracy by stage", [Series(figure_points(rows), "purple")], axes, rules
     )
 
 
-def pair_modes(report: Report) -> Markup | None:
+def pair_modes(report: Report) -> LineChart | None:
     """Pair accuracy by the way in which the rejected member was made."""
     modes = report.pair_accuracy_by_mode
     if not modes:
@@ -176,12 +172,12 @@ def pair_modes(report: Report) -> Markup | None:
         y_ceiling=1,
         y_include=(0.5,),
     )
-    return line_chart(series, axes, title="Pair accuracy by edit mode", rules=[Rule(0.5, "chance")])
+    return LineChart("Pair accuracy by edit mode", series, axes, [Rule(0.5, "chance")])
 
 
 def families(
     by_family: Mapping[str, Sequence[StageFigure]], color: str, gate: float | None, what: str
-) -> list[Markup]:
+) -> list[LineChart]:
     """One small chart a family, all on the same scale."""
     values = [row.value for rows in by_family.values() for row in rows]
     if not values:
@@ -194,37 +190,31 @@ def families(
             by_stage(_MINI, stages_of(rows), most_ticks=7), y_range=(floor, 1.0), y_format=whole, y_label=name
         )
         rules = [Rule(gate, "gate")] if gate is not None else []
-        charts.append(
-            line_chart([Series(figure_points(rows), color)], axes, title=f"{what}, {family}", rules=rules)
-        )
+        charts.append(LineChart(f"{what}, {family}", [Series(figure_points(rows), color)], axes, rules))
     return charts
 
 
-def rm_scores(report: Report) -> list[Markup]:
+def rm_scores(report: Report) -> list[HistogramChart]:
     """One small chart a stage: how the scores of accepted, rejected and generated responses are spread."""
-    rows = report.rm_scores
-    drawn = []
-    for row in rows:
-        histograms = [
-            Histogram(bins.edges, bins.counts, CLASS_COLORS[name], name, filled=name != "generated")
-            for name in CLASSES
-            if (bins := row.by_class.get(name))
-        ]
-        drawn.append((row, histograms))
-    top = usual_peak([h.peak for _, histograms in drawn for h in histograms]) * 1.1
+    peaks = [max(bins.shares) for row in report.rm_scores for bins in row.by_class.values()]
+    top = usual_peak(peaks) * 1.1
     return [
-        histogram_chart(
-            histograms,
+        HistogramChart(
             title=f"Scores of the reward model at stage {row.stage}",
+            heading=score_heading(row),
+            areas=[
+                Area(row.by_class[name], CLASS_COLORS[name], name, filled=name != "generated")
+                for name in CLASSES
+                if name in row.by_class
+            ],
             top_share=top,
             band=SPREAD,
-            heading=score_heading(row),
         )
-        for row, histograms in drawn
+        for row in report.rm_scores
     ]
 
 
-def score_shares(report: Report) -> Markup | None:
+def score_shares(report: Report) -> LineChart | None:
     """How much of each class's scores lies where those of a settled reward model do."""
     rows = report.score_shares
     if not rows:
@@ -243,7 +233,7 @@ def score_shares(report: Report) -> Markup | None:
         y_floor=0,
         y_ceiling=1,
     )
-    return line_chart(series, axes, title="Share of scores that are spread, by stage")
+    return LineChart("Share of scores that are spread, by stage", series, axes)
 
 
 def usual_peak(peaks: Sequence[float]) -> float:
@@ -272,10 +262,10 @@ def curve(rows: Sequence[CurveRow], name: str) -> list[Point]:
     return [Point(sum(x for x, _ in c) / len(c), sum(y for _, y in c) / len(c)) for c in chunks]
 
 
-def cross_play(report: Report, figure: Callable[[CrossPlayCell], float | None], title: str) -> Markup | None:
+def cross_play(report: Report, figure: Callable[[CrossPlayCell], float | None], title: str) -> Matrix | None:
     """Reward model of stage i (row) on the generator of stage j (column)."""
     cells = {
-        (cell.rm, cell.generator): (
+        (cell.rm, cell.generator): Cell(
             value,
             f"RM of stage {cell.rm} on generator of stage {cell.generator}: {value:.3f}"
             + (f", n = {plain(cell.n)}" if cell.n is not None else ""),
@@ -283,16 +273,8 @@ def cross_play(report: Report, figure: Callable[[CrossPlayCell], float | None], 
         for cell in report.cross_play
         if (value := figure(cell)) is not None
     }
-    if not cells:
-        return None
-    return heatmap(
-        cells,
-        rows=sorted({rm for rm, _ in cells}),
-        columns=sorted({generator for _, generator in cells}),
-        heading="row: reward model of stage; column: generator of stage",
-        title=title,
-        ink=diverging,
-    )
+    heading = "row: reward model of stage; column: generator of stage"
+    return Matrix(title, heading, cells, diverging) if cells else None
 
 
 def diverging(value: float) -> str:

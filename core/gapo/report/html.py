@@ -11,7 +11,9 @@ from gapo.errors import SpecError
 from gapo.report import charts, formatting, header, panels, tables, timeline, training_charts
 from gapo.report.headline import gate_finding
 from gapo.report.markup import Markup, printable
+from gapo.report.palette import DARK, LIGHT
 from gapo.report.report_model import Report
+from gapo.report.svg import svg
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -22,6 +24,7 @@ _FUNCTIONS = (
     formatting.points,
     formatting.share,
     gate_finding,
+    svg,
     tables.cut,
 )
 """What templates may call."""
@@ -37,6 +40,8 @@ def page(report: Report) -> str:
         style=style,
         script=script,
         script_digest=digest,
+        light=LIGHT,
+        dark=DARK,
         mood=header.mood(report),
         tiles=header.tiles(report),
         timeline=timeline.timeline(report),

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gapo.report.chart_model import Axes, LineChart, Rule, Series
 from gapo.report.charts import by_stage, curve, figure_points, stage_starts, stages_of, whole
 from gapo.report.formatting import plain, share
-from gapo.report.markup import Markup
 from gapo.report.report_model import Report, StageFigure
-from gapo.report.svg import Axes, Rule, Series, line_chart, ticks
+from gapo.report.scales import ticks
 
 _AXES = Axes(right=18)
+CHANCE = Rule(0.5, "chance")
 _FROM_ZERO = replace(_AXES, y_floor=0, y_include=(0.0,))
 
 
@@ -21,32 +22,17 @@ class Panel:
 
     title: str
     caption: str
-    chart: Markup
+    chart: LineChart
 
 
 def health(report: Report) -> list[Panel]:
     """How far the reward model can be trusted, one panel a figure."""
-    health, zero, chance = report.health, Rule(0.0, "none"), Rule(0.5, "chance")
+    health, zero = report.health, Rule(0.0, "none")
     gap = report.number("guards", "memorisation", "gap")
     limit = [Rule(gap, "guard's limit")] if gap is not None else []
     panels = (
-        _by_stage(
-            "Fidelity: AUC",
-            "The reward model against the verifier on the generator's own fresh samples. 1 ranks every satisfying "
-            "response first, 0.5 is chance.",
-            health.fidelity_auc,
-            "blue",
-            replace(_AXES, y_label="AUC", y_ceiling=1),
-            [chance],
-        ),
-        _by_stage(
-            "Fidelity: calibration error",
-            "Expected calibration error on the same samples: how far a score is from the share that really satisfies. "
-            "Lower is better.",
-            health.fidelity_ece,
-            "blue",
-            replace(_FROM_ZERO, y_label="ECE"),
-        ),
+        fidelity_auc(report),
+        fidelity_ece(report),
         _by_stage(
             "Prompt-swap gap",
             "Mean score of a generated response under its own prompt minus under another one. Near 0 the reward model "
@@ -72,7 +58,7 @@ def health(report: Report) -> list[Panel]:
             health.style_separability,
             "orange",
             replace(_AXES, y_label="balanced accuracy", y_ceiling=1),
-            [chance],
+            [CHANCE],
         ),
         _by_stage(
             "Label noise",
@@ -96,6 +82,29 @@ def health(report: Report) -> list[Panel]:
     return [panel for panel in panels if panel is not None]
 
 
+def fidelity_auc(report: Report) -> Panel | None:
+    return _by_stage(
+        "Fidelity: AUC",
+        "The reward model against the verifier on the generator's own fresh samples. 1 ranks every satisfying response "
+        "first, 0.5 is chance.",
+        report.health.fidelity_auc,
+        "blue",
+        replace(_AXES, y_label="AUC", y_ceiling=1),
+        [CHANCE],
+    )
+
+
+def fidelity_ece(report: Report) -> Panel | None:
+    return _by_stage(
+        "Fidelity: calibration error",
+        "Expected calibration error on the same samples: how far a score is from the share that really satisfies. "
+        "Lower is better.",
+        report.health.fidelity_ece,
+        "blue",
+        replace(_FROM_ZERO, y_label="ECE"),
+    )
+
+
 def _by_stage(
     title: str,
     caption: str,
@@ -108,7 +117,7 @@ def _by_stage(
     if not rows:
         return None
     axes = replace(by_stage(axes, stages_of(rows)), x_label="stage")
-    chart = line_chart([Series(figure_points(rows, form), color)], axes, title=title, rules=rules)
+    chart = LineChart(title, [Series(figure_points(rows, form), color)], axes, rules)
     return Panel(title, caption, chart)
 
 
@@ -123,14 +132,22 @@ class Curves:
     axes: Axes
 
 
+REWARD = Curves(
+    "Reward",
+    "What PPO maximises: the transformed score. Levels of two stages are not comparable, for each has its own "
+    "reward model.",
+    {"ppo/reward": ("blue", "")},
+    replace(_AXES, y_label="mean reward"),
+)
+KL = Curves(
+    "KL",
+    "How far the policy has moved, in nats a token: from the reference of the penalty, and from the supervised "
+    "start.",
+    {"ppo/kl": ("purple", "reference"), "ppo/kl_sft": ("orange", "start")},
+    replace(_AXES, y_label="nats a token", right=58, y_include=(0.0,)),
+)
 _CURVES = (
-    Curves(
-        "Reward",
-        "What PPO maximises: the transformed score. Levels of two stages are not comparable, for each has its own "
-        "reward model.",
-        {"ppo/reward": ("blue", "")},
-        replace(_AXES, y_label="mean reward"),
-    ),
+    REWARD,
     Curves(
         "Score against verifier",
         "The reward model's score beside verified satisfaction of the same rollouts. The score rising while "
@@ -145,13 +162,7 @@ _CURVES = (
         {"ppo/score_std": ("blue", "")},
         replace(_AXES, y_label="std", y_floor=0),
     ),
-    Curves(
-        "KL",
-        "How far the policy has moved, in nats a token: from the reference of the penalty, and from the supervised "
-        "start.",
-        {"ppo/kl": ("purple", "reference"), "ppo/kl_sft": ("orange", "start")},
-        replace(_AXES, y_label="nats a token", right=58, y_include=(0.0,)),
-    ),
+    KL,
     Curves(
         "Entropy",
         "Of the policy on its own samples. A fall to under 30\u202f% of the start warns of collapse.",
@@ -187,11 +198,11 @@ _CURVES = (
 
 def iterations(report: Report) -> list[Panel]:
     """PPO's curves over all stages; a dotted line is a stage's first iteration."""
-    panels = (_panel(curves, report) for curves in _CURVES)
+    panels = (curves_panel(curves, report) for curves in _CURVES)
     return [panel for panel in panels if panel is not None]
 
 
-def _panel(curves: Curves, report: Report) -> Panel | None:
+def curves_panel(curves: Curves, report: Report) -> Panel | None:
     rows = report.ppo
     series = [
         Series(points, color, label, dots=False)
@@ -209,7 +220,7 @@ def _panel(curves: Curves, report: Report) -> Panel | None:
         x_ticks=[tick for tick in ticks(0, last, 6) if tick == int(tick)],
         boundaries=stage_starts(rows),
     )
-    chart = line_chart(series, axes, title=f"{curves.title} by iteration", rules=rules)
+    chart = LineChart(f"{curves.title} by iteration", series, axes, rules)
     return Panel(curves.title, curves.caption, chart)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gapo.report import charts
+from gapo.report.chart_model import Axes, LineChart, Point, Series
 from gapo.report.formatting import MINUS, plain
 from gapo.report.panels import Panel
 from gapo.report.report_model import CurveRow, PeakMemory, Report
-from gapo.report.svg import Axes, Point, Series, line_chart
 from gapo.report.timeline import KIND_COLORS
 from gapo.report.training import PACE, SAMPLED, TRAINED
 
@@ -111,7 +111,7 @@ def _panel(spec: _Spec, rows: Sequence[CurveRow], unit: str) -> Panel | None:
         x_range=(first, last) if last > first else (first - 0.5, first + 0.5),
         boundaries=starts,
     )
-    chart = line_chart(series, axes, title=f"{spec.title} by {unit}")
+    chart = LineChart(f"{spec.title} by {unit}", series, axes)
     return Panel(spec.title, "", chart)
 
 
@@ -137,6 +137,6 @@ def _memory(rows: Sequence[PeakMemory]) -> list[Panel]:
             x_range=charts.stage_range(stages), x_ticks=charts.stage_ticks(stages, 7),
         )  # fmt: skip
         series = [Series(points, KIND_COLORS[kind], kind) for kind, points in by_kind.items()]
-        chart = line_chart(series, axes, title=f"{title}, by task")
+        chart = LineChart(f"{title}, by task", series, axes)
         panels.append(Panel(title, "", chart))
     return panels
