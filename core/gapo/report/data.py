@@ -167,11 +167,11 @@ class _Reader:
     def _manifest(self, key: TaskKey) -> Manifest | None:
         """The newest one that is not revoked; an unreadable one counts as absent and is named."""
         try:
-            found = find_manifest(self.run, key.stage, key.kind.value, run_id=self.record.run_id)
+            current = find_manifest(self.run, key.stage, key.kind.value, run_id=self.record.run_id)
         except InputArtifactError as error:
             self.problems.append(f"{error}.")
             return None
-        return found.committed.manifest if found.committed else None
+        return current.committed.manifest if current.committed else None
 
     def _attempt(self, key: TaskKey, number: int) -> Attempt:
         return Attempt(number, self._record(Ended, layout.ended(key.stage, key.kind.value, number)))

@@ -89,13 +89,13 @@ def gate_finding(gate: Gate) -> str:
     """Pair accuracy and the families that are too low, or the task's own message where it left no figures."""
     if gate.pair_accuracy is None:
         return one_line(gate.message or "") or "its warm-up left no figures"
-    found = f"pair accuracy {gate.pair_accuracy:.2f}"
+    text = f"pair accuracy {gate.pair_accuracy:.2f}"
     if gate.min_pair_accuracy is not None:
-        found += f" ({gate.min_pair_accuracy:.2f} needed)"
+        text += f" ({gate.min_pair_accuracy:.2f} needed)"
     low = [f"{family} {value:.2f}" for family, value in gate.families_below.items()]
     if low:
-        found += f"; {'family' if len(low) == 1 else 'families'} {', '.join(low)} ({gate.min_family_accuracy:.2f} needed)"
-    return found
+        text += f"; {'family' if len(low) == 1 else 'families'} {', '.join(low)} ({gate.min_family_accuracy:.2f} needed)"
+    return text
 
 
 def _result(figures: Figures, outcome: str) -> str | None:

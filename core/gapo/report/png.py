@@ -158,7 +158,7 @@ def chosen_ridges(rows: Sequence[T]) -> list[T]:
 def _curves(upper: Drawing, lower: Drawing, report: Report) -> None:
     below = "by PPO iteration; dotted: a stage begins, with another reward model"
     _title(upper, "Reward and KL", below, heights=(1.2, 1.06))
-    for axes, curves, quantity in ((upper, REWARD, ""), (lower, KL, "KL, in\n")):
+    for axes, curves, quantity in ((upper, REWARD, ""), (lower, KL, "KL, ")):
         panel = curves_panel(curves, report)
         if panel is None:
             _nothing(axes)
@@ -167,7 +167,7 @@ def _curves(upper: Drawing, lower: Drawing, report: Report) -> None:
         if axes is lower:  # stages are named in the upper half
             scales = replace(scales, boundaries=[(at, "") for at, _ in scales.boundaries])
         draw_lines(axes, replace(panel.chart, axes=scales))
-        axes.set_ylabel(quantity + scales.y_label)
+        axes.set_ylabel(quantity + scales.y_label, fontsize=8.5)
     upper.tick_params(labelbottom=False)
 
 
