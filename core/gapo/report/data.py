@@ -6,75 +6,73 @@ can be had of a run that is unfinished or damaged, or that was copied from anoth
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import count
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from gapo.digest import sha256_hex
 from gapo.errors import InputArtifactError, SpecError
+from gapo.report.committed_files import Distributions, distributions, few_samples, metric_rows
+from gapo.report.report_model import JsonObject, Number, SampledResponse
+from gapo.run.reader import read_attempts, walk
 from gapo.run.record import RunRecord, read_run_record
 from gapo.store import layout
 from gapo.store.commit import find_manifest
 from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended, Manifest, Record, Retired
-from gapo.tasks import Kind
+from gapo.tasks import TaskKey
 
-KINDS = tuple(kind.value for kind in Kind)
-_KEPT_SAMPLES = 16
+NO_DISTRIBUTIONS = Distributions()
 _READERS = 16
 _LARGEST_FILE = 256 * 1024 * 1024
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt of a task. `cause` is None while no end is recorded."""
+    """One attempt of a task. `end` is None while none is recorded."""
 
     number: int
-    cause: str | None = None
-    charged: bool = False
-    seconds: float | None = None
-    exit_code: int | None = None
-    message: str = ""
-    gpus: int = 0
+    end: Ended | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        return None if self.end is None else (self.end.ended_at - self.end.started_at).total_seconds()
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task that was started or committed; `metrics` and files are those of its valid manifest."""
+    """A task that was started or committed; metrics and files are those of its valid manifest."""
 
     stage: int
     kind: str
-    committed: bool = False
-    generation: int = 0
-    attempt: int | None = None
-    """The attempt that committed."""
-    parent: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    environment: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
     attempts: tuple[Attempt, ...] = ()
-    series: tuple[Mapping[str, float], ...] = ()
+    manifest: Manifest | None = None
+    series: Sequence[Mapping[str, Number]] = ()
     """`metrics.jsonl`."""
-    distributions: Mapping[str, Any] = field(default_factory=dict)
-    samples: tuple[Mapping[str, Any], ...] = ()
+    distributions: Distributions = NO_DISTRIBUTIONS
+    samples: Sequence[SampledResponse] = ()
     """A few of `samples.jsonl`: passing and failing ones in turn, each of another prompt."""
 
+    @property
+    def name(self) -> str:
+        """`<stage>/<kind>`."""
+        return f"{self.stage}/{self.kind}"
 
-@dataclass(frozen=True)
-class DecisionData:
-    stage: int
-    verdict: str
-    """`continue`, `converged`, `rolled-back` or `stopped`."""
-    reason: str
-    evidence: Mapping[str, Any] = field(default_factory=dict)
-    parent: int | None = None
-    change: Mapping[str, Any] = field(default_factory=dict)
+    @property
+    def committed(self) -> bool:
+        return self.manifest is not None
+
+    @property
+    def generation(self) -> int:
+        return 0 if self.manifest is None else self.manifest.generation
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        return {} if self.manifest is None else self.manifest.metrics
 
 
 @dataclass(frozen=True)
@@ -82,18 +80,28 @@ class RunData:
     name: str = ""
     namespace: str = ""
     run_id: str = ""
-    spec: Mapping[str, Any] = field(default_factory=dict)
+    spec: JsonObject = field(default_factory=dict)
     """Resolved: every field with the value that was in effect."""
-    written: Mapping[str, Any] = field(default_factory=dict)
+    written: JsonObject = field(default_factory=dict)
     """The part of it that its user wrote."""
     gapo_version: str = ""
     tasks: tuple[TaskData, ...] = ()
     """By stage, then in the order in which kinds run."""
-    decisions: tuple[DecisionData, ...] = ()
+    decisions: tuple[Decision, ...] = ()
     retired: tuple[str, ...] = ()
     """Keys of objects that retention removed."""
     problems: tuple[str, ...] = ()
     """What could not be read, one sentence each."""
+
+    @property
+    def stages(self) -> list[int]:
+        """Those that have a task."""
+        return sorted({task.stage for task in self.tasks})
+
+    def metrics(self, stage: int, kind: str) -> Mapping[str, float]:
+        """What that task committed; empty where it did not."""
+        task = self.task(stage, kind)
+        return task.metrics if task is not None else {}
 
     def task(self, stage: int, kind: str) -> TaskData | None:
         return next((t for t in self.tasks if (t.stage, t.kind) == (stage, kind)), None)
@@ -122,13 +130,13 @@ def load_run_data(run: Objects) -> RunData:
 class _Reader:
     def __init__(self, run: Objects, record: RunRecord, pool: ThreadPoolExecutor) -> None:
         self.run, self.record, self.pool = run, record, pool
+        self.tasks: list[TaskData] = []
+        self.decisions: list[Decision] = []
         self.problems: list[str] = []
         self.retired: set[str] = set()
 
     def run_data(self) -> RunData:
-        stages, decisions = self._stages()
-        self._read_retired(len(stages))
-        found = [task for tasks in stages for task in tasks]
+        walk(self._look)
         return RunData(
             name=self.record.name,
             namespace=self.record.namespace,
@@ -136,106 +144,55 @@ class _Reader:
             gapo_version=self.record.gapo_version,
             spec=self.record.resolved,
             written=self.record.written,
-            tasks=tuple(self.pool.map(lambda pair: self._files_of(*pair), found)),
-            decisions=tuple(decisions),
+            tasks=tuple(self.pool.map(self._files_of, self.tasks)),
+            decisions=tuple(self.decisions),
             retired=tuple(sorted(self.retired)),
             problems=tuple(sorted(self.problems)),
         )
 
-    def _stages(self) -> tuple[list[list[tuple[TaskData, Manifest | None]]], list[DecisionData]]:
-        """Stages have no gaps, so the first one without any record ends the run. No LIST is needed."""
-        stages: list[list[tuple[TaskData, Manifest | None]]] = []
-        decisions: list[DecisionData] = []
-        for stage in count():
-            probes = self.pool.map(lambda kind, k=stage: self._task(k, kind), KINDS)
-            decision = self._decision(stage)
-            tasks = [found for found in probes if found is not None]
-            if not tasks and decision is None and stage > 0:
-                return stages, decisions
-            stages.append(tasks)
-            decisions += [decision] if decision else []
-        raise AssertionError
+    def _look(self, stage: int, keys: Sequence[TaskKey]) -> bool:
+        tasks = [task for task in self.pool.map(self._task, keys) if task.attempts or task.committed]
+        decision = self._record(Decision, layout.decision(stage))
+        self.tasks += tasks
+        self.decisions += [decision] if decision else []
+        if not tasks and decision is None:
+            return False
+        self._read_retired(stage)
+        return True
 
-    def _decision(self, stage: int) -> DecisionData | None:
-        record = self._record(Decision, layout.decision(stage))
-        if record is None:
-            return None
-        return DecisionData(
-            stage=stage,
-            verdict=record.verdict,
-            reason=record.reason,
-            evidence=record.evidence,
-            parent=record.parent,
-            change=record.change or {},
-        )
+    def _task(self, key: TaskKey) -> TaskData:
+        attempts = read_attempts(self.run, key, self._attempt)
+        return TaskData(key.stage, key.kind.value, tuple(attempts), self._manifest(key))
 
-    def _task(self, stage: int, kind: str) -> tuple[TaskData, Manifest | None] | None:
-        manifest = self._manifest(stage, kind)
-        attempts = self._attempts(stage, kind)
-        if manifest is None:
-            return (TaskData(stage, kind, attempts=attempts), None) if attempts else None
-        task = TaskData(
-            stage,
-            kind,
-            committed=True,
-            generation=manifest.generation,
-            attempt=manifest.attempt,
-            parent=manifest.parent,
-            metrics=manifest.metrics,
-            environment=manifest.environment,
-            notes=tuple(manifest.notes),
-            attempts=attempts,
-        )
-        return task, manifest
-
-    def _manifest(self, stage: int, kind: str) -> Manifest | None:
+    def _manifest(self, key: TaskKey) -> Manifest | None:
         """The newest one that is not revoked; an unreadable one counts as absent and is named."""
         try:
-            found = find_manifest(self.run, stage, kind, run_id=self.record.run_id)
+            current = find_manifest(self.run, key.stage, key.kind.value, run_id=self.record.run_id)
         except InputArtifactError as error:
             self.problems.append(f"{error}.")
             return None
-        return found.committed.manifest if found.committed else None
+        return current.committed.manifest if current.committed else None
 
-    def _attempts(self, stage: int, kind: str) -> tuple[Attempt, ...]:
-        attempts: list[Attempt] = []
-        for number in count():
-            ended = self._record(Ended, layout.ended(stage, kind, number))
-            if ended is not None:
-                attempts.append(
-                    Attempt(
-                        number=number,
-                        cause=ended.cause,
-                        charged=ended.charged,
-                        seconds=(ended.ended_at - ended.started_at).total_seconds(),
-                        exit_code=ended.exit_code,
-                        message=ended.message or "",
-                        gpus=ended.gpus,
-                    )
-                )
-            elif self.run.exists(layout.task(stage, kind, number)):
-                attempts.append(Attempt(number))
-            else:
-                return tuple(attempts)
-        raise AssertionError
+    def _attempt(self, key: TaskKey, number: int) -> Attempt:
+        return Attempt(number, self._record(Ended, layout.ended(key.stage, key.kind.value, number)))
 
-    def _read_retired(self, stages: int) -> None:
-        for stage in range(stages):
-            record = self._record(Retired, layout.retired(stage))
-            if record is not None:
-                self.retired.update(record.keys)
+    def _read_retired(self, stage: int) -> None:
+        record = self._record(Retired, layout.retired(stage))
+        if record is not None:
+            self.retired.update(record.keys)
 
-    def _files_of(self, task: TaskData, manifest: Manifest | None) -> TaskData:
+    def _files_of(self, task: TaskData) -> TaskData:
+        manifest = task.manifest
         if manifest is None:
             return task
-        series = self._file(manifest, "metrics.jsonl", _numbers)
-        distributions = self._file(manifest, "distributions.json", _distributions)
-        samples = self._file(manifest, "samples.jsonl", _few_samples)
         return replace(
-            task, series=tuple(series or ()), distributions=distributions or {}, samples=tuple(samples or ())
+            task,
+            series=self._file(manifest, "metrics.jsonl", metric_rows) or (),
+            distributions=self._file(manifest, "distributions.json", distributions) or NO_DISTRIBUTIONS,
+            samples=self._file(manifest, "samples.jsonl", few_samples) or (),
         )
 
-    def _file(self, manifest: Manifest, name: str, parse: Callable[[bytes], Any]) -> Any:
+    def _file(self, manifest: Manifest, name: str, parse: Callable[[bytes], T]) -> T | None:
         """One file of a manifest, verified; None where there is none, with a problem where there should be one."""
         ref = manifest.objects.get(name)
         if ref is None or ref.key in self.retired:
@@ -260,44 +217,3 @@ class _Reader:
         except InputArtifactError as error:
             self.problems.append(f"{error}.")
             return None
-
-
-def _lines(data: bytes) -> Iterable[Any]:
-    return (json.loads(line) for line in data.split(b"\n") if line.strip())
-
-
-def finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _numbers(data: bytes) -> list[dict[str, float]]:
-    """Rows of flat numbers; anything else in a row is dropped."""
-    return [{str(k): v for k, v in row.items() if finite(v)} for row in _lines(data) if isinstance(row, dict)]
-
-
-def _distributions(data: bytes) -> dict[str, Any]:
-    found = json.loads(data)
-    if not isinstance(found, dict):
-        raise ValueError("not a JSON object")
-    return found
-
-
-def _few_samples(data: bytes) -> list[dict[str, Any]]:
-    """The first samples of different prompts, passing and failing ones in turn."""
-    passing: list[dict[str, Any]] = []
-    failing: list[dict[str, Any]] = []
-    seen: set[Any] = set()
-    for row in _lines(data):
-        chosen = passing if row.get("passed") else failing
-        if len(chosen) < _KEPT_SAMPLES and (prompt := str(row.get("promptId"))) not in seen:
-            seen.add(prompt)
-            chosen.append({k: v for k, v in row.items() if k != "tokenIds"})
-    return alternate(passing, failing, _KEPT_SAMPLES)
-
-
-def alternate(first: Sequence[Any], second: Sequence[Any], limit: int) -> list[Any]:
-    """Items of both in turn, then the rest of the longer one, `limit` at most."""
-    mixed: list[Any] = []
-    for i in range(max(len(first), len(second))):
-        mixed += [items[i] for items in (first, second) if i < len(items)]
-    return mixed[:limit]

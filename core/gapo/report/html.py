@@ -1,51 +1,83 @@
-"""The facts as one self-contained page: no request leaves it, and no text of the run can act in it."""
+"""The report as one self-contained page: no request leaves it, and no text of the run can act in it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING
 
-from gapo.report import sections, tables, training_charts
-from gapo.report.markup import Markup, el, join
+from gapo.errors import SpecError
+from gapo.report import charts, formatting, header, panels, tables, timeline, training_charts
+from gapo.report.headline import gate_finding
+from gapo.report.markup import Markup, printable
+from gapo.report.palette import DARK, LIGHT
+from gapo.report.report_model import Report
+from gapo.report.svg import svg
 
-Facts = Mapping[str, Any]
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
-_PARTS = (
-    sections.timeline,
-    sections.satisfaction,
-    sections.reward_model,
-    sections.trust,
-    sections.ppo,
-    training_charts.training,
-    sections.cross_play,
-    tables.samples,
-    tables.figures,
-    tables.settings,
+_FUNCTIONS = (
+    formatting.bounds,
+    formatting.plain,
+    formatting.points,
+    formatting.share,
+    gate_finding,
+    svg,
+    tables.cut,
 )
+"""What templates may call."""
 
 
-def page(facts: Facts) -> str:
-    """The whole page as text; `facts` as `gapo.report.facts.facts_of` gives them."""
-    style = files("gapo.report").joinpath("style.css").read_text()
-    script = files("gapo.report").joinpath("script.js").read_text()
+def page(report: Report) -> str:
+    """The whole page as text. Raises SpecError where Jinja2 is not installed."""
+    environment = _environment()
+    style, script = _source("style.css"), _source("script.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    # The one script below is allowed by its digest; nothing else may run or load, whatever a sample holds.
-    policy = (
-        "default-src 'none'; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return environment.get_template("page.html").render(
+        report=report,
+        style=style,
+        script=script,
+        script_digest=digest,
+        light=LIGHT,
+        dark=DARK,
+        mood=header.mood(report),
+        tiles=header.tiles(report),
+        timeline=timeline.timeline(report),
+        charts=charts.page_charts(report),
+        health=panels.health(report),
+        ppo=panels.iterations(report),
+        training=training_charts.training(report),
+        samples=tables.samples(report),
+        figure_tables=tables.figure_tables(report),
+        settings=tables.settings(report),
+        environment=tables.environment(report),
     )
-    head = el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=policy),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="referrer", content="no-referrer"),
-        el("title", f"{facts['run']['name'] or 'run'}: gapo report"),
-        el("style", Markup(style)),
+
+
+def _environment() -> Environment:
+    """Templates in which a run's text is always escaped, and a name that is missing is an error."""
+    try:
+        import jinja2
+    except ImportError:
+        raise SpecError("the report's page needs Jinja2; install gapo with its extra: gapo[report]") from None
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gapo.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    parts = [part(facts) for part in _PARTS]
-    body = el("body", sections.header(facts), *parts, el("script", Markup(script)))
-    return "<!doctype html>\n" + join(el("html", head, body, lang="en")) + "\n"
+    environment.globals.update({function.__name__: function for function in _FUNCTIONS})
+    return environment
+
+
+def _finalize(value: object) -> object:
+    return value if hasattr(value, "__html__") else printable(value)
+
+
+def _source(name: str) -> Markup:
+    """A file that stands in the page as it is."""
+    return Markup(files("gapo.report").joinpath("templates", name).read_text())

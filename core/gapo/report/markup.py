@@ -1,4 +1,4 @@
-"""HTML and SVG as nested calls: whatever is not `Markup` is escaped, so that no text of a run can become markup."""
+"""SVG as nested calls: whatever is not `Markup` is escaped, so that no text of a run can become markup."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-# Control characters are invalid in HTML; bidirectional overrides could make a sample rewrite its neighbours' order.
+# Control characters are invalid in HTML and SVG; bidirectional overrides could make a sample rewrite its neighbours' order.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff]")
-_VOID = frozenset({"col", "meta"})
 
 
 class Markup(str):
     """Text that is markup already."""
 
     __slots__ = ()
+
+    def __html__(self) -> str:
+        """For templates, which escape whatever lacks this."""
+        return self
 
 
 def printable(value: Any) -> str:
@@ -47,7 +50,4 @@ def el(tag: str, *children: Any, **attributes: Any) -> Markup:
             continue
         name = name.rstrip("_").replace("_", "-")
         shown.append(f" {name}" if value is True else f' {name}="{html.escape(printable(value))}"')
-    opened = f"<{tag}{''.join(shown)}>"
-    if tag in _VOID:
-        return Markup(opened)
-    return Markup(f"{opened}{join(*children)}</{tag}>")
+    return Markup(f"<{tag}{''.join(shown)}>{join(*children)}</{tag}>")

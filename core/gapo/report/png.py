@@ -1,37 +1,39 @@
-"""The facts as one picture: satisfaction, spread of the scores, reward and KL, and the reward model's fidelity.
+"""The report as one picture: satisfaction, spread of the scores, reward and KL, and the reward model's fidelity.
 
-matplotlib is imported only here and only when a picture is drawn; it is an optional dependency (`gapo[report]`).
+matplotlib is imported only when a picture is drawn; it is an optional dependency (`gapo[report]`).
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gapo.errors import SpecError
-from gapo.report.charts import CLASS_COLORS, STRATIFIED, stage_starts, stage_ticks, usual_peak
+from gapo.report.chart_model import Axes, LineChart
+from gapo.report.charts import by_stage, pair_accuracy, rm_scores, satisfaction
 from gapo.report.markup import printable
-from gapo.report.svg import spread
+from gapo.report.palette import LIGHT
+from gapo.report.panels import CHANCE, KL, REWARD, curves_panel, fidelity_auc, fidelity_ece
+from gapo.report.picture_charts import draw_lines, draw_ridges
+from gapo.report.report_model import Report
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Drawing
     from matplotlib.figure import Figure
 
-Facts = Mapping[str, Any]
-INK, SOFT, LINE = "#1b2430", "#566273", "#dfe3e9"
-COLORS = {"blue": "#1f5fc4", "green": "#0c8558", "orange": "#c9570a", "purple": "#7447bd", "grey": "#6d7987", "red": "#c0312b"}  # fmt: skip
+T = TypeVar("T")
 RIDGES = 7
 """Stages whose scores are drawn; of more, evenly chosen ones with the first and the last."""
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": SOFT,
+    "text.color": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["soft"],
+    "axes.labelcolor": LIGHT["soft"],
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -39,17 +41,17 @@ _STYLE: Any = {
     "axes.grid": True,
     "axes.grid.axis": "y",
     "axes.axisbelow": True,
-    "grid.color": LINE,
+    "grid.color": LIGHT["line"],
     "grid.linewidth": 0.8,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
+    "xtick.color": LIGHT["soft"],
+    "ytick.color": LIGHT["soft"],
     "ytick.major.size": 0,
     "xtick.major.size": 3,
     "text.parse_math": False,
 }
 
 
-def picture(facts: Facts) -> bytes:
+def picture(report: Report) -> bytes:
     """A PNG of 1760 × 1160 pixels. Raises SpecError where matplotlib is not installed."""
     try:
         from matplotlib import rc_context
@@ -59,248 +61,133 @@ def picture(facts: Facts) -> bytes:
         raise SpecError(
             "the report's picture needs matplotlib; install gapo with its extra: gapo[report]"
         ) from None
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure = Figure(figsize=(11, 7.25), dpi=160, facecolor="white")
         FigureCanvasAgg(figure)
-        _draw(figure, facts)
+        _draw(figure, report)
         out = BytesIO()
         # Without the library's version in it, the file depends on the run alone.
         figure.savefig(out, format="png", metadata={"Software": None})
     return out.getvalue()
 
 
-def _draw(figure: Figure, facts: Facts) -> None:
-    run = facts["run"]
-    named = " · ".join(printable(part) for part in (run["name"], run["method"], run["runID"]) if part)
-    headline = printable(facts["verdict"]["headline"])
+def _draw(figure: Figure, report: Report) -> None:
+    top = _heading(figure, report)
+    grid = figure.add_gridspec(2, 2, left=0.07, right=0.925, bottom=0.07, top=top, hspace=0.42, wspace=0.3)
+    _lines(
+        figure.add_subplot(grid[0, 0]),
+        "Verified satisfaction",
+        "responses that satisfy every constraint, by stage; 95 % intervals",
+        satisfaction(report),
+    )
+    _scores(figure.add_subplot(grid[0, 1]), report)
+    halves = grid[1, 0].subgridspec(2, 1, hspace=0.18)
+    upper = figure.add_subplot(halves[0])
+    _curves(upper, figure.add_subplot(halves[1], sharex=upper), report)
+    _lines(
+        figure.add_subplot(grid[1, 1]),
+        "Fidelity of the reward model",
+        "on held-out pairs, and against the verifier on fresh samples",
+        fidelity(report),
+    )
+
+
+def _heading(figure: Figure, report: Report) -> float:
+    """Headline and name of the run; returns where the charts may begin, as a share of the figure's height."""
+    run = report.run
+    name = " · ".join(printable(part) for part in (run.name, run.method, run.run_id) if part)
+    headline = printable(report.verdict.headline)
     lines, size = textwrap.wrap(headline, 92), 13.0
     if len(lines) > 3:
         lines, size = textwrap.wrap(headline, 116, max_lines=4, placeholder=" …"), 10.5
-    figure.text(0.07, 0.966, "\n".join(lines), fontsize=size, fontweight="bold", va="top", linespacing=1.35)
+    top = 0.966
+    figure.text(0.07, top, "\n".join(lines), fontsize=size, fontweight="bold", va="top", linespacing=1.35)
     deep = 0.0028 * size * len(lines)
-    figure.text(0.07, 0.966 - deep - 0.012, named, fontsize=9.5, color=SOFT, va="top")
-    top = 0.966 - deep - 0.106
-    grid = figure.add_gridspec(2, 2, left=0.07, right=0.925, bottom=0.07, top=top, hspace=0.42, wspace=0.3)
-    _satisfaction(figure.add_subplot(grid[0, 0]), facts)
-    _ridges(figure.add_subplot(grid[0, 1]), facts)
-    halves = grid[1, 0].subgridspec(2, 1, hspace=0.18)
-    upper = figure.add_subplot(halves[0])
-    _curves(upper, figure.add_subplot(halves[1], sharex=upper), facts)
-    _fidelity(figure.add_subplot(grid[1, 1]), facts)
+    figure.text(0.07, top - deep - 0.012, name, fontsize=9.5, color=LIGHT["soft"], va="top")
+    return top - deep - 0.106
 
 
-def _title(axes: Axes, text: str, below: str) -> None:
-    axes.text(0, 1.0, text, transform=axes.transAxes, fontsize=11, fontweight="bold", va="bottom",
-              position=(0, 1.095))  # fmt: skip
-    axes.text(0, 1.03, below, transform=axes.transAxes, fontsize=8.5, color=SOFT, va="bottom")
+def _title(axes: Drawing, text: str, below: str, *, heights: tuple[float, float] = (1.095, 1.03)) -> None:
+    title, subtitle = heights
+    axes.text(0, title, text, transform=axes.transAxes, fontsize=11, fontweight="bold", va="bottom")
+    axes.text(0, subtitle, below, transform=axes.transAxes, fontsize=8.5, color=LIGHT["soft"], va="bottom")
 
 
-def _nothing(axes: Axes) -> None:
+def _nothing(axes: Drawing) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines["bottom"].set_visible(False)
-    axes.text(0.5, 0.5, "nothing committed", transform=axes.transAxes, color=SOFT, ha="center", va="center")
+    axes.text(
+        0.5, 0.5, "nothing committed", transform=axes.transAxes, color=LIGHT["soft"], ha="center", va="center"
+    )
 
 
-def _stage_axis(axes: Axes, stages: Sequence[float]) -> None:
-    low, high = min(stages), max(stages)
-    axes.set_xlim(low - 0.35, high + 0.35)
-    shown = stage_ticks(stages)
-    axes.set_xticks(shown, ["SFT" if s == 0 else f"{s:g}" for s in shown])
+def _lines(axes: Drawing, title: str, below: str, chart: LineChart | None) -> None:
+    _title(axes, title, below)
+    if chart is None:
+        _nothing(axes)
+        return
+    low, high = chart.x_range
+    draw_lines(axes, replace(chart, axes=replace(chart.axes, x_range=(low - 0.35, high + 0.35))))
+    stages = chart.axes.x_ticks or ()
+    axes.set_xticks(stages, [_stage_name(stage) for stage in stages])
 
 
-def _percent(axes: Axes) -> None:
-    from matplotlib.ticker import PercentFormatter
-
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+def _stage_name(stage: float) -> str:
+    return "SFT" if stage == 0 else f"{stage:g}"
 
 
-def _labels(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Texts (x, y, text, colour) beside the ends of lines, moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    ends = sorted(ends, key=lambda e: e[1])
-    height = axes.get_position().height * 7.25 * 72
-    heights = spread([e[1] for e in ends], (high - low) * 11.5 / height, low + (high - low) * 0.03, high)
-    for (x, _, text, ink), y in zip(ends, heights, strict=True):
-        axes.annotate(text, (x, y), xytext=(8, 0), textcoords="offset points", color=ink, fontsize=9, fontweight="bold",
-                      va="center", annotation_clip=False)  # fmt: skip
+def _scores(axes: Drawing, report: Report) -> None:
+    below = "share of each class by score; shaded: 0.2 to 0.95, where a settled one spreads"
+    _title(axes, "Scores of the reward model", below)
+    charts = chosen_ridges(rm_scores(report))
+    if not charts:
+        _nothing(axes)
+        return
+    draw_ridges(axes, charts, [_stage_name(row.stage) for row in chosen_ridges(report.rm_scores)])
+    axes.set_ylabel("stage")
 
 
-def _satisfaction(axes: Axes, facts: Facts) -> None:
-    _title(axes, "Verified satisfaction", "responses that satisfy every constraint, by stage; 95 % intervals")
-    rows = facts["satisfaction"]
-    if not rows:
-        return _nothing(axes)
-    abandoned = {s["stage"] for s in facts["stages"] if s["abandoned"]}
-    kept = [row for row in rows if row["stage"] not in abandoned]
-    left = [row for row in rows if row["stage"] in abandoned]
-    ends = []
-    greedy = [(row["stage"], row["greedy"]) for row in kept if row["greedy"] is not None]
-    if greedy:
-        axes.plot(*zip(*greedy, strict=True), color=COLORS["grey"], lw=1.3, ls=(0, (4, 3)))
-        ends.append((*greedy[-1], "greedy", COLORS["grey"]))
-    if left:
-        axes.plot([r["stage"] for r in left], [r["value"] for r in left], "o", color=COLORS["red"], ms=4)
-        axes.annotate("abandoned", (left[-1]["stage"], left[-1]["value"]), xytext=(0, 7), textcoords="offset points",
-                      ha="center", color=COLORS["red"], fontsize=9, fontweight="bold")  # fmt: skip
-    if kept:
-        _with_interval(axes, kept, "blue")
-        ends.append((kept[-1]["stage"], kept[-1]["value"], "sampled", COLORS["blue"]))
-    _stage_axis(axes, [row["stage"] for row in rows])
-    _percent(axes)
-    low, high = axes.get_ylim()
-    axes.set_ylim(max(0, low), min(1, high))
-    exported = facts["verdict"]["exportedStage"]
-    if exported in {row["stage"] for row in rows}:
-        axes.axvline(exported, color=SOFT, lw=1, ls=(0, (1, 2)))
-        axes.annotate("exported", (exported, axes.get_ylim()[0]), xytext=(4, 4), textcoords="offset points", fontsize=8.5, color=SOFT)  # fmt: skip
-    _labels(axes, ends)
-    return None
-
-
-def _with_interval(axes: Axes, rows: Sequence[Mapping[str, Any]], color: str) -> None:
-    bounded = [r for r in rows if r.get("lo") is not None and r.get("hi") is not None]
-    ink = COLORS[color]
-    if bounded:
-        stages = [r["stage"] for r in bounded]
-        axes.fill_between(
-            stages, [r["lo"] for r in bounded], [r["hi"] for r in bounded], color=ink, alpha=0.13, lw=0
-        )
-        axes.vlines(
-            stages, [r["lo"] for r in bounded], [r["hi"] for r in bounded], color=ink, lw=1, alpha=0.55
-        )
-    axes.plot([r["stage"] for r in rows], [r["value"] for r in rows], "o-", color=ink, lw=2, ms=4.5)
-
-
-def chosen_ridges(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def chosen_ridges(rows: Sequence[T]) -> list[T]:
     if len(rows) <= RIDGES:
         return list(rows)
     last = len(rows) - 1
     return [rows[round(i * last / (RIDGES - 1))] for i in range(RIDGES)]
 
 
-def _ridges(axes: Axes, facts: Facts) -> None:
-    _title(
-        axes,
-        "Scores of the reward model",
-        "share of each class by score; shaded: 0.2 to 0.95, where a settled one spreads",
-    )
-    rows = chosen_ridges(facts["rmScores"])
-    if not rows:
-        return _nothing(axes)
-    axes.grid(False)
-    axes.axvspan(*STRATIFIED, color=COLORS["blue"], alpha=0.05, lw=0)
-    unit = usual_peak([max(_shares(row[name])) for row in rows for name in CLASS_COLORS if name in row])
-    for level, row in enumerate(reversed(rows)):
-        for name, color in CLASS_COLORS.items():
-            if name not in row:
-                continue
-            xs, ys = _steps(row[name]["edges"], [min(1.25, s / unit) for s in _shares(row[name])])
-            heights = [level + 0.92 * y for y in ys]
-            filled, above = name != "generated", len(rows) - level
-            if filled:
-                axes.fill_between(
-                    xs, [level] * len(xs), heights, color=COLORS[color], alpha=0.17, lw=0, zorder=above
-                )
-            axes.plot(xs, heights, color=COLORS[color], lw=1 if filled else 1.8, zorder=above + 0.5)
-        axes.axhline(level, color=SOFT, lw=0.6)
-    names = ["SFT" if row["stage"] == 0 else f"{row['stage']}" for row in reversed(rows)]
-    axes.set_yticks(range(len(rows)), names)
-    axes.set_ylabel("stage")
-    axes.set_xlim(0, 1)
-    axes.set_ylim(-0.05, len(rows) + 0.15)
-    axes.set_xticks([0, 0.2, 0.5, 0.95, 1], ["0", "0.2", "0.5", "0.95", ""])
-    shown = [(n, c) for n, c in CLASS_COLORS.items() if any(n in row for row in rows)]
-    for i, (name, color) in enumerate(shown):
-        axes.text(
-            1.015,
-            0.94 - 0.085 * i,
-            name,
-            transform=axes.transAxes,
-            color=COLORS[color],
-            fontsize=9,
-            fontweight="bold",
-        )
-    return None
-
-
-def _shares(histogram: Mapping[str, Any]) -> list[float]:
-    total = sum(histogram["counts"])
-    return [count / total for count in histogram["counts"]]
-
-
-def _steps(edges: Sequence[float], heights: Sequence[float]) -> tuple[list[float], list[float]]:
-    xs, ys = [edges[0]], [0.0]
-    for (start, end), height in zip(pairwise(edges), heights, strict=True):
-        xs += [start, end]
-        ys += [height, height]
-    return [*xs, edges[-1]], [*ys, 0.0]
-
-
-def _curves(upper: Axes, lower: Axes, facts: Facts) -> None:
-    _title_on_half(
-        upper, "Reward and KL", "by PPO iteration; dotted: a stage begins, with another reward model"
-    )
-    from matplotlib.ticker import MaxNLocator
-
-    rows = facts["ppo"]
-    if not rows:
-        _nothing(upper)
-        return _nothing(lower)
-    for axes, lines in (
-        (upper, (("ppo/reward", "reward", "blue"),)),
-        (lower, (("ppo/kl_sft", "KL to start", "orange"), ("ppo/kl", "KL, penalty", "purple"))),
-    ):
-        ends = []
-        for name, label, color in lines:
-            drawn = [(row["iteration"], row[name]) for row in rows if name in row]
-            if drawn:
-                axes.plot(*zip(*drawn, strict=True), color=COLORS[color], lw=1.6)
-                ends.append((*drawn[-1], label, COLORS[color]))
-        starts = stage_starts(rows)
-        for at, _ in starts:
-            axes.axvline(at, color=COLORS["grey"], lw=0.8, ls=(0, (1, 2)), zorder=0)
-        axes.locator_params(axis="y", nbins=3)
-        axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-        axes.set_xlim(0 if len(rows) > 1 else -0.5, max(0.5, rows[-1]["iteration"]))
-        _labels(axes, ends)
-    every = -(-len(starts) // 12)
-    for at, label in starts[::every]:
-        upper.annotate(label, (at, 1), xycoords=("data", "axes fraction"), xytext=(2, -8), textcoords="offset points",
-                       fontsize=8, color=SOFT)  # fmt: skip
+def _curves(upper: Drawing, lower: Drawing, report: Report) -> None:
+    below = "by PPO iteration; dotted: a stage begins, with another reward model"
+    _title(upper, "Reward and KL", below, heights=(1.2, 1.06))
+    for axes, curves, quantity in ((upper, REWARD, ""), (lower, KL, "KL, ")):
+        panel = curves_panel(curves, report)
+        if panel is None:
+            _nothing(axes)
+            continue
+        scales = replace(panel.chart.axes, y_tick_count=3)
+        if axes is lower:  # stages are named in the upper half
+            scales = replace(scales, boundaries=[(at, "") for at, _ in scales.boundaries])
+        draw_lines(axes, replace(panel.chart, axes=scales))
+        axes.set_ylabel(quantity + scales.y_label, fontsize=8.5)
     upper.tick_params(labelbottom=False)
-    lower.set_ylabel("nats a token")
-    upper.set_ylabel("score")
-    return None
 
 
-def _title_on_half(axes: Axes, text: str, below: str) -> None:
-    axes.text(0, 1.2, text, transform=axes.transAxes, fontsize=11, fontweight="bold", va="bottom")
-    axes.text(0, 1.06, below, transform=axes.transAxes, fontsize=8.5, color=SOFT, va="bottom")
-
-
-def _fidelity(axes: Axes, facts: Facts) -> None:
-    _title(
-        axes, "Fidelity of the reward model", "on held-out pairs, and against the verifier on fresh samples"
-    )
+def fidelity(report: Report) -> LineChart | None:
+    """The page's three charts of it in one, on one scale."""
+    auc, ece = fidelity_auc(report), fidelity_ece(report)
     lines = (
-        (facts["pairAccuracy"], "pair\naccuracy", "purple"),
-        (facts["health"]["fidelityAuc"], "AUC on\nsamples", "blue"),
-        (facts["health"]["fidelityEce"], "calibration\nerror", "orange"),
+        (pair_accuracy(report), "pair\naccuracy", "purple"),
+        (auc.chart if auc else None, "AUC on\nsamples", "blue"),
+        (ece.chart if ece else None, "calibration\nerror", "orange"),
     )
-    drawn = [line for line in lines if line[0]]
-    if not drawn:
-        return _nothing(axes)
-    for rows, _, color in drawn:
-        _with_interval(axes, rows, color)
-    _stage_axis(axes, [row["stage"] for rows, _, _ in drawn for row in rows])
-    axes.set_ylim(0, 1.12)
-    axes.axhline(0.5, color=COLORS["red"], lw=0.9, ls=(0, (5, 3)))
-    axes.annotate("chance", (axes.get_xlim()[0], 0.5), xytext=(3, 3), textcoords="offset points", fontsize=8.5, color=COLORS["red"])  # fmt: skip
-    wide = [(rows[-1]["stage"], rows[-1]["value"], label, COLORS[color]) for rows, label, color in drawn]
-    places = sorted(wide, key=lambda e: e[1])
-    heights = spread([e[1] for e in places], 0.13, 0.05, 1.0)  # clear of the subtitle above
-    for (x, _, text, ink), y in zip(places, heights, strict=True):
-        axes.annotate(text, (x, y), xytext=(8, 0), textcoords="offset points", color=ink, fontsize=9, fontweight="bold",
-                      va="center", linespacing=1.05, annotation_clip=False)  # fmt: skip
-    return None
+    series = [
+        replace(one, label=label, color=color)
+        for chart, label, color in lines
+        if chart is not None
+        for one in chart.series
+    ]
+    if not series:
+        return None
+    stages = [point.x for one in series for point in one.points]
+    # Room above 1, so that a label at the end of a line there stays clear of the title.
+    axes = by_stage(Axes(y_range=(0, 1.12), y_tick_count=6), stages)
+    return LineChart("Fidelity of the reward model by stage", series, axes, [CHANCE])

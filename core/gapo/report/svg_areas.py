@@ -1,52 +1,19 @@
-"""Charts made of areas: histograms of scores, and matrices."""
+"""Histograms of scores, and matrices, as inline SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
+from gapo.report.chart_model import HistogramChart, Matrix
+from gapo.report.formatting import plain
 from gapo.report.markup import Markup, el
-from gapo.report.numbers import plain
-from gapo.report.svg import Scale, color, frame, number, path_of
+from gapo.report.scales import Scale
+from gapo.report.svg_elements import color, frame, number, path_of
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """Counts between edges, drawn as shares of their own total."""
-
-    edges: Sequence[float]
-    counts: Sequence[float]
-    color: str
-    name: str
-    filled: bool = True
-
-    @property
-    def total(self) -> float:
-        return sum(self.counts)
-
-    @property
-    def peak(self) -> float:
-        """The highest bin's share."""
-        return max(self.counts) / self.total
-
-    @property
-    def shares(self) -> list[float]:
-        return [c / self.total for c in self.counts]
-
-
-def histogram_chart(
-    histograms: Sequence[Histogram],
-    *,
-    title: str,
-    top_share: float,
-    band: tuple[float, float] | None,
-    heading: str,
-    width: float = 210,
-    height: float = 118,
-) -> Markup:
-    """Filled step outlines over [0, 1]. Bins above `top_share` are cut there."""
+def histogram_chart(chart: HistogramChart) -> Markup:
     left, right, top, bottom = 6.0, 6.0, 18.0, 18.0
+    width, height, top_share, band = chart.width, chart.height, chart.top_share, chart.band
     x = Scale(0, 1, left, width - right)
     y = Scale(0, top_share, height - bottom, top)
     floor = number(y(0))
@@ -62,22 +29,23 @@ def histogram_chart(
                 height=number(y(0) - top),
             )
         )
-    for h in histograms:
-        outline = [(x(h.edges[0]), y(0))]
-        for (start, end), value in zip(pairwise(h.edges), h.shares, strict=True):
+    for area in chart.areas:
+        bins = area.bins
+        outline = [(x(bins.edges[0]), y(0))]
+        for (start, end), value in zip(pairwise(bins.edges), bins.shares, strict=True):
             at = y(min(value, top_share))
             outline += [(x(start), at), (x(end), at)]
-        outline.append((x(h.edges[-1]), y(0)))
-        tip = el("title", f"{h.name}: {plain(h.total)} scores")
+        outline.append((x(bins.edges[-1]), y(0)))
+        tip = el("title", f"{area.name}: {plain(bins.total)} scores")
         d = path_of(outline)
         body.append(
             el(
                 "path",
                 tip,
                 d=d,
-                fill=color(h.color),
-                stroke=color(h.color),
-                class_="hist" if h.filled else "hist open",
+                fill=color(area.color),
+                stroke=color(area.color),
+                class_="hist" if area.filled else "hist open",
             )
         )
     body.append(el("line", class_="axis", x1=left, x2=width - right, y1=floor, y2=floor))
@@ -85,25 +53,19 @@ def histogram_chart(
         body.append(
             el("text", f"{value:g}", class_="tick", x=number(x(value)), y=height - 5, text_anchor=anchor)
         )
-    body.append(el("text", heading, class_="heading", x=left, y=11))
-    return frame(width, height, title, body)
+    body.append(el("text", chart.heading, class_="heading", x=left, y=11))
+    return frame(width, height, chart.title, body)
 
 
-def heatmap(
-    cells: dict[tuple[int, int], tuple[float, str]],
-    *,
-    rows: Sequence[int],
-    columns: Sequence[int],
-    heading: str,
-    title: str,
-    ink: Callable[[float], str],
-) -> Markup:
-    """A matrix: `cells` maps (row, column) to a value and its tooltip; `ink` gives the cell's CSS class."""
+def matrix(chart: Matrix) -> Markup:
+    cells = chart.cells
+    rows = sorted({row for row, _ in cells})
+    columns = sorted({column for _, column in cells})
     left, top, width = 34.0, 42.0, 480.0
     size = min(60.0, (width - left - 4) / len(columns))
     height = top + size * len(rows) + 6
     digits = 2 if size >= 24 else 1
-    body: list[Markup] = [el("text", heading, class_="unit", x=2, y=12)]
+    body: list[Markup] = [el("text", chart.heading, class_="unit", x=2, y=12)]
     for i, column in enumerate(columns):
         at = number(left + (i + 0.5) * size)
         body.append(el("text", column, class_="tick", x=at, y=top - 6, text_anchor="middle"))
@@ -113,12 +75,12 @@ def heatmap(
         for i, column in enumerate(columns):
             if (row, column) not in cells:
                 continue
-            value, tip = cells[row, column]
+            cell = cells[row, column]
             x = left + i * size
             body.append(
                 el(
                     "g",
-                    el("title", tip),
+                    el("title", cell.tip),
                     el(
                         "rect",
                         x=number(x),
@@ -129,13 +91,13 @@ def heatmap(
                     ),
                     el(
                         "text",
-                        f"{value:.{digits}f}".removeprefix("0"),
+                        f"{cell.value:.{digits}f}".removeprefix("0"),
                         x=number(x + size / 2 - 0.7),
                         y=middle,
                         dy=".32em",
                         text_anchor="middle",
                     ),
-                    class_=f"cell {ink(value)}",
+                    class_=f"cell {chart.ink(cell.value)}",
                 )
             )
-    return frame(width, height, title, body)
+    return frame(width, height, chart.title, body)

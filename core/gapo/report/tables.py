@@ -2,176 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from gapo.report.markup import Markup, el
-from gapo.report.numbers import plain
-from gapo.report.sections import section
+from gapo.report.report_model import ConstraintVerdict, Report, ShownSample
 
-Facts = Mapping[str, Any]
 SHOWN_TEXT = 600
 """Characters of a prompt or response that the page shows; report.json holds the whole."""
 SHOWN_SAMPLES = 12
+_BADGES = {True: ("pass", "satisfied"), False: ("fail", "violated"), None: ("none", "not checked")}
 
 
-def samples(facts: Facts) -> Markup | None:
-    rows = _shown_samples(facts["samples"])
-    if not rows:
+@dataclass(frozen=True)
+class Check:
+    """The constraints of one family in a sample's prompt."""
+
+    text: str
+    met: bool
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    sample: ShownSample
+    word: str
+    """`pass`, `fail` or `none`: what the page filters by."""
+    badge: str
+    checks: Sequence[Check]
+    fault: str
+    """What is wrong with the response's end; empty for nothing."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    rows: Sequence[SampleRow]
+    stages: Sequence[int]
+    first: int
+    """The stage at which the page opens."""
+
+
+def samples(report: Report) -> Samples | None:
+    shown = _shown_samples(report.samples)
+    if not shown:
         return None
-    stages = sorted({row["stage"] for row in rows})
-    exported = facts["verdict"]["exportedStage"]
-    first = exported if exported in stages else stages[-1]
-    head = ("stage", "verifier", "score", "prompt", "response")
-    body = (_sample(row) for row in rows)
-    return section(
-        "Samples",
-        "Sampled responses, for each stage passing and failing ones in turn, so their shares here say nothing. "
-        "The score is the reward model's.",
-        _filters(stages, first),
-        el("p", "No sample fits this choice.", id="no-sample", class_="empty", hidden=True),
-        el(
-            "table",
-            el("colgroup", *(el("col", class_=c) for c in "svq"), el("col"), el("col")),
-            el("thead", el("tr", (el("th", h) for h in head))),
-            el("tbody", body),
-            class_="samples",
-        ),
-    )
+    stages = sorted({sample.stage for sample in shown})
+    exported = report.verdict.exported_stage
+    first = exported if exported is not None and exported in stages else stages[-1]
+    return Samples([_sample(sample) for sample in shown], stages, first)
 
 
-def _shown_samples(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _shown_samples(rows: Sequence[ShownSample]) -> list[ShownSample]:
     """At most `SHOWN_SAMPLES` a stage, fewer where many stages would make the page heavy."""
-    kept: dict[int, list[Mapping[str, Any]]] = {}
+    by_stage: dict[int, list[ShownSample]] = {}
     for row in rows:
-        kept.setdefault(row["stage"], []).append(row)
-    each = max(2, min(SHOWN_SAMPLES, 156 // max(1, len(kept))))
-    return [row for found in kept.values() for row in found[:each]]
+        by_stage.setdefault(row.stage, []).append(row)
+    each = max(2, min(SHOWN_SAMPLES, 156 // max(1, len(by_stage))))
+    return [row for group in by_stage.values() for row in group[:each]]
 
 
-def _filters(stages: Sequence[int], first: int) -> Markup:
-    def options(entries: Iterable[tuple[str, str]], chosen: str) -> Iterable[Markup]:
-        return (el("option", name, value=value, selected=value == chosen) for value, name in entries)
-
-    by_stage = [("", "all"), *((str(s), str(s)) for s in stages)]
-    by_verdict = [("", "all"), ("pass", "satisfied"), ("fail", "violated"), ("none", "not checked")]
-    return el(
-        "div",
-        el("label", "Stage", el("select", options(by_stage, str(first)))),
-        el("label", "Verifier", el("select", options(by_verdict, ""))),
-        class_="filters",
-        hidden=True,
-    )
-
-
-def _sample(row: Mapping[str, Any]) -> Markup:
-    word, badge = {True: ("pass", "satisfied"), False: ("fail", "violated"), None: ("none", "not checked")}[
-        row["passed"]
-    ]
+def _sample(sample: ShownSample) -> SampleRow:
+    word, badge = _BADGES[sample.passed]
     checks = [
-        el(
-            "span",
-            f"{'✓' if met == n else '✗'} {family}{f' {met}/{n}' if n > 1 else ''}",
-            class_="yes" if met == n else "no",
-        )
-        for family, (met, n) in _by_family(row["verdicts"]).items()
+        Check(f"{'✓' if met == n else '✗'} {family}{f' {met}/{n}' if n > 1 else ''}", met == n)
+        for family, (met, n) in _by_family(sample.verdicts).items()
     ]
-    fault = "no end token" if not row["ended"] else "special tokens inside" if row["specialInside"] else None
-    unfinished = None if fault is None else el("div", fault, class_="families")
-    score = "" if row["score"] is None else f"{row['score']:.2f}"
-    return el(
-        "tr",
-        el("td", row["stage"], data_label="stage"),
-        el("td", el("span", badge, class_=f"badge b-{word}"), el("div", checks, class_="families"), unfinished, data_label=""),
-        el("td", score, data_label="score"),
-        el("td", _cut(row["prompt"]), class_="text", data_label="prompt"),
-        el("td", _cut(row["response"]), class_="text", data_label="response"),
-        data_stage=row["stage"],
-        data_verdict=word,
-    )  # fmt: skip
+    fault = "no end token" if not sample.ended else "special tokens inside" if sample.special_inside else ""
+    return SampleRow(sample, word, badge, checks, fault)
 
 
-def _by_family(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+def _by_family(verdicts: Sequence[ConstraintVerdict]) -> dict[str, tuple[int, int]]:
     """Family → constraints met and asked for, in the prompt's order."""
-    found: dict[str, tuple[int, int]] = {}
-    for v in verdicts:
-        met, n = found.get(v["family"], (0, 0))
-        found[v["family"]] = (met + v["ok"], n + 1)
-    return found
+    counts: dict[str, tuple[int, int]] = {}
+    for verdict in verdicts:
+        met, n = counts.get(verdict.family, (0, 0))
+        counts[verdict.family] = (met + verdict.ok, n + 1)
+    return counts
 
 
-def _cut(text: str) -> str:
-    return (
-        text
-        if len(text) <= SHOWN_TEXT
-        else f"{text[:SHOWN_TEXT]}… ({len(text) - SHOWN_TEXT:,} more characters)"
-    )
+def cut(text: str) -> str:
+    """The text as far as the page shows it."""
+    if len(text) <= SHOWN_TEXT:
+        return text
+    return f"{text[:SHOWN_TEXT]}… ({len(text) - SHOWN_TEXT:,} more characters)"
 
 
-def figures(facts: Facts) -> Markup | None:
-    """Every committed number, by kind and stage."""
+@dataclass(frozen=True)
+class FigureTable:
+    """Every number that tasks of one kind committed."""
+
+    kind: str
+    stages: Sequence[int]
+    rows: Sequence[tuple[str, Sequence[float | None]]]
+    """Name, and its value at each stage; None where the stage lacks it."""
+
+
+def figure_tables(report: Report) -> list[FigureTable]:
     kinds: dict[str, dict[int, Mapping[str, float]]] = {}
-    for key, manifest in facts["manifests"].items():
-        stage, kind = key.split("/", 1)
-        kinds.setdefault(kind, {})[int(stage)] = manifest["metrics"]
-    tables = []
-    for kind, by_stage in kinds.items():
-        names = sorted({name for metrics in by_stage.values() for name in metrics})
-        if not names:
-            continue
-        head = el("tr", el("th", kind), (el("th", f"stage {s}", class_="n") for s in by_stage))
-        body = (
-            el(
-                "tr",
-                el("td", name, class_="name"),
-                (el("td", plain(m[name]) if name in m else "", class_="n") for m in by_stage.values()),
-            )
-            for name in names
-        )
-        tables.append(el("div", el("table", el("thead", head), el("tbody", body)), class_="scroll"))
-    if not tables:
-        return None
-    return section(
-        "All committed figures",
-        "Rounded here to three digits; report.json holds them as they were committed.",
-        el("details", el("summary", "Show the tables"), tables),
-    )
+    for task, manifest in report.manifests.items():
+        stage, kind = task.split("/", 1)
+        kinds.setdefault(kind, {})[int(stage)] = manifest.metrics
+    tables = (_figure_table(kind, by_stage) for kind, by_stage in kinds.items())
+    return [table for table in tables if table.rows]
 
 
-def settings(facts: Facts) -> Markup | None:
-    spec, written = list(flat(facts["settings"])), {name for name, _ in flat(facts["written"])}
-    environment = facts["environment"]
-    parts = []
-    if spec:
-        body = (
-            el(
-                "tr",
-                el("td", el("b", name) if name in written else name, class_="name"),
-                el("td", value, class_="name"),
-            )
-            for name, value in spec
-        )
-        summary = el(
-            "summary",
-            "Settings: every field as it was in effect; bold: written by the run's user and part of its identity",
-        )
-        parts.append(el("details", summary, el("table", el("tbody", body))))
-    rows = [("gapo", facts["run"]["gapoVersion"])] if facts["run"]["gapoVersion"] else []
-    for name, values in environment.items():
-        told = [
-            str(v["value"]) if len(values) == 1 else f"{v['value']} ({', '.join(v['tasks'])})" for v in values
-        ]
-        rows.append((name, "; ".join(told)))
-    if rows:
-        body = (
-            el("tr", el("td", name, class_="name"), el("td", value, class_="name")) for name, value in rows
-        )
-        summary = el("summary", "Environment: versions, processes, threads")
-        parts.append(el("details", summary, el("table", el("tbody", body))))
-    return section("Settings and environment", "Enough to run it again.", parts) if parts else None
+def _figure_table(kind: str, by_stage: Mapping[int, Mapping[str, float]]) -> FigureTable:
+    names = sorted({name for metrics in by_stage.values() for name in metrics})
+    rows = [(name, [metrics.get(name) for metrics in by_stage.values()]) for name in names]
+    return FigureTable(kind, list(by_stage), rows)
 
 
-def flat(value: Any, path: str = "") -> Iterable[tuple[str, str]]:
+@dataclass(frozen=True)
+class Setting:
+    path: str
+    value: str
+    written: bool
+    """Written by the run's user."""
+
+
+def settings(report: Report) -> list[Setting]:
+    written = {path for path, _ in flat(report.written)}
+    return [Setting(path, value, path in written) for path, value in flat(report.settings)]
+
+
+def environment(report: Report) -> list[tuple[str, str]]:
+    """Name and value; where tasks differ, each value with the tasks that recorded it."""
+    rows = [("gapo", report.run.gapo_version)] if report.run.gapo_version else []
+    for name, values in report.environment.items():
+        texts = [str(v.value) if len(values) == 1 else f"{v.value} ({', '.join(v.tasks)})" for v in values]
+        rows.append((name, "; ".join(texts)))
+    return rows
+
+
+def flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     """`ppo.actorLr` → value, for each leaf that is set."""
     if isinstance(value, Mapping) and value:
         for name in value:

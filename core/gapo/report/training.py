@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from gapo.report.data import RunData, TaskData
+from gapo.report.report_model import CurveRow, IterationRow, Number, PeakMemory, Training
 
 PACE = "tokensPerSecond"
 SAMPLED, TRAINED = "sampledTokensPerSecond", "trainedTokensPerSecond"
@@ -14,60 +14,93 @@ STEPS = {
     "rm": (("rm-warmup", "rm"), ("rm/loss", "rm/lr", "rm/grad_norm")),
 }
 """Model → the kinds of tasks that train it, and what is kept of their `metrics.jsonl`."""
-ITERATION = ("ppo/policy_loss", "ppo/value_loss", "ppo/grad_norm", "critic/grad_norm", "ppo/lr", "critic/lr")
-"""What is kept of ppo's."""
-MEMORY = {"host": "wall/peak_memory_bytes", "device": "wall/peak_device_memory_bytes"}
+ITERATION = (
+    "ppo/reward",
+    "ppo/score",
+    "ppo/score_std",
+    "ppo/satisfaction",
+    "ppo/kl",
+    "ppo/kl_sft",
+    "ppo/entropy",
+    "ppo/response_length",
+    "ppo/missing_eos",
+    "ppo/clip_fraction",
+    "critic/explained_variance",
+    "ppo/policy_loss",
+    "ppo/value_loss",
+    "ppo/grad_norm",
+    "critic/grad_norm",
+    "ppo/lr",
+    "critic/lr",
+)
+"""What is kept of ppo's `metrics.jsonl`."""
+HOST, DEVICE = "wall/peak_memory_bytes", "wall/peak_device_memory_bytes"
 
 
-def training(run: RunData) -> dict[str, Any]:
-    """`sft` and `rm`: one row a look, `iteration` counts their steps through all stages. `memory`: one row a task."""
-    return {model: _steps(run, model) for model in STEPS} | {"memory": _memory(run)}
+def iterations(run: RunData) -> list[IterationRow]:
+    """One row an iteration of PPO, over all stages in order; `iteration` counts through them from 0."""
+    rows: list[IterationRow] = []
+    for task in run.of_kind("ppo"):
+        for row in task.series:
+            figures = {name: row[name] for name in ITERATION if name in row} | _paces(row)
+            if figures:
+                rows.append(
+                    IterationRow(iteration=len(rows), stage=task.stage, step=row.get("step"), figures=figures)
+                )
+    return rows
 
 
-def paces(row: Mapping[str, float]) -> dict[str, float]:
+def _paces(row: Mapping[str, Number]) -> dict[str, float]:
     """Tokens that one iteration of PPO sampled and trained on a second of each."""
-    found = {
+    paces = {
         SAMPLED: _per_second(row, "ppo/generated_tokens", "wall/rollout"),
         TRAINED: _per_second(row, "ppo/trained_tokens", "wall/update"),
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in paces.items() if value}
 
 
-def _per_second(row: Mapping[str, float], tokens: str, seconds: str) -> float | None:
+def _per_second(row: Mapping[str, Number], tokens: str, seconds: str) -> float | None:
     return row[tokens] / row[seconds] if row.get(seconds, 0.0) > 0 and tokens in row else None
 
 
-def _steps(run: RunData, model: str) -> list[dict[str, Any]]:
+def training(run: RunData) -> Training:
+    """`sft` and `rm`: one row a look, `iteration` counts their steps through all stages. `memory`: one row a task."""
+    return Training(sft=_steps(run, "sft"), rm=_steps(run, "rm"), memory=_memory(run))
+
+
+def _steps(run: RunData, model: str) -> list[CurveRow]:
     kinds, names = STEPS[model]
-    rows: list[dict[str, Any]] = []
-    before = 0.0
+    rows: list[CurveRow] = []
+    before: Number = 0.0
     for task in run.of_kind(*kinds):
         rows += _of_task(task, model, names, before)
-        before = rows[-1]["iteration"] if rows else before
+        before = rows[-1].iteration if rows else before
     return rows
 
 
-def _of_task(task: TaskData, model: str, names: tuple[str, ...], before: float) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    tokens = seconds = 0.0
+def _of_task(task: TaskData, model: str, names: tuple[str, ...], before: Number) -> list[CurveRow]:
+    rows: list[CurveRow] = []
+    tokens: Number = 0.0
+    seconds: Number = 0.0
     for row in task.series:
         if "step" not in row:
             continue
-        kept: dict[str, Any] = {name: row[name] for name in names if name in row}
+        figures = {name: row[name] for name in names if name in row}
         done, spent = row.get(f"{model}/trained_tokens"), row.get("wall/seconds")
         if done is not None and spent is not None:
             if done > tokens and spent > seconds:
-                kept[PACE] = (done - tokens) / (spent - seconds)
+                figures[PACE] = (done - tokens) / (spent - seconds)
             tokens, seconds = done, spent
-        if kept:
-            found.append({"iteration": before + row["step"], "stage": task.stage, **kept})
-    return found
-
-
-def _memory(run: RunData) -> list[dict[str, Any]]:
-    rows = []
-    for task in run.tasks:
-        held = {name: task.metrics[metric] for name, metric in MEMORY.items() if metric in task.metrics}
-        if task.committed and held:
-            rows.append({"stage": task.stage, "kind": task.kind, **held})
+        if figures:
+            rows.append(CurveRow(iteration=before + row["step"], stage=task.stage, figures=figures))
     return rows
+
+
+def _memory(run: RunData) -> list[PeakMemory]:
+    return [
+        PeakMemory(
+            stage=task.stage, kind=task.kind, host=task.metrics.get(HOST), device=task.metrics.get(DEVICE)
+        )
+        for task in run.tasks
+        if HOST in task.metrics or DEVICE in task.metrics
+    ]

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gapo.report import charts
-from gapo.report.markup import Markup, el
-from gapo.report.numbers import MINUS, plain
-from gapo.report.sections import KIND_COLORS, section
-from gapo.report.svg import Axes, Point, Series, line_chart
+from gapo.report.chart_model import Axes, LineChart, Point, Series
+from gapo.report.formatting import MINUS, plain
+from gapo.report.panels import Panel
+from gapo.report.report_model import CurveRow, PeakMemory, Report
+from gapo.report.timeline import color_of
 from gapo.report.training import PACE, SAMPLED, TRAINED
+from gapo.tasks import KINDS, Kind
 
-Facts = Mapping[str, Any]
 GIB = 2.0**30
 _SMALL = Axes(width=250, height=150, left=46, right=12, top=18, bottom=28, y_tick_count=3)
-_SHARED = {
-    "rm-warmup": "rm",
-    "rm": "rm",
-    "sft": "sft",
-    "ppo": "ppo",
-    "evaluate": "evaluate",
-    "export": "export",
+_PLACES: Mapping[str, Callable[[PeakMemory], float | None]] = {
+    "Most memory held, host": lambda peak: peak.host,
+    "Most memory held, GPU": lambda peak: peak.device,
 }
-"""Kinds whose memory is drawn, by the name of their line: the reward model's two are one."""
 
 
 @dataclass(frozen=True)
@@ -59,34 +54,31 @@ _PPO = (
 )  # fmt: skip
 
 
-def training(facts: Facts) -> Markup | None:
+@dataclass(frozen=True)
+class TrainingRow:
+    """The charts of one model."""
+
+    name: str
+    panels: Sequence[Panel]
+
+
+def training(report: Report) -> list[TrainingRow]:
     """Whether the optimisers did their work, how fast, and in how much memory."""
-    told = facts["training"]
-    rows = (
-        ("Supervised training", told["sft"], _SFT, "step"),
-        ("Reward model", told["rm"], _RM, "step"),
-        ("PPO", facts["ppo"], _PPO, "iteration"),
-    )
-    parts: list[Any] = []
-    for name, found, specs, unit in rows:
-        drawn = [figure for spec in specs if (figure := _figure(spec, found, unit)) is not None]
-        parts += _row(name, drawn)
-    parts += _row("Memory", _memory(told["memory"]))
-    if not parts:
-        return None
-    return section(
-        "Training",
-        "What each optimiser was given and did. A dotted line marks a stage's first step; a step's losses and gradient "
-        "norms are means since the last look. Pace and memory are the machine's, not the run's.",
-        *parts,
-    )
+    rows = [
+        TrainingRow("Supervised training", _panels(_SFT, report.training.sft, "step")),
+        TrainingRow("Reward model", _panels(_RM, report.training.rm, "step")),
+        TrainingRow("PPO", _panels(_PPO, report.ppo, "iteration")),
+        TrainingRow("Memory", _memory(report.training.memory)),
+    ]
+    return [row for row in rows if row.panels]
 
 
-def _row(name: str, drawn: Sequence[Markup]) -> list[Markup]:
-    return [el("h3", name), el("div", drawn, class_="minis")] if drawn else []
+def _panels(specs: Sequence[_Spec], rows: Sequence[CurveRow], unit: str) -> list[Panel]:
+    panels = (_panel(spec, rows, unit) for spec in specs)
+    return [panel for panel in panels if panel is not None]
 
 
-def _figure(spec: _Spec, rows: Sequence[Mapping[str, Any]], unit: str) -> Markup | None:
+def _panel(spec: _Spec, rows: Sequence[CurveRow], unit: str) -> Panel | None:
     several = len(spec.lines) > 1
     series = [
         Series(points, color, label if several else "", dots=len(points) < 15)
@@ -111,8 +103,8 @@ def _figure(spec: _Spec, rows: Sequence[Mapping[str, Any]], unit: str) -> Markup
         x_range=(first, last) if last > first else (first - 0.5, first + 0.5),
         boundaries=starts,
     )
-    chart = line_chart(series, axes, title=f"{spec.title} by {unit}")
-    return el("figure", el("figcaption", el("h3", spec.title)), chart)
+    chart = LineChart(f"{spec.title} by {unit}", series, axes)
+    return Panel(spec.title, "", chart)
 
 
 def _tick(value: float) -> str:
@@ -120,15 +112,16 @@ def _tick(value: float) -> str:
     return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}").replace("-", MINUS)
 
 
-def _memory(rows: Sequence[Mapping[str, Any]]) -> list[Markup]:
-    drawn = []
-    for place, title in (("host", "Most memory held, host"), ("device", "Most memory held, GPU")):
+def _memory(rows: Sequence[PeakMemory]) -> list[Panel]:
+    panels = []
+    for title, bytes_of in _PLACES.items():
         by_kind: dict[str, list[Point]] = {}
         for row in rows:
-            if row["kind"] in _SHARED and place in row:
-                held = row[place] / GIB
-                tip = f"{row['kind']}, stage {row['stage']}: {plain(held)} GiB"
-                by_kind.setdefault(_SHARED[row["kind"]], []).append(Point(row["stage"], held, tip=tip))
+            line = KINDS[Kind(row.kind)].memory_line if row.kind in set(Kind) else None
+            if line is not None and (peak := bytes_of(row)) is not None:
+                held = peak / GIB
+                tip = f"{row.kind}, stage {row.stage}: {plain(held)} GiB"
+                by_kind.setdefault(line, []).append(Point(row.stage, held, tip=tip))
         if not by_kind:
             continue
         stages = [point.x for points in by_kind.values() for point in points]
@@ -136,12 +129,7 @@ def _memory(rows: Sequence[Mapping[str, Any]]) -> list[Markup]:
             _SMALL, right=64, x_label="stage", y_label="GiB", y_floor=0, y_include=(0.0,),
             x_range=charts.stage_range(stages), x_ticks=charts.stage_ticks(stages, 7),
         )  # fmt: skip
-        series = [Series(points, KIND_COLORS[kind], kind) for kind, points in by_kind.items()]
-        drawn.append(
-            el(
-                "figure",
-                el("figcaption", el("h3", title)),
-                line_chart(series, axes, title=f"{title}, by task"),
-            )
-        )
-    return drawn
+        series = [Series(points, color_of(kind), kind) for kind, points in by_kind.items()]
+        chart = LineChart(f"{title}, by task", series, axes)
+        panels.append(Panel(title, "", chart))
+    return panels

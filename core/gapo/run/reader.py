@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
@@ -18,6 +19,26 @@ from gapo.tasks import KINDS, TaskKey
 
 START_KINDS = tuple(kind for kind, described in KINDS.items() if described.at_start)
 STAGE_KINDS = tuple(kind for kind, described in KINDS.items() if described.in_stages)
+A = TypeVar("A")
+
+
+def walk(look: Callable[[int, Sequence[TaskKey]], bool]) -> None:
+    """Shows `look` stage after stage, each with the tasks that it can have in the order in which they run, until it
+    says that nothing of a stage has begun: stages have no gaps."""
+    look(0, [TaskKey(0, kind) for kind in START_KINDS])
+    stage = 1
+    while look(stage, [TaskKey(stage, kind) for kind in STAGE_KINDS]):
+        stage += 1
+
+
+def read_attempts(
+    objects: Objects, key: TaskKey, read: Callable[[TaskKey, int], A], known: Sequence[A] = ()
+) -> list[A]:
+    """A task's attempts by number, those beyond `known` with `read`: one HEAD for each, and one for the next."""
+    attempts = list(known)
+    while objects.exists(layout.task(key.stage, key.kind.value, len(attempts))):
+        attempts.append(read(key, len(attempts)))
+    return attempts
 
 
 class Observer:
@@ -34,18 +55,15 @@ class Observer:
 
     def scan(self) -> None:
         """Reads the whole run: stage after stage until one that nothing has begun."""
-        for kind in START_KINDS:
-            self.refresh(TaskKey(0, kind))
-        stage = 1
-        while True:
-            for kind in STAGE_KINDS:
-                self.refresh(TaskKey(stage, kind))
-            self.refresh_decision(stage)
-            begun = any(TaskKey(stage, kind) in self._attempts for kind in STAGE_KINDS)
-            if not begun and stage not in self._decisions:
-                break
-            stage += 1
+        walk(self._look)
         self._live = True
+
+    def _look(self, stage: int, keys: Sequence[TaskKey]) -> bool:
+        for key in keys:
+            self.refresh(key)
+        if stage:
+            self.refresh_decision(stage)
+        return stage in self._decisions or any(key in self._attempts for key in keys)
 
     def begin_empty(self) -> None:
         """In place of `scan`, where this executor has made the run a moment ago: there is nothing to read."""
@@ -134,9 +152,7 @@ class Observer:
     def _refresh_attempts(self, key: TaskKey) -> None:
         group = self._attempts.get(key, [])
         group = [a if a.ended is not None else self._attempt(key, a.number) for a in group]
-        while self.objects.exists(layout.task(key.stage, key.kind.value, len(group))):
-            group.append(self._attempt(key, len(group)))
-        if group:
+        if group := read_attempts(self.objects, key, self._attempt, group):
             self._attempts[key] = group
 
     def _attempt(self, key: TaskKey, number: int) -> AttemptSeen:

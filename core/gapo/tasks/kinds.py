@@ -61,6 +61,8 @@ class TaskKind:
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Input name → objects or folders (with a slash) of it that are fetched; `name-*` stands for `name-1`, `name-2`, … .
     Inputs that are not listed are fetched whole."""
+    memory_line: str | None = None
+    """Its line in charts of memory, named as a kind: kinds of one line are drawn as one. None is not drawn."""
     memory_field: str = "ppo.tokensPerMicroBatch"
     """What to lower where it runs out of device memory."""
     interruption: Interruption | None = None
@@ -96,6 +98,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="generator",
         weight=2.0,
         color="green",
+        memory_line="sft",
         at_start=True,
         in_stages=True,
         commits_generator=True,
@@ -107,6 +110,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="rewardModel",
         weight=3.0,
         color="purple",
+        memory_line="rm",
         at_start=True,
         commits_reward_model=True,
         reads={"generator": _GENERATOR},
@@ -129,6 +133,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="generator",
         weight=2.0,
         color="blue",
+        memory_line="ppo",
         in_stages=True,
         commits_generator=True,
         reads={
@@ -150,6 +155,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="evaluation",
         weight=0.7,
         color="orange",
+        memory_line="evaluate",
         at_start=True,
         in_stages=True,
         reads={
@@ -167,6 +173,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="rewardModel",
         weight=0.8,
         color="purple",
+        memory_line="rm",
         in_stages=True,
         commits_reward_model=True,
         reads={"rm": _REWARD_MODEL, "samples": _SAMPLES, "samples-*": _SAMPLES},
@@ -191,6 +198,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="generator",
         weight=0.7,
         color="grey",
+        memory_line="export",
         at_start=True,
         in_stages=True,
         reads={

@@ -11,9 +11,10 @@ from tests.bench.method.comparisons import alike, by_arm
 from tests.bench.method.result import Result
 from tests.bench.method.stats import effect
 
+from gapo.report.chart_model import Area, Axes, Cell, HistogramChart, LineChart, Matrix, Point, Rule, Series
 from gapo.report.markup import Markup
-from gapo.report.svg import Axes, Point, Rule, Series, line_chart
-from gapo.report.svg_areas import Histogram, heatmap, histogram_chart
+from gapo.report.report_model import Histogram
+from gapo.report.svg import svg
 
 INKS = {
     plan.GENTLE: "grey",
@@ -130,7 +131,7 @@ def _over_stages(series: Sequence[Series], axes: Axes, title: str, rules: Sequen
         return None
     last = round(max(point.x for drawn in series for point in drawn.points))
     stages = replace(axes, x_range=(-_ASIDE, last + _ASIDE), x_ticks=list(range(last + 1)))
-    return line_chart(series, stages, title=title, rules=rules)
+    return svg(LineChart(title, series, stages, rules))
 
 
 def matrix(held: Sequence[Result]) -> Markup | None:
@@ -143,38 +144,37 @@ def matrix(held: Sequence[Result]) -> Markup | None:
         return None
     means = {place: fmean(values) for place, values in cells.items()}
     low, high = min(means.values()), max(means.values())
-    return heatmap(
-        {place: (mean, f"{len(cells[place])} seeds") for place, mean in means.items()},
-        rows=sorted({rm for rm, _ in cells}),
-        columns=sorted({generator for _, generator in cells}),
-        heading="reward model of stage (rows), generator of stage (columns)",
+    chart = Matrix(
         title="Cross-play",
+        heading="reward model of stage (rows), generator of stage (columns)",
+        cells={place: Cell(mean, f"{len(cells[place])} seeds") for place, mean in means.items()},
         ink=lambda value: f"s{int(4.99 * (value - low) / (high - low)) if high > low else 2}",
     )
+    return svg(chart)
 
 
 def scores(held: Sequence[Result]) -> Markup | None:
     """Histograms of the last stage, summed over seeds."""
     shown = [r.scores[-1] for r in held if r.scores]
     edges = [i / 10 for i in range(11)]
-    histograms = [
-        Histogram(edges, [sum(c) for c in zip(*(s[name] for s in shown), strict=True)], ink, name, filled=filled)
+    areas = [
+        Area(Histogram(edges=edges, counts=[sum(c) for c in zip(*(s[name] for s in shown), strict=True)]), ink, name, filled)
         for name, ink, filled in (
             ("accepted", "green", True), ("rejected", "orange", True), ("generated", "blue", False),
         )
         if shown and all(name in s for s in shown)
     ]  # fmt: skip
-    if not histograms:
+    if not areas:
         return None
-    return histogram_chart(
-        histograms,
+    chart = HistogramChart(
         title="Scores in the last stage",
-        top_share=max(h.peak for h in histograms) * 1.1,
-        band=None,
         heading=f"stage {shown[0]['stage']}",
+        areas=areas,
+        top_share=max(max(area.bins.shares) for area in areas) * 1.1,
         width=420,
         height=200,
     )
+    return svg(chart)
 
 
 def standalone(drawn: Markup) -> str:

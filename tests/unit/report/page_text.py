@@ -1,10 +1,20 @@
-"""A report's page as tests read it: through an HTML parser, as a browser would see it."""
+"""A report as tests read it: its page through an HTML parser, as a browser would see it, and its JSON."""
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
+from typing import Any
+
+from gapo.report.report_model import Report
 
 VOID = {"meta", "input", "br", "link", "img", "col"}
+
+
+def document_of(report: Report) -> dict[str, Any]:
+    """What `report.json` says."""
+    document: dict[str, Any] = json.loads(report.to_json())
+    return document
 
 
 class Page(HTMLParser):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.unit.report.page_text import Page
+from tests.unit.report.page_text import Page, document_of
 from tests.unit.report.run_folder import (
     FAMILIES,
     SPEC,
@@ -20,35 +20,41 @@ from tests.unit.report.run_folder import (
     start_of_run,
 )
 
-from gapo.report import facts_of, load_run_data
+from gapo.report import load_run_data, report_of
 from gapo.report.html import page
+from gapo.report.report_model import Report
 
 
 @pytest.fixture(scope="module")
-def facts() -> dict[str, Any]:
-    return facts_of(load_run_data(finished_run(stages=3).objects))
+def report() -> Report:
+    return report_of(load_run_data(finished_run(stages=3).objects))
 
 
 @pytest.fixture(scope="module")
-def html(facts: dict[str, Any]) -> Page:
-    return Page(page(facts))
+def document(report: Report) -> dict[str, Any]:
+    return document_of(report)
 
 
-def test_every_manifests_metrics_are_in_the_json_unchanged(facts):
+@pytest.fixture(scope="module")
+def html(report: Report) -> Page:
+    return Page(page(report))
+
+
+def test_every_manifests_metrics_are_in_the_json_unchanged(document):
     run = finished_run(stages=3)
     data = load_run_data(run.objects)
     assert len(data.tasks) == 4 + 3 * 2 + 2 + 1
     for task in data.tasks:
-        assert facts["manifests"][f"{task.stage}/{task.kind}"]["metrics"] == dict(task.metrics)
-    assert facts["manifests"]["0/sft"]["metrics"] == {
+        assert document["manifests"][f"{task.stage}/{task.kind}"]["metrics"] == dict(task.metrics)
+    assert document["manifests"]["0/sft"]["metrics"] == {
         "sft/loss": 1.21,
         "sft/val_loss": 1.34,
         "wall/seconds": 48.25,
     }
 
 
-def test_satisfaction_by_stage_comes_with_its_interval_and_with_greedy(facts):
-    rows = facts["satisfaction"]
+def test_satisfaction_by_stage_comes_with_its_interval_and_with_greedy(document):
+    rows = document["satisfaction"]
     assert [row["stage"] for row in rows] == [0, 1, 2, 3]
     assert [row["value"] for row in rows] == [satisfaction_at(k, 3) for k in range(4)]
     expected, _ = evaluation(2, 3)
@@ -71,13 +77,13 @@ def test_the_table_of_all_figures_shows_each_stages_value(html):
     assert html.table_row("sft/val_loss")[1:] == ["1.34"]
 
 
-def test_a_points_tooltip_says_the_exact_figure(facts):
-    text = page(facts).replace("\u202f", " ")
+def test_a_points_tooltip_says_the_exact_figure(report):
+    text = page(report).replace("\u202f", " ")
     assert "<title>stage 0: 48.0 %, 95 % interval 45.8 % to 50.2 %, n = 2,000</title>" in text
 
 
-def test_pair_accuracy_is_followed_family_by_family_with_the_gate(facts, html):
-    assert facts["gate"] == {
+def test_pair_accuracy_is_followed_family_by_family_with_the_gate(document, html):
+    assert document["gate"] == {
         "passed": True,
         "pairAccuracy": 0.8125,
         "minPairAccuracy": 0.75,
@@ -86,15 +92,15 @@ def test_pair_accuracy_is_followed_family_by_family_with_the_gate(facts, html):
         "familiesBelow": {},
         "message": None,
     }
-    assert sorted(facts["pairAccuracyByFamily"]) == sorted(FAMILIES)
-    word = facts["pairAccuracyByFamily"]["forbidden.word"]
+    assert sorted(document["pairAccuracyByFamily"]) == sorted(FAMILIES)
+    word = document["pairAccuracyByFamily"]["forbidden.word"]
     assert [(row["stage"], row["value"]) for row in word] == [(0, 0.8125), (1, 0.8185), (2, 0.8245)]
-    assert sorted(facts["pairAccuracyByMode"]) == ["insert", "modify"]
+    assert sorted(document["pairAccuracyByMode"]) == ["insert", "modify"]
     assert "gate of the warm-up" in html.text
 
 
-def test_scores_are_those_of_the_stages_own_reward_model_where_it_was_trained(facts):
-    by_stage = {row["stage"]: row for row in facts["rmScores"]}
+def test_scores_are_those_of_the_stages_own_reward_model_where_it_was_trained(document):
+    by_stage = {row["stage"]: row for row in document["rmScores"]}
     # Stage 0 has one reward model: the warm-up's classes and the evaluation's samples belong together.
     assert by_stage[0]["accepted"] == bell(0.7, 0.18)
     assert by_stage[0]["generated"] == bell(0.5, 0.2)
@@ -111,12 +117,12 @@ def test_two_reward_models_are_never_drawn_in_one_picture():
     own = {"rmScores": {"accepted": bell(0.7, 0.1)}}
     folder.commit(1, "rm", {"rm/pair_accuracy": 0.8}, files_of(distributions_json=own))
     folder.commit(1, "evaluate", *evaluation(1, 2))
-    (row,) = facts_of(load_run_data(folder.objects))["rmScores"]
+    (row,) = document_of(report_of(load_run_data(folder.objects)))["rmScores"]
     assert row == {"stage": 1, "from": "1/rm", "accepted": bell(0.7, 0.1)}
 
 
-def test_health_figures_come_from_the_tasks_that_commit_them(facts):
-    health = facts["health"]
+def test_health_figures_come_from_the_tasks_that_commit_them(document):
+    health = document["health"]
     assert [row["stage"] for row in health["fidelityAuc"]] == [0, 1, 2, 3]
     assert health["memorisationGap"] == [
         {"stage": 0, "value": 0.021},
@@ -131,9 +137,10 @@ def test_the_gap_is_the_score_of_validation_samples_minus_what_satisfies():
     folder.commit(1, "evaluate", {"eval/satisfaction": 0.5, "rm/score_generated": 0.625})
     folder.commit(1, "rm", {"rm/score_generated": 0.125})
     folder.commit(2, "evaluate", {"eval/satisfaction": 0.5})
-    facts = facts_of(load_run_data(folder.objects))
-    assert facts["health"]["scoreGap"] == [{"stage": 1, "value": 0.125}]
-    assert "Score minus satisfaction" in Page(page(facts)).text
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert document["health"]["scoreGap"] == [{"stage": 1, "value": 0.125}]
+    assert "Score minus satisfaction" in Page(page(report)).text
 
 
 def test_spread_scores_are_those_over_the_lower_and_up_to_the_upper_bound():
@@ -148,12 +155,13 @@ def test_spread_scores_are_those_over_the_lower_and_up_to_the_upper_bound():
     folder.commit(0, "rm-warmup", held_out)
     folder.commit(1, "evaluate", {"scores/generated/le_0.2": 0.25, "scores/generated/le_0.95": 0.875})
     folder.commit(1, "rm", {"scores/accepted/le_0.95": 0.75})
-    facts = facts_of(load_run_data(folder.objects))
-    assert facts["scoreShares"] == [
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert document["scoreShares"] == [
         {"stage": 0, "accepted": 0.625, "rejected": 0.5},
         {"stage": 1, "generated": 0.625},
     ]
-    assert "Spread scores by stage" in Page(page(facts)).text
+    assert "Spread scores by stage" in Page(page(report)).text
 
 
 def test_what_gpus_were_held_is_told_by_role_over_all_attempts():
@@ -164,9 +172,10 @@ def test_what_gpus_were_held_is_told_by_role_over_all_attempts():
     folder.commit(1, "rm", {})
     folder.hand_over(1, "evaluate")
     folder.end(1, "evaluate", 0, "failed", seconds=3600, gpus=1)
-    facts = facts_of(load_run_data(folder.objects))
-    assert facts["gpuSeconds"] == {"generator": 7200.0, "evaluation": 3600.0}
-    text = Page(page(facts)).text
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert document["gpuSeconds"] == {"generator": 7200.0, "evaluation": 3600.0}
+    text = Page(page(report)).text
     assert "GPU-hours of all attempts" in text
     assert "3.00" in text
     assert "evaluation 1.00, generator 2.00" in text
@@ -177,8 +186,8 @@ def test_a_run_without_gpus_and_histograms_shows_neither(html):
     assert "Spread scores by stage" not in html.text
 
 
-def test_iterations_run_through_all_stages_and_leave_clocks_out(facts):
-    rows = facts["ppo"]
+def test_iterations_run_through_all_stages_and_leave_clocks_out(document):
+    rows = document["ppo"]
     assert [row["iteration"] for row in rows] == list(range(24))
     assert [row["stage"] for row in rows] == [1] * 8 + [2] * 8 + [3] * 8
     assert [row["step"] for row in rows[:9]] == [0, 1, 2, 3, 4, 5, 6, 7, 0]
@@ -191,11 +200,11 @@ def test_a_curve_is_drawn_at_its_committed_values():
     rows = [{"step": 0, "critic/explained_variance": 0.0}, {"step": 1, "critic/explained_variance": 1.0}]
     folder.commit(1, "ppo", {"ppo/kl": 0.1}, files_of(metrics_jsonl=rows))
     # The scale goes from -0.08 (y 185) to 1 (y 20), the iterations from x 38 to 342: 185 - 0.08 / 1.08 * 165 = 172.8.
-    assert 'd="M38 172.8L342 20"' in page(facts_of(load_run_data(folder.objects)))
+    assert 'd="M38 172.8L342 20"' in page(report_of(load_run_data(folder.objects)))
 
 
-def test_cross_play_holds_every_pair_that_met_once(facts):
-    cells = {(c["rm"], c["generator"]): c for c in facts["crossPlay"]}
+def test_cross_play_holds_every_pair_that_met_once(document):
+    cells = {(c["rm"], c["generator"]): c for c in document["crossPlay"]}
     assert sorted(cells) == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (2, 2), (2, 3)]
     assert cells[2, 0] == {"rm": 2, "generator": 0, "auc": 0.74, "winRate": 0.52, "n": 128}
 
@@ -206,15 +215,16 @@ def test_a_cell_without_an_auc_shows_its_win_rate_alone():
     folder.commit(
         0, "evaluate", {"eval/satisfaction": 1.0}, files_of(distributions_json={"crossPlay": cross})
     )
-    facts = facts_of(load_run_data(folder.objects))
-    assert facts["crossPlay"] == [{"rm": 0, "generator": 0, "winRate": 0.25, "n": 64}]
-    text = page(facts)
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert document["crossPlay"] == [{"rm": 0, "generator": 0, "winRate": 0.25, "n": 64}]
+    text = page(report)
     assert "RM of stage 0 on generator of stage 0: 0.250, n = 64" in text
     assert "AUC against the verifier" not in text
 
 
-def test_samples_alternate_between_passing_and_failing_ones_of_different_prompts(facts):
-    rows = [row for row in facts["samples"] if row["stage"] == 2]
+def test_samples_alternate_between_passing_and_failing_ones_of_different_prompts(document):
+    rows = [row for row in document["samples"] if row["stage"] == 2]
     assert len(rows) == 16
     assert len({row["promptId"] for row in rows}) == 16
     assert [row["passed"] for row in rows[:6]] == [True, False] * 3
@@ -229,7 +239,7 @@ def test_constraints_of_one_family_are_counted_together():
     verdicts.append({"family": "length.words", "ok": True})
     files = files_of(samples_jsonl=[sample(0, "a lamp", False, verdicts=verdicts)])
     folder.commit(1, "evaluate", {"eval/satisfaction": 0.5}, files)
-    text = page(facts_of(load_run_data(folder.objects)))
+    text = page(report_of(load_run_data(folder.objects)))
     assert '<span class="no">✗ attr.value_match 2/3</span><span class="yes">✓ length.words</span>' in text
 
 
@@ -248,7 +258,7 @@ def test_attempts_are_told_with_cause_time_and_charge():
     folder.hand_over(1, "ppo", 1)
     folder.end(1, "ppo", 1, "outOfMemory", charged=True, exit_code=75, message="CUDA out of memory")
     folder.commit(1, "ppo", {"ppo/kl": 0.02, "wall/seconds": 33.0}, attempt=2)
-    text = Page(page(facts_of(load_run_data(folder.objects)))).text
+    text = Page(page(report_of(load_run_data(folder.objects)))).text
     assert (
         "ppo: attempt 0 preempted after 1 min 35 s (free); "
         "attempt 1 outOfMemory after 41 s (charged): CUDA out of memory; attempt 2 committed after 41 s"
@@ -260,15 +270,16 @@ def test_a_run_with_a_frozen_reward_model_has_curves_and_no_retraining():
     start_of_run(folder)
     for stage in (1, 2):
         stage_of_run(folder, stage, last=2, retrain=False)
-    facts = facts_of(load_run_data(folder.objects))
-    assert [row["stage"] for row in facts["pairAccuracy"]] == [0]
-    assert facts["health"]["labelNoise"] == []
-    assert len(facts["ppo"]) == 16
-    assert "PPO, iteration by iteration" in Page(page(facts)).headings
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert [row["stage"] for row in document["pairAccuracy"]] == [0]
+    assert document["health"]["labelNoise"] == []
+    assert len(document["ppo"]) == 16
+    assert "PPO, iteration by iteration" in Page(page(report)).headings
 
 
-def test_settings_that_were_written_stand_out_from_defaults(facts):
-    text = page(facts)
+def test_settings_that_were_written_stand_out_from_defaults(report):
+    text = page(report)
     assert '<td class="name"><b>stages.iterations</b></td><td class="name">8</td>' in text
     assert '<td class="name">ppo.clipLow</td><td class="name">0.2</td>' in text
 
@@ -278,9 +289,10 @@ def test_a_changed_environment_is_named_with_the_tasks_concerned():
     start_of_run(folder)
     stage_of_run(folder, 1, last=2)
     folder.commit(2, "ppo", {"ppo/kl": 0.1}, environment={"torch": "2.13.0", "threads": 1, "processes": 1})
-    facts = facts_of(load_run_data(folder.objects))
-    assert facts["verdict"]["notes"] == [
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert document["verdict"]["notes"] == [
         "The environment changed between tasks (threads): sums may differ in the last digits."
     ]
-    assert facts["environment"]["threads"][1] == {"value": 1, "tasks": ["2/ppo"]}
-    assert Page(page(facts)).table_row("threads")[1].endswith("1 (2/ppo)")
+    assert document["environment"]["threads"][1] == {"value": 1, "tasks": ["2/ppo"]}
+    assert Page(page(report)).table_row("threads")[1].endswith("1 (2/ppo)")

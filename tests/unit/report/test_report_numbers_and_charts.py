@@ -7,10 +7,12 @@ import re
 import pytest
 from tests.unit.report.page_text import Page
 
+from gapo.report.chart_model import Area, Axes, HistogramChart, LineChart, Point, Series
+from gapo.report.formatting import plain, points, seconds, share, tick_labels
 from gapo.report.markup import Markup, el, join
-from gapo.report.numbers import plain, points, seconds, share, tick_labels
-from gapo.report.svg import Axes, Point, Series, line_chart, spread, ticks
-from gapo.report.svg_areas import Histogram, histogram_chart
+from gapo.report.report_model import Histogram
+from gapo.report.scales import spread, ticks
+from gapo.report.svg import svg
 
 
 @pytest.mark.parametrize(
@@ -65,14 +67,14 @@ def test_text_is_escaped_and_markup_is_not():
 
 def test_a_line_goes_through_its_points():
     axes = Axes(width=100, height=100, left=0, right=0, top=0, bottom=0, x_range=(0, 10), y_range=(0, 1))
-    chart = line_chart([Series([Point(0, 0), Point(5, 0.5), Point(10, 1)], "blue")], axes, title="t")
+    chart = svg(LineChart("t", [Series([Point(0, 0), Point(5, 0.5), Point(10, 1)], "blue")], axes))
     assert 'd="M0 100L50 50L100 0"' in chart
     assert re.findall(r'<circle cx="(\d+)" cy="(\d+)"', chart) == [("0", "100"), ("50", "50"), ("100", "0")]
 
 
 def test_an_interval_is_drawn_from_its_lower_to_its_upper_bound():
     axes = Axes(width=100, height=100, left=0, right=0, top=0, bottom=0, x_range=(0, 10), y_range=(0, 1))
-    chart = line_chart([Series([Point(5, 0.5, 0.4, 0.7)], "blue")], axes, title="t")
+    chart = svg(LineChart("t", [Series([Point(5, 0.5, 0.4, 0.7)], "blue")], axes))
     assert '<line class="whisker" x1="50" x2="50" y1="60" y2="30"' in chart
 
 
@@ -80,18 +82,18 @@ def test_an_interval_is_drawn_from_its_lower_to_its_upper_bound():
 def test_a_single_value_or_a_flat_line_still_has_a_scale(value: float):
     flat = [Point(0, value), Point(1, value)]
     for shown in (flat[:1], flat):
-        Page(str(line_chart([Series(shown, "blue")], Axes(), title="t")))
+        Page(str(svg(LineChart("t", [Series(shown, "blue")], Axes()))))
 
 
 def test_a_histogram_is_drawn_as_shares_of_its_total():
     # Width 212 leaves 200 units for the scores; height 136 leaves 100 for a share of 1.
-    half = Histogram([0, 0.5, 1], [30, 10], "blue", "generated")
-    chart = histogram_chart([half], title="t", top_share=1, band=None, heading="h", width=212, height=136)
+    half = Area(Histogram(edges=[0, 0.5, 1], counts=[30, 10]), "blue", "generated")
+    chart = svg(HistogramChart("t", "h", [half], top_share=1, width=212, height=136))
     assert 'd="M6 118L6 43L106 43L106 93L206 93L206 118"' in chart
     assert '<text class="tick" x="106" y="131" text-anchor="middle">0.5</text>' in chart
 
 
 def test_a_bin_above_the_common_height_is_cut_there():
-    spike = Histogram([0, 0.5, 1], [40, 0], "blue", "generated")
-    chart = histogram_chart([spike], title="t", top_share=0.5, band=None, heading="h", width=212, height=136)
+    spike = Area(Histogram(edges=[0, 0.5, 1], counts=[40, 0]), "blue", "generated")
+    chart = svg(HistogramChart("t", "h", [spike], top_share=0.5, width=212, height=136))
     assert 'd="M6 118L6 18L106 18L106 118L206 118L206 118"' in chart

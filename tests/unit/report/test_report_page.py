@@ -8,16 +8,19 @@ import json
 import re
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.report.page_text import Page
+from tests.unit.report.page_text import Page, document_of
 from tests.unit.report.run_folder import RunFolder, files_of, finished_run, sample
 
 from gapo.errors import SpecError
-from gapo.report import ReportPaths, facts_of, load_run_data, write_report
+from gapo.report import ReportPaths, load_run_data, report_of, write_report
 from gapo.report.html import page
+from gapo.store import layout
+from gapo.store.records import Decision
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +47,7 @@ def hostile_run() -> RunFolder:
 
 
 def test_no_text_of_a_run_becomes_markup():
-    text = page(facts_of(load_run_data(hostile_run().objects)))
+    text = page(report_of(load_run_data(hostile_run().objects)))
     html = Page(text)
     assert [tag for tag, _ in html.tags if tag in {"script", "img", "iframe", "object", "link"}] == ["script"]
     handlers = [name for _, attributes in html.tags for name in attributes if name.startswith("on")]
@@ -56,15 +59,15 @@ def test_no_text_of_a_run_becomes_markup():
 
 
 def test_characters_that_would_reorder_or_break_a_page_are_replaced():
-    text = page(facts_of(load_run_data(hostile_run().objects)))
+    text = page(report_of(load_run_data(hostile_run().objects)))
     assert not set(text) & {"\u202e", "\x00", "\ud800"}
     text.encode()
 
 
 def test_a_hostile_run_name_stays_text():
-    facts = facts_of(load_run_data(finished_run(stages=1).objects))
-    facts["run"]["name"] = "</title><script>alert(1)</script>"
-    html = Page(page(facts))
+    report = report_of(load_run_data(finished_run(stages=1).objects))
+    run = replace(report.run, name="</title><script>alert(1)</script>")
+    html = Page(page(replace(report, run=run)))
     assert sum(tag == "script" for tag, _ in html.tags) == 1
 
 
@@ -108,9 +111,10 @@ def test_long_responses_are_cut_on_the_page_and_whole_in_the_json(tmp_path: Path
     for stage in range(13):
         rows = [sample(i, f"{i} " + "word " * 4000, bool(i % 2)) for i in range(30)]
         folder.commit(stage, "evaluate", {"eval/satisfaction": 0.5}, files_of(samples_jsonl=rows))
-    facts = facts_of(load_run_data(folder.objects))
-    assert len(facts["samples"][0]["response"]) == 20_002
-    text = page(facts)
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert len(document["samples"][0]["response"]) == 20_002
+    text = page(report)
     assert "… (19,402 more characters)" in text
     assert len(text) < 1_000_000
 
@@ -123,14 +127,25 @@ def test_the_json_says_its_schema_and_the_same_headline(written: ReportPaths):
 
 
 def test_a_foreign_nan_becomes_null_in_the_json():
-    facts = facts_of(load_run_data(finished_run(stages=1).objects))
     folder = RunFolder()
     folder.commit(
         1, "evaluate", {"eval/satisfaction": 0.5}, {"samples.jsonl": b'{"score": NaN, "response": "x"}\n'}
     )
-    facts = facts_of(load_run_data(folder.objects))
-    assert facts["samples"][0]["score"] is None
-    json.dumps(facts, allow_nan=False)
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert document["samples"][0]["score"] is None
+    assert "NaN" not in report.to_json()
+
+
+def test_an_infinity_in_a_foreign_decision_becomes_null_in_the_json():
+    folder = RunFolder()
+    decision = Decision(
+        stage=1, verdict="continue", reason="r", by="t", evidence={"slope": 0.25, "limits": [1]}
+    )
+    foreign = decision.to_bytes().replace(b"0.25", b"-Infinity").replace(b"[1]", b"[NaN]")
+    folder.objects.create(layout.decision(1), foreign)
+    (stage,) = document_of(report_of(load_run_data(folder.objects)))["stages"]
+    assert stage["decision"]["evidence"] == {"slope": None, "limits": [None]}
 
 
 def test_the_picture_has_the_stated_size(written: ReportPaths):
@@ -152,21 +167,48 @@ def test_a_run_without_figures_has_a_picture_too(tmp_path: Path):
     assert Page(paths.html.read_text()).headline.startswith("Nothing is committed yet")
 
 
-def test_without_matplotlib_the_message_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2"])
+def test_without_a_library_the_message_names_the_extra(
+    library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(SpecError, match=r"install gapo with its extra: gapo\[report\]"):
         write_report(RunFolder().objects, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reading_and_rendering_import_no_plotting_library():
+def test_reading_and_rendering_import_no_library_of_the_extra():
     import subprocess
 
-    code = "import sys, gapo.report.html, gapo.report.png; print(sorted({'matplotlib', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, gapo.cli.app, gapo.report.html, gapo.report.png; "
+        "print(sorted({'jinja2', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=_env()
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_wheel_ships_what_the_page_is_made_from(tmp_path: Path):
+    import shutil
+    import subprocess
+    import zipfile
+
+    root = Path(__file__).parents[3]
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, tmp_path)
+    for name in ("core", "trainer", "operator"):
+        shutil.copytree(
+            root / name, tmp_path / name, ignore=shutil.ignore_patterns("*.egg-info", "__pycache__")
+        )
+    code = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    templates = root / "core/gapo/report/templates"
+    expected = {f"gapo/report/templates/{path.name}" for path in templates.iterdir()}
+    assert {"page.html", "style.css", "script.js"} <= {path.name for path in templates.iterdir()}
+    assert expected <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def _env() -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.unit.report.page_text import document_of
 from tests.unit.report.run_folder import (
     SPEC,
     RunFolder,
@@ -17,7 +18,7 @@ from tests.unit.report.run_folder import (
 )
 
 from gapo.errors import InputArtifactError, SpecError
-from gapo.report import facts_of, load_run_data
+from gapo.report import load_run_data, report_of
 from gapo.store import layout
 from gapo.store.create_once import create_once
 from gapo.store.location import open_location
@@ -34,12 +35,12 @@ def everything(folder: RunFolder) -> dict[str, bytes]:
     return {key: data for key, data in found.items() if data is not None}
 
 
-def test_a_finished_run_copied_to_another_place_gives_the_same_facts(tmp_path: Path):
+def test_a_finished_run_copied_to_another_place_gives_the_same_report(tmp_path: Path):
     folder = finished_run(stages=2)
     copied = Objects(open_location(str(tmp_path / "copy")), "")
     for key, data in everything(folder).items():
         assert copied.create(key, data)
-    assert facts_of(load_run_data(copied)) == facts_of(load_run_data(folder.objects))
+    assert report_of(load_run_data(copied)) == report_of(load_run_data(folder.objects))
 
 
 def test_weights_that_retention_removed_are_said_and_cost_no_figure():
@@ -51,11 +52,12 @@ def test_weights_that_retention_removed_are_said_and_cost_no_figure():
     gone = [manifest.objects["generator.safetensors"].key]
     create_once(folder.objects, layout.retired(2), Retired(stage=2, keys=gone))
     folder.objects.delete(gone[0])
-    facts = facts_of(load_run_data(folder.objects))
-    assert facts["retired"] == {"objects": 1, "stages": [2]}
-    assert facts["problems"] == []
-    assert facts["ppo"][-1]["ppo/kl"] == 0.5
-    assert facts["verdict"]["notes"] == ["Retention removed 1 objects of stage 2; all figures are kept."]
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert document["retired"] == {"objects": 1, "stages": [2]}
+    assert document["problems"] == []
+    assert document["ppo"][-1]["ppo/kl"] == 0.5
+    assert document["verdict"]["notes"] == ["Retention removed 1 objects of stage 2; all figures are kept."]
 
 
 def test_a_file_that_retention_removed_is_missed_in_silence():
@@ -64,9 +66,10 @@ def test_a_file_that_retention_removed_is_missed_in_silence():
     key = manifest.objects["samples.jsonl"].key
     create_once(folder.objects, layout.retired(1), Retired(stage=1, keys=[key]))
     folder.objects.delete(key)
-    facts = facts_of(load_run_data(folder.objects))
-    assert (facts["samples"], facts["problems"]) == ([], [])
-    assert facts["satisfaction"][0]["value"] == 0.5
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert (document["samples"], document["problems"]) == ([], [])
+    assert document["satisfaction"][0]["value"] == 0.5
 
 
 def test_a_revoked_commit_gives_way_to_its_next_generation():
@@ -142,9 +145,10 @@ def test_distributions_that_are_none_draw_nothing(distributions: object):
     folder = RunFolder()
     data = (json.dumps(distributions) + "\n").encode()
     folder.commit(1, "evaluate", {"eval/satisfaction": 0.5}, {"distributions.json": data})
-    facts = facts_of(load_run_data(folder.objects))
-    assert facts["rmScores"] == []
-    assert facts["crossPlay"] == []
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert document["rmScores"] == []
+    assert document["crossPlay"] == []
 
 
 def test_a_folder_without_a_run_is_refused_with_what_to_give_instead():

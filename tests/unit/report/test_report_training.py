@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from tests.unit.report.page_text import Page
+from tests.unit.report.page_text import Page, document_of
 from tests.unit.report.run_folder import SPEC, RunFolder, curves, files_of, finished_run, start_of_run
 
-from gapo.report import facts_of, load_run_data
+from gapo.report import load_run_data, report_of
 from gapo.report.html import page
+from gapo.report.report_model import Report
 
 GIB = 2.0**30
 
 
-def facts(folder: RunFolder) -> dict[str, Any]:
-    return facts_of(load_run_data(folder.objects))
+def report(folder: RunFolder) -> Report:
+    return report_of(load_run_data(folder.objects))
 
 
 def trained() -> RunFolder:
@@ -40,9 +39,9 @@ def trained() -> RunFolder:
     return folder
 
 
-def test_the_facts_hold_losses_rates_gradients_and_pace_of_every_model() -> None:
-    found = facts(trained())
-    sft, rm = found["training"]["sft"], found["training"]["rm"]
+def test_the_document_holds_losses_rates_gradients_and_pace_of_every_model() -> None:
+    document = document_of(report(trained()))
+    sft, rm = document["training"]["sft"], document["training"]["rm"]
     # 4,000 tokens in 2 s, then 5,000 more in 2 more.
     assert [row["tokensPerSecond"] for row in sft] == [2000.0, 2500.0]
     assert sft[1] == {
@@ -51,17 +50,17 @@ def test_the_facts_hold_losses_rates_gradients_and_pace_of_every_model() -> None
     }  # fmt: skip
     assert [(row["iteration"], row["stage"], row["rm/loss"]) for row in rm] == [(50, 0, 0.6), (55, 1, 0.5)]
     assert [row["tokensPerSecond"] for row in rm] == [200.0, 200.0]
-    for row in found["ppo"]:
+    for row in document["ppo"]:
         assert (row["sampledTokensPerSecond"], row["trainedTokensPerSecond"]) == (200.0, 8000.0)
         assert (row["ppo/lr"], row["critic/lr"], row["ppo/grad_norm"]) == (1e-6, 5e-6, 1.5)
     memory = {
-        (row["stage"], row["kind"]): (row["host"], row["device"]) for row in found["training"]["memory"]
+        (row["stage"], row["kind"]): (row["host"], row["device"]) for row in document["training"]["memory"]
     }
     assert memory == dict.fromkeys([(0, "sft"), (0, "rm-warmup"), (1, "ppo"), (1, "rm")], (3 * GIB, 40 * GIB))
 
 
 def test_the_page_shows_a_chart_of_each() -> None:
-    shown = Page(page(facts(trained())))
+    shown = Page(page(report(trained())))
     assert "Training" in shown.headings
     charts = [attributes["aria-label"] for tag, attributes in shown.tags if tag == "svg"]
     for title in ("Loss", "Learning rate", "Gradient norm", "Pace"):
@@ -76,16 +75,16 @@ def test_a_run_that_committed_none_of_it_has_no_such_charts() -> None:
     folder = RunFolder()
     folder.commit(0, "sft", {"sft/loss": 1.2}, files_of(metrics_jsonl=[{"sft/loss": 1.2}]))
     folder.commit(1, "evaluate", {"eval/satisfaction": 0.5})
-    found = facts(folder)
-    assert found["training"] == {"sft": [], "rm": [], "memory": []}
-    assert "Training" not in Page(page(found)).headings
+    document = document_of(report(folder))
+    assert document["training"] == {"sft": [], "rm": [], "memory": []}
+    assert "Training" not in Page(page(report(folder))).headings
 
 
 def test_a_step_that_took_no_time_has_no_pace() -> None:
     folder = RunFolder()
     rows = [{"step": 1, "rm/loss": 0.5, "rm/trained_tokens": 10, "wall/seconds": 0.0}]
     folder.commit(0, "rm-warmup", {"rm/loss": 0.5}, files_of(metrics_jsonl=rows))
-    assert facts(folder)["training"]["rm"] == [{"iteration": 1, "stage": 0, "rm/loss": 0.5}]
+    assert document_of(report(folder))["training"]["rm"] == [{"iteration": 1, "stage": 0, "rm/loss": 0.5}]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +100,7 @@ def test_a_step_that_took_no_time_has_no_pace() -> None:
 def test_the_fidelity_tile_carries_n_and_interval(committed: dict[str, float], said: str) -> None:
     folder = RunFolder()
     folder.commit(0, "evaluate", {"eval/satisfaction": 0.4, "fidelity/auc": 0.7, **committed})
-    text = Page(page(facts(folder))).text
+    text = Page(page(report(folder))).text
     assert f"Fidelity AUC, stage 0 0.70 {said}" in " ".join(text.split(" "))
 
 
@@ -109,9 +108,9 @@ def test_the_fidelity_chart_draws_the_interval() -> None:
     folder = RunFolder()
     bounds = {"fidelity/auc_lo": 0.61, "fidelity/auc_hi": 0.79, "fidelity/auc_n": 400.0}
     folder.commit(0, "evaluate", {"fidelity/auc": 0.7, **bounds})
-    (row,) = facts(folder)["health"]["fidelityAuc"]
+    (row,) = document_of(report(folder))["health"]["fidelityAuc"]
     assert row == {"stage": 0, "value": 0.7, "lo": 0.61, "hi": 0.79, "n": 400.0}
-    assert "stage 0: 0.700, 95 % interval 0.610 to 0.790, n = 400" in Page(page(facts(folder))).text
+    assert "stage 0: 0.700, 95 % interval 0.610 to 0.790, n = 400" in Page(page(report(folder))).text
 
 
 def test_missing_prompts_are_a_note_once() -> None:
@@ -119,7 +118,7 @@ def test_missing_prompts_are_a_note_once() -> None:
     for stage in (2, 3):
         counts = {"eval/prompts": 96.0, "eval/prompts_asked": 500.0}
         folder.commit(stage, "evaluate", {"eval/satisfaction": 0.5, **counts})
-    notes = [note for note in facts(folder)["verdict"]["notes"] if "prompts" in note]
+    notes = [note for note in document_of(report(folder))["verdict"]["notes"] if "prompts" in note]
     assert notes == [
         "The validation split has 96 prompts, fewer than the 500 of evaluation.prompts: figures on it have wider "
         "intervals than planned."
@@ -131,7 +130,7 @@ def test_a_gate_that_only_warned_is_in_the_headline_and_beside_the_reward_model(
     folder = RunFolder({**SPEC, "rewardModel": reward})
     start_of_run(folder, gate_passed=False)
     folder.commit(1, "ppo", {"ppo/reward": 0.5})
-    shown = Page(page(facts(folder)))
+    shown = Page(page(report(folder)))
     assert "The reward model did not pass its gate, yet PPO went on against it" in shown.headline
     assert "forbidden.word 0.50" in shown.headline
     assert "gate not passed" in shown.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.report.page_text import Page
+from tests.unit.report.page_text import Page, document_of
 from tests.unit.report.run_folder import (
     SPEC,
     RunFolder,
@@ -15,12 +15,12 @@ from tests.unit.report.run_folder import (
     start_of_run,
 )
 
-from gapo.report import facts_of, load_run_data
+from gapo.report import load_run_data, report_of
 from gapo.report.html import page
 
 
 def verdict_of(folder: RunFolder) -> dict[str, Any]:
-    found: dict[str, Any] = facts_of(load_run_data(folder.objects))["verdict"]
+    found: dict[str, Any] = document_of(report_of(load_run_data(folder.objects)))["verdict"]
     found["headline"] = found["headline"].replace("\u202f", " ")
     return found
 
@@ -149,7 +149,7 @@ def test_a_run_without_any_commit_says_that_there_is_nothing():
     folder = RunFolder()
     assert verdict_of(folder)["headline"] == "Nothing is committed yet: there are no figures to report."
     assert verdict_of(folder)["outcome"] == "empty"
-    assert Page(page(facts_of(load_run_data(folder.objects)))).headings == ["Settings and environment"]
+    assert Page(page(report_of(load_run_data(folder.objects)))).headings == ["Settings and environment"]
 
 
 def test_a_permanent_failure_is_told_with_its_task_and_message():
@@ -181,15 +181,16 @@ def test_stages_that_a_rollback_abandoned_are_marked_and_never_the_best_so_far()
             folder.decide(stage, "continue", "evaluated")
     folder.decide(3, "rolled-back", "reward hacking", parent=1, change={"klFactor": 2.0})
     stage_of_run(folder, 4, last=40, retrain=False)
-    facts = facts_of(load_run_data(folder.objects))
-    assert {s["stage"]: s["abandoned"] for s in facts["stages"]} == {
+    report = report_of(load_run_data(folder.objects))
+    document = document_of(report)
+    assert {s["stage"]: s["abandoned"] for s in document["stages"]} == {
         0: False,
         1: False,
         2: True,
         3: True,
         4: False,
     }
-    assert facts["stages"][4]["parent"] == 1
-    assert "stage 1 with 61.2" in facts["verdict"]["headline"]
-    assert "Rolled back at the end of stage 3 to stage 1: reward hacking." in facts["verdict"]["notes"]
-    assert "Changed: klFactor: 2.0." in page(facts)
+    assert document["stages"][4]["parent"] == 1
+    assert "stage 1 with 61.2" in document["verdict"]["headline"]
+    assert "Rolled back at the end of stage 3 to stage 1: reward hacking." in document["verdict"]["notes"]
+    assert "Changed: klFactor: 2.0." in page(report)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+
+from gapo.report.report_model import Estimate
 
 MINUS = "\u2212"
 NARROW = "\u202f"
@@ -53,13 +54,18 @@ def seconds(value: float) -> str:
     return f"{hours:,}{NARROW}h {minutes:02d}{NARROW}min"
 
 
-def interval(estimate: Mapping[str, Any], form: Callable[[float], str] = share) -> str:
+def interval(estimate: Estimate, form: Callable[[float], str] = share) -> str:
     """`95 % interval 69.2 % to 73.3 %`, or the empty string where none was committed."""
-    found = bounds(estimate, form)
-    return f"95{NARROW}% interval {found}" if found else ""
+    text = bounds(estimate, form)
+    return f"95{NARROW}% interval {text}" if text else ""
 
 
-def bounds(estimate: Mapping[str, Any], form: Callable[[float], str] = share) -> str:
+def bounds(estimate: Estimate, form: Callable[[float], str] = share) -> str:
     """`69.2 % to 73.3 %`, or the empty string."""
-    low, high = estimate.get("lo"), estimate.get("hi")
+    low, high = estimate.lo, estimate.hi
     return "" if low is None or high is None else f"{form(low)} to {form(high)}"
+
+
+def one_line(text: str) -> str:
+    """A clause without line breaks and without its full stop."""
+    return " ".join(text.split()).rstrip(".")
