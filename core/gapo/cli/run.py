@@ -82,20 +82,34 @@ def run(
     loaded = load_run(file)
     check_models(loaded.spec)
     place = place_of(loaded, parse_locations(location or [], endpoint=endpoint, region=region))
+    folder = out or out_folder(loaded)
     if not no_report:
-        check_out(file, loaded, place, out or out_folder(loaded))
+        check_out(file, loaded, place, folder)
     console = Console()
+    status = _train(loaded, place, console, jobs, metrics_port)
+    _finish(loaded, place, status, console, folder, report=not no_report)
+
+
+def _train(
+    loaded: LoadedRun, place: Place, console: Console, jobs: int | None, metrics_port: int | None
+) -> Status:
+    """Every task of the run that is left; the state that it ends in."""
     work = work_folder(loaded)
     server = TrainerServer(work / "logs" / "server.log")
     try:
+        # What can go wrong is found before anything is written or trained.
         probe_location(place.objects)
         _look_ahead(loaded, place)
+
+        # The run is what it was at its first start, and what of it may change is as in the file.
         record = freeze(place.objects, loaded, version=gapo.__version__, now=datetime.now(UTC))
         spec = effective_spec(record, loaded.spec)
         check_stages(place.objects, spec)
         facts = RunFacts(loaded.run_id, spec)
         for field in ignored_here(loaded):
             console.print(f"note: {field} is for a cluster and ignored here", highlight=False)
+
+        # The executor plans and starts tasks until the run has ended; the view and the scrapes look on.
         executor = Executor(facts, place, server, work=work, slots=jobs or _slots(loaded))
         title = f"{loaded.run.metadata.name} · {loaded.run_id}"
         console.print(f"run {title}, stored in {place.uri}", highlight=False, soft_wrap=True)
@@ -114,6 +128,7 @@ def run(
             if status.state in (State.SUCCEEDED, State.FAILED, State.STALLED) and watch.scrapes.regular:
                 console.print("waiting for whoever scrapes the metrics to see the end", highlight=False)
                 watch.scrapes.await_next()
+        return status
     except FencedError as error:
         raise FencedError(f"{error} (nothing of this run is lost)") from None
     except (StoreError, OSError) as error:
@@ -122,7 +137,6 @@ def run(
         raise
     finally:
         server.close()
-    _finish(loaded, place, status, console, out or out_folder(loaded), report=not no_report)
 
 
 def _look_ahead(loaded: LoadedRun, place: Place) -> None:

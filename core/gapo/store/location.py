@@ -82,17 +82,7 @@ def open_location(
     }
     if ca_file is not None:
         client["root_certificate"] = _certificate(uri, ca_file)
-    # Time alone bounds the retries: ten of them, the library's limit, are over within four seconds.
-    retry: RetryConfig = {
-        "max_retries": 1000,
-        "retry_timeout": retry_for,
-        "backoff": {
-            "init_backoff": timedelta(milliseconds=100),
-            "max_backoff": timedelta(seconds=3),
-            "base": 2,
-        },
-    }
-    settings: dict[str, Any] = {"client_options": client, "retry_config": retry}
+    settings: dict[str, Any] = {"client_options": client, "retry_config": _retries(retry_for)}
     settings |= {"prefix": path or None, **_keys(uri, scheme, options or {}), **(options or {})}
     if endpoint is not None:
         settings["endpoint"] = endpoint
@@ -109,6 +99,19 @@ def open_location(
         if ca_file is not None and ("certificate" in what or "builder error" in what):
             what = f"{ca_file} holds no certificate in PEM ({what})"
         raise LocationInvalidError(f"storage location {uri!r}: {what}") from error
+
+
+def _retries(retry_for: timedelta) -> RetryConfig:
+    """Time alone bounds the retries: ten of them, the library's limit, are over within four seconds."""
+    return {
+        "max_retries": 1000,
+        "retry_timeout": retry_for,
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=3),
+            "base": 2,
+        },
+    }
 
 
 def _certificate(uri: str, ca_file: Path) -> bytes:

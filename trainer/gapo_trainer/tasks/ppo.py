@@ -133,6 +133,7 @@ class _Stage:
     @staticmethod
     def open(ctx: TaskContext, params: Params) -> _Stage:
         """Loads the models and the state: of this task's resume point, of the stage before, or of the start."""
+        # Where everything comes from.
         restored = ctx.restore()
         done, resumed = (0, None) if restored is None else restored
         source = ctx.inputs.get("state") if resumed is None else resumed
@@ -140,6 +141,7 @@ class _Stage:
         scorer = make_scorer(ctx, params)
         start_folder = ctx.inputs.get("start", ctx.inputs["reference"]) / "generator"
 
+        # The actor, and a critic that goes on from the stage before unless the reward model it learnt from has changed.
         weights = ctx.inputs["generator"] if resumed is None else resumed
         model, tokenizer = load_generator(weights / "generator", what="the ppo task's generator")
         actor = Engine(
@@ -151,10 +153,9 @@ class _Stage:
         inherits = source is not None and learner is not None and (source / "critic").is_dir()
         if changed and params.critic.on_stage_change == "reset":
             inherits = False
+        heads = load_critic(source / "critic") if inherits and source is not None else None
         critic = Engine(
-            load_critic(source / "critic")
-            if inherits and source is not None
-            else _new_critic(ctx, params, start_folder, tokenizer),
+            heads or _new_critic(ctx, params, start_folder, tokenizer),
             _optim(params.ppo, params.ppo.critic_lr),
             name="critic",
         )
@@ -163,20 +164,7 @@ class _Stage:
             if inherits:
                 critic.load(source / "state")
 
-        sampler = Sampler(
-            read_prompts(ctx.inputs["data"] / "prompts-train.jsonl", sys.maxsize, verified=_verified(params)),
-            tokenizer,
-            TransformersRollout(
-                model,
-                eos_ids=eos_ids(tokenizer, model),
-                batch=params.generation.batch,
-                autocast=actor.autocast,
-            ),
-            params.generation,
-            seed=ctx.task.seed,
-            stage=ctx.task.stage,
-            verified=_verified(params),
-        )
+        # The models that are only read: the KL reference, and the start where that is another one.
         start = None
         if "start" in ctx.inputs:
             start = frozen(Policy(load_generator(start_folder)[0]), actor.device)
@@ -188,13 +176,14 @@ class _Stage:
             critic=critic,
             reference=frozen(reference, torch.device("cpu") if params.reference.offload else actor.device),
             start=start,
-            sampler=sampler,
+            sampler=_sampler(ctx, params, actor, tokenizer),
             scorer=scorer,
             kl=_controller(params, learner),
             std=RunningStd() if learner is None else learner.std,
             seed=ctx.task.seed,
             stage=ctx.task.stage,
         )
+        # How far the stage has come, and a critic that must get used to a new reward model.
         reference_digest = ctx.task.inputs["reference"].sha256
         stage = _Stage(params, trainer, tokenizer, Progress(), done, None, reference_digest)
         if resumed is not None:
@@ -288,6 +277,27 @@ def make_scorer(ctx: TaskContext, params: Params) -> Scorer:
 
 def _verified(params: Params) -> bool:
     return params.evaluation.scorer == "verifier"
+
+
+def _sampler(
+    ctx: TaskContext, params: Params, actor: Engine[Policy], tokenizer: PreTrainedTokenizerBase
+) -> Sampler:
+    """Samples from the weights that are being trained."""
+    model = actor.module.lm
+    return Sampler(
+        read_prompts(ctx.inputs["data"] / "prompts-train.jsonl", sys.maxsize, verified=_verified(params)),
+        tokenizer,
+        TransformersRollout(
+            model,
+            eos_ids=eos_ids(tokenizer, model),
+            batch=params.generation.batch,
+            autocast=actor.autocast,
+        ),
+        params.generation,
+        seed=ctx.task.seed,
+        stage=ctx.task.stage,
+        verified=_verified(params),
+    )
 
 
 def _new_critic(ctx: TaskContext, params: Params, start: Path, tokenizer: PreTrainedTokenizerBase) -> Critic:
