@@ -93,12 +93,14 @@ def resident(process: OperatorProcess) -> float:
 
 @contextmanager
 def heard(cluster: ControlPlane, namespace: str) -> Iterator[dict[str, float]]:
-    """Run → when its first Job was heard of."""
+    """Run → when its first Job was heard of, from now on."""
     first: dict[str, float] = {}
-    stop = threading.Event()
+    listening, stop = threading.Event(), threading.Event()
     api = client.BatchV1Api(config.new_client_from_config(str(cluster.kubeconfig)))
 
     def listen() -> None:
+        api.list_namespaced_job(namespace)  # a connection that is open already hears at once
+        listening.set()
         while not stop.is_set():
             with suppress(client.ApiException, HTTPError):  # the server is behind itself, or gone
                 for event in watch.Watch().stream(api.list_namespaced_job, namespace, timeout_seconds=30):
@@ -109,6 +111,7 @@ def heard(cluster: ControlPlane, namespace: str) -> Iterator[dict[str, float]]:
 
     thread = threading.Thread(target=listen, daemon=True)
     thread.start()
+    assert listening.wait(60)
     yield first
     stop.set()
 

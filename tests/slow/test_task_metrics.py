@@ -224,7 +224,8 @@ def test_every_scrape_tells_exactly_the_iterations_that_were_done_by_then(
         ):
             assert one[f"gapo_task_{name}"] == first[-1][source]
         assert one["gapo_task_progress_ratio"] == pytest.approx(count / (ITERATIONS + 1))
-        assert one["gapo_task_remaining_seconds"] > 0
+        # Nothing is foretold from a pace that was seen for a moment only.
+        assert one.get("gapo_task_remaining_seconds", 1.0) > 0
         assert one["gapo_task_nonfinite_total"] == 0
     assert done == sorted(done)
     assert len(set(done)) >= 5

@@ -83,7 +83,7 @@ def test_a_critic_warmed_up_under_the_same_reference_learns_the_kept_penalty(wor
 
 def test_a_state_says_what_its_kl_was_measured_against_and_older_ones_are_read_without(world):
     first, _ = world.run("one")
-    assert Learner.read(first).reference == "0" * 64
+    assert Learner.read(first).reference == "run/reference"
     path = first / "state" / "learner.json"
     older = {k: v for k, v in json.loads(path.read_text()).items() if k != "reference"}
     path.write_text(json.dumps(older))
@@ -93,9 +93,9 @@ def test_a_state_says_what_its_kl_was_measured_against_and_older_ones_are_read_w
 def test_a_state_of_another_run_has_another_reference_and_its_kl_is_measured_anew(world, monkeypatch):
     first, _ = world.run("one")
     path = first / "state" / "learner.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": "1" * 64}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": "other-run/reference"}))
     assert isinstance(world, World)
     (measured,) = warm_up_kl(world, monkeypatch, first)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": "0" * 64}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reference": "run/reference"}))
     (kept,) = warm_up_kl(world, monkeypatch, first)
     assert not torch.equal(measured, kept)

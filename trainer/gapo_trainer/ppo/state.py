@@ -70,7 +70,8 @@ class Learner:
     std: RunningStd
     rm_digest: str
     reference: str = ""
-    """Digest of what the kept rollouts' KL was measured against; empty in states of earlier releases."""
+    """What the kept rollouts' KL was measured against: its run and its manifest's key; empty in states of earlier
+    releases."""
 
     @staticmethod
     def read(folder: Path) -> Learner | None:

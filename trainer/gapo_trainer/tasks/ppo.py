@@ -126,7 +126,7 @@ class _Stage:
     """Iterations that a resume point already holds."""
     kept: Kept | None
     reference: str
-    """Digest of the KL reference's manifest."""
+    """The KL reference: its run and its manifest's key."""
     under_way: UnderWay = field(default_factory=UnderWay)
     """Of the iteration after those that are done; after the last, of the final samples."""
 
@@ -184,8 +184,9 @@ class _Stage:
             stage=ctx.task.stage,
         )
         # How far the stage has come, and a critic that must get used to a new reward model.
-        reference_digest = ctx.task.inputs["reference"].sha256
-        stage = _Stage(params, trainer, tokenizer, Progress(), done, None, reference_digest)
+        # By name: a manifest's digest depends on clocks, and the same stage trained again is to be the same.
+        reference_name = f"{ctx.task.run_id}/{ctx.task.inputs['reference'].key}"
+        stage = _Stage(params, trainer, tokenizer, Progress(), done, None, reference_name)
         if resumed is not None:
             stage.progress = read_progress(resumed)
             stage.under_way = read_under_way(resumed, actor.device)
@@ -193,7 +194,7 @@ class _Stage:
             stage.kept = read_kept(source)
         warms = changed and inherits and params.critic.on_stage_change == "warm"
         if warms and learner is not None and stage.kept is not None:
-            same = params.reference.mode == "sft" and learner.reference in ("", reference_digest)
+            same = params.reference.mode == "sft" and learner.reference in ("", reference_name)
             stage.progress.warmup = trainer.warm_critic(
                 stage.kept, params.critic.warmup_passes, same_reference=same
             )
