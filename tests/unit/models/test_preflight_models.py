@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 import pytest
@@ -17,9 +15,9 @@ from tests.unit.models.made_models import (
     edit_weights,
     encoder,
 )
+from tests.unit.models.run_folder import findings, spec_of
 from transformers import AutoTokenizer, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
-from gapo.api.load import load_document
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.errors import DataError, SpecError
 from gapo.preflight import Level, refuse
@@ -28,41 +26,6 @@ from gapo_trainer.models.networks import build_critic, load_generator
 from gapo_trainer.preflight.models import check_models
 from gapo_trainer.reward import model as reward_model
 from gapo_trainer.rng import generator
-
-ROW = {"prompt": "describe a red lamp", "response": "a red lamp", "label": 1}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with a chat model, an encoder and data that fit together."""
-    chat_model(tmp_path / "generator")
-    encoder(tmp_path / "encoder")
-    write_rows(tmp_path, [ROW])
-    return tmp_path
-
-
-def write_rows(place: Path, rows: list[dict]) -> None:
-    (place / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def spec_of(place: Path, **changes):
-    spec = {
-        "data": {"sources": [{"uri": "data.jsonl"}], "maxPromptTokens": 40},
-        "generator": {"model": "generator"},
-        "rewardModel": {"model": "encoder", "maxTokens": 64},
-        "generation": {"maxNewTokens": 12},
-        "stages": {"rolloutsPerIteration": 32},
-        "ppo": {"miniBatch": 16},
-    }
-    for section, part in changes.items():
-        spec[section] = {**spec.get(section, {}), **part} if isinstance(part, dict) else part
-    document = {"apiVersion": "gapo.dev/v1alpha1", "kind": "GapoRun", "metadata": {"name": "a"}, "spec": spec}
-    return load_document(document, where="run.yaml", base=place).spec
-
-
-def findings(place: Path, level: Level = Level.FAULT, **changes) -> list[str]:
-    found = check_models(spec_of(place, **changes), open=None, into=None)
-    return [str(finding) for finding in found if finding.level is level]
 
 
 def load_encoder(folder: Path, **changes):
@@ -110,9 +73,6 @@ def test_a_weight_that_is_no_number_is_found_without_loading_the_model(place) ->
     assert "encoder.layer.0.output.dense.weight holds NaN" in findings(place)[0]
 
 
-# what a model is
-
-
 def test_an_encoder_is_no_generator(place) -> None:
     encoder(place / "generator", BertForMaskedLM)
     with pytest.raises(DataError, match=r"^generator\.model: .* is an encoder \(bert\): it reads both ways"):
@@ -154,9 +114,6 @@ def test_an_encoder_with_a_decoder_is_neither(place) -> None:
 def test_a_model_that_scales_its_logits_is_told_before_it_is_loaded(place) -> None:
     edit_json(place / "generator" / "config.json", final_logit_softcapping=30.0)
     assert any("alters its logits" in line for line in findings(place))
-
-
-# vocabularies
 
 
 @pytest.mark.parametrize("how", ["template", "pad", "word"])
@@ -243,94 +200,6 @@ def test_a_critic_must_read_the_generators_tokens(place) -> None:
     assert findings(place, critic={"model": "generator"}) == []
 
 
-# lengths
-
-
-def test_positions_that_the_answer_alone_fills_are_refused(place) -> None:
-    (fault,) = findings(
-        place,
-        generation={"maxNewTokens": 64},
-        rewardModel={"source": "verifier", "model": None},
-        method="PPO",
-    )
-    assert "has 64 positions, and generation.maxNewTokens (64) leaves none for a prompt" in fault
-
-
-@pytest.mark.parametrize(
-    ("row", "changes", "said"),
-    [
-        ({"prompt": "xq" * 20}, {"data": {"maxPromptTokens": 30}}, r"data\.sources\.0: .*data\.jsonl: line 2: the prompt has \d+ tokens, data\.maxPromptTokens is 30"),
-        ({"response": "xq" * 30}, {}, r"line 2: prompt and response have \d+ tokens, the generator has 64 positions"),
-        ({"prompt": "xq" * 12}, {"data": {"maxPromptTokens": 50}, "generation": {"maxNewTokens": 40}}, r"line 2: a prompt of \d+ tokens and generation\.maxNewTokens 40 exceed .*set maxNewTokens to \d+ or less"),
-    ],
-)  # fmt: skip
-def test_rows_that_the_generator_has_no_room_for_are_named_with_their_line(place, row, changes, said) -> None:
-    write_rows(place, [ROW, ROW | row, ROW | {"label": 0, "prompt": "y " * 500}])
-    found = findings(
-        place, **{"rewardModel": {"source": "verifier", "model": None}, "method": "PPO"} | changes
-    )
-    assert len(found) == 1
-    assert re.search(said, found[0]), found
-
-
-def test_of_many_rows_that_are_too_long_the_longest_and_their_number_are_told(place) -> None:
-    write_rows(place, [ROW, *(ROW | {"prompt": "xq" * n} for n in (30, 34, 32))])
-    found = findings(place, rewardModel={"source": "verifier", "model": None}, method="PPO")
-    assert len(found) == 1
-    assert "data.jsonl: line 3: " in found[0]
-    assert "the longest of 3 such rows" in found[0]
-
-
-def test_a_pair_beyond_the_encoders_positions_is_told_with_what_helps(place) -> None:
-    write_rows(place, [ROW, ROW | {"response": "the lamp " * 40, "label": 0}])
-    (fault,) = findings(place, rewardModel={"maxTokens": 4096})
-    assert fault.startswith("rewardModel.maxTokens: a pair has 8")
-    assert "the encoder has 64 positions, so that raising maxTokens does not help" in fault
-    assert "line 2" in fault
-    (fault,) = findings(place, rewardModel={"maxTokens": 20})
-    assert "raise maxTokens (the encoder has 64 positions)" in fault
-
-
-def test_under_truncation_one_long_pair_of_few_passes_and_many_of_many_do_not(place) -> None:
-    long = {"response": "the lamp " * 40, "label": 0}
-    write_rows(place, [ROW, ROW | long])
-    assert findings(place, rewardModel={"truncation": "middle"}) == []
-    write_rows(place, [*(ROW | {"prompt": f"describe lamp {i}"} for i in range(98)), ROW | long, ROW | long])
-    (fault,) = findings(place, rewardModel={"truncation": "middle"})
-    assert fault.startswith("rewardModel.truncation: 2 of 100 pairs are longer")
-    assert "raising maxTokens does not help" in fault
-
-
-def test_answers_that_the_reward_model_cannot_read_are_told_before_they_are_sampled(place) -> None:
-    edit_json(place / "generator" / "config.json", max_position_embeddings=512)
-    long = {"maxNewTokens": 300}
-    assert findings(place, generation=long) == []  # reckoned from few responses, and no task refuses it
-    (note,) = [
-        note for note in findings(place, Level.NOTE, generation=long) if note.startswith("generation.")
-    ]
-    assert note.startswith("generation.maxNewTokens: a response of 300 tokens is about ")
-    assert "more than the 64 positions of its encoder, even without a prompt" in note
-    fits = int(note.split("set maxNewTokens to about ")[1].split()[0])
-    assert findings(place, generation={"maxNewTokens": fits}) == []
-    assert any(
-        "beside the longest prompt" in note
-        for note in findings(place, Level.NOTE, generation={"maxNewTokens": fits})
-    )
-
-
-def test_an_uncased_encoder_before_constraints_of_letter_case_is_noted(place) -> None:
-    write_rows(place, [ROW | {"constraints": [{"family": "case.whole", "params": {"case": "lower"}}]}])
-    notes = findings(place, Level.NOTE)
-    assert any("reads capitals as small letters" in note and "case.whole" in note for note in notes)
-    write_rows(place, [ROW | {"constraints": [{"family": "length.words", "params": {}}]}])
-    assert not any("capitals" in note for note in findings(place, Level.NOTE))
-    made = findings(place, Level.NOTE, data={"sources": [], "generate": {"grammar": "product-5", "size": 50}})
-    assert any("reads capitals as small letters" in note for note in made)
-
-
-# tokenizers and templates
-
-
 def test_a_template_that_asks_for_the_date_is_noted(place) -> None:
     (place / "generator" / "chat_template.jinja").write_text("{{ strftime_now('%d') }}" + CHATML)
     assert any("asks for today's date" in note for note in findings(place, Level.NOTE))
@@ -358,9 +227,6 @@ def test_a_template_without_a_default_is_refused(place) -> None:
     tokenizer.chat_template = {"rag": "x", "tool_use": "y"}
     tokenizer.save_pretrained(place / "generator")
     assert any("none is called default" in line for line in findings(place))
-
-
-# places
 
 
 def test_what_is_not_on_this_machine_is_told_as_unseen_and_is_no_fault(place, monkeypatch, tmp_path) -> None:
@@ -424,13 +290,6 @@ def test_a_run_with_such_a_fault_ends_with_the_code_of_its_kind(place) -> None:
     save_file({k: v.to(torch.int8) for k, v in weights.items()}, place / "generator" / "model.safetensors")
     with pytest.raises(DataError):
         refuse(check_models(spec_of(place), open=None, into=None))
-
-
-def test_a_critic_with_fewer_positions_than_prompts_and_answers_need_is_told_by_row(place) -> None:
-    chat_model(place / "critic", max_position_embeddings=30)
-    (fault,) = findings(place, critic={"model": "critic"})
-    assert re.search(r"line 1: .*critic\.model.* 30 positions", fault), fault
-    assert findings(place, critic={"model": "critic"}, method="SFT") == []
 
 
 def test_models_that_a_run_never_loads_are_not_looked_at(place) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.unit.operator.storage_room import Room
 from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 
 from gapo_operator import storage_pool as stores
@@ -46,3 +47,8 @@ def credentials(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "RETRY_FOR", timedelta(milliseconds=300))
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room()

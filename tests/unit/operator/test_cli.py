@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from datetime import UTC, datetime
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.unit.operator.shown_runs import condition, run_with
 
-from gapo.cli.options import Output
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
 from gapo_operator.cli import run_view as show
@@ -21,23 +19,15 @@ from gapo_operator.cli.client import RefusedError, _parsed, refusal, runs_path
 from gapo_operator.cli.doctor import cluster as checks
 from gapo_operator.cli.doctor import operators
 from gapo_operator.cli.logs import Choice, created, has_log, waiting
-from gapo_operator.cli.run_view import standing as show_standing
-from gapo_operator.cli.status import Screen
 from gapo_operator.cli.submit import explained
 
 RUNS = runs_path("red", "smoke")
+
+
 JOB = {"apiVersion": "batch/v1", "kind": "Job"}
+
+
 GAPO_RUN = {"apiVersion": "gapo.dev/v1alpha1", "kind": "GapoRun"}
-
-
-def condition(kind: str, status: str, reason: str = "Because", message: str = "so it is") -> dict[str, Any]:
-    return {"type": kind, "status": status, "reason": reason, "message": message}
-
-
-def run_with(*conditions: dict[str, Any], generation: int = 1, **status: Any) -> show.Sight:
-    metadata = {"name": "smoke", "namespace": "red", "generation": generation, "uid": "u"}
-    told = {"observedGeneration": 1, "conditions": list(conditions), **status}
-    return show.Sight({"metadata": metadata, "status": told})
 
 
 def event(
@@ -51,75 +41,6 @@ def event(
         "lastTimestamp": at,
         "type": "Normal",
     }
-
-
-@pytest.mark.parametrize(
-    ("state", "kind", "reason", "code"),
-    [
-        ("Failed", "Stalled", "PermanentFailure", 1),
-        ("Failed", "Stalled", "InvalidData", 65),
-        ("Stalled", "Stalled", "InvalidSpec", 64),
-        ("Stalled", "Stalled", "InputCorrupt", 66),
-        ("Stalled", "Stalled", "UnsupportedByOperator", 69),
-    ],
-)
-def test_the_code_of_a_run_that_is_over_is_that_of_what_went_wrong(
-    state: str, kind: str, reason: str, code: int
-) -> None:
-    seen = run_with(condition(kind, "True", reason, "line 3"), state=state)
-    error = show.failure(seen)
-    assert show.over(seen)
-    assert isinstance(error, GapoError)
-    assert (error.code, str(error)) == (code, f"red/smoke: {reason}: line 3")
-
-
-def test_whoever_waits_without_a_terminal_hears_something_every_half_minute(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    clock = [0.0]
-    told = {"progressPercentage": 41, "metrics": [{"name": "ppo/kl", "value": "0.0125"}]}
-    seen = run_with(state="Running", progress="A3/12 ppo 45 %", progressPercentage=20, trainerStatus=told)
-    screen = Screen(Output.TEXT, now=lambda: clock[0])
-    heard, length, longest = 0.0, 0, 0.0
-    with screen as show:
-        show(seen)
-        first = len(capsys.readouterr().out.splitlines())
-        for _ in range(65):
-            clock[0] += 1.0
-            screen.still()
-            lines = capsys.readouterr().out.splitlines()
-            length += len(lines)
-            heard = clock[0] if lines else heard
-            longest = max(longest, clock[0] - heard)
-    assert (first, length) == (1, 3)
-    assert longest < 30
-    assert show_standing(seen) == "Running, A3/12 ppo 45 %, 20 % of the run, ppo/kl 0.0125"
-
-
-def test_programs_that_read_json_are_not_told_the_same_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    clock = [0.0]
-    screen = Screen(Output.JSON, now=lambda: clock[0])
-    with screen as show:
-        show(run_with(state="Running"))
-        clock[0] += 100.0
-        screen.still()
-    assert len(capsys.readouterr().out.splitlines()) == 1
-
-
-def test_a_status_from_before_a_change_says_nothing_of_the_run_as_it_is_now() -> None:
-    stale = run_with(condition("Succeeded", "True"), generation=2, state="Succeeded")
-    assert not show.over(stale)
-    assert stale.message == "changed; the operator has not looked at it since"
-    fresh = run_with(condition("Succeeded", "True"), state="Succeeded")
-    assert show.over(fresh)
-    assert show.failure(fresh) is None
-
-
-def test_a_state_of_a_newer_operator_is_shown_as_it_is() -> None:
-    seen = run_with(condition("Dreaming", "True"), state="Dreaming", stages=[{"stage": 0, "mood": "good"}])
-    assert not show.over(seen)
-    assert show.headline(seen).plain == "red/smoke: Dreaming"
-    assert show.stage_table(seen).row_count == 1
 
 
 def test_each_problem_is_told_once() -> None:
@@ -359,65 +280,3 @@ def test_without_that_library_a_command_says_what_to_install(tmp_path: Path) -> 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 69
     assert done.stderr == "error: commands for a cluster need more libraries: pip install 'gapo[operator]'\n"
-
-
-TELLING: dict[str, Any] = {
-    "state": "Running",
-    "progress": "A3/12 ppo 45 %",
-    "progressPercentage": 27,
-    "estimatedRemainingSeconds": 11220,
-    "tasks": [
-        {"name": "job", "kind": "ppo", "attempt": 0, "state": "Running", "progressPercentage": 45},
-    ],
-    "trainerStatus": {
-        "progressPercentage": 45,
-        "estimatedRemainingSeconds": 540,
-        "metrics": [
-            {"name": "rm/memorisation_gap", "value": "0.01"},
-            {"name": "ppo/kl", "value": "0.0123456"},
-            {"name": "ppo/satisfaction", "value": "0.7"},
-        ],
-        "lastUpdatedTime": "2026-01-01T12:00:00Z",
-    },
-}
-
-
-def printed(seen: show.Sight) -> str:
-    console = Console(width=200, record=True, file=StringIO())
-    console.print(show.page(seen))
-    return console.export_text()
-
-
-def test_a_running_tasks_progress_its_figures_and_the_time_that_is_left_are_shown() -> None:
-    text = printed(run_with(condition("Succeeded", "Unknown"), **TELLING))
-    assert "Running, A3/12 ppo 45 %" in text
-    assert "27 % of the run, about 3 h 07 min left" in text
-    assert re.search(r"ppo +0 +Running +45 % +job", text)
-    assert "task: about 9 min left · ppo/satisfaction 0.7 · ppo/kl 0.01235 · rm/memorisation_gap 0.01" in text
-
-
-def test_of_a_run_that_is_over_nothing_is_expected() -> None:
-    over = run_with(
-        condition("Succeeded", "True"), **{**TELLING, "state": "Succeeded", "trainerStatus": None}
-    )
-    assert "left" not in printed(over)
-
-
-def test_elsewhere_than_on_a_terminal_progress_is_a_line_whenever_the_task_tells_more() -> None:
-    before = run_with(condition("Succeeded", "Unknown"), **TELLING)
-    trainer = {**TELLING["trainerStatus"], "lastUpdatedTime": "2026-01-01T12:00:30Z"}
-    after = run_with(
-        condition("Succeeded", "Unknown"),
-        **{**TELLING, "progress": "A3/12 ppo 46 %", "trainerStatus": trainer},
-    )
-    (line,) = show.news(before, after)
-    assert line.startswith("A3/12 ppo 46 %, 27 % of the run, about 3 h 07 min left, task: about 9 min left")
-    assert list(show.news(before, before)) == []
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1 h 40 min"), (190_000, "2 d 4 h")],
-)
-def test_durations_are_said_as_people_say_them(seconds: int, words: str) -> None:
-    assert show.duration(seconds) == words
