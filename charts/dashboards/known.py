@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from gapo.metrics import catalogue
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 
 EXPORTERS = Path(__file__).parent / "exporters"
 OF_TARGET = ("job", "instance", "pod")
@@ -52,7 +52,7 @@ def _of_runs() -> Iterator[Series]:
 
 
 def _of_the_operator() -> Iterator[Series]:
-    registry = Metrics().registry
+    registry = OperatorMetrics().registry
     for family in registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
         # Before its first event a metric with labels has no sample that would show them.

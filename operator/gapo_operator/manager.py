@@ -17,7 +17,7 @@ from gapo_operator.http import BEAT_SECONDS, Health, serve_health, serve_metrics
 from gapo_operator.kube.client import Kube, KubeError, connect
 from gapo_operator.kube.leader import Leadership, NotLeaderError, lead, release
 from gapo_operator.kube.objects import RunKey, run_of
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.reconcile.reconciler import RETRY_SECONDS, Reconciler
 from gapo_operator.run_metrics.backfill import History
 from gapo_operator.run_metrics.exporter import Telemetry
@@ -58,7 +58,7 @@ class Operator:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.view, self.health, self.metrics = ClusterView(), Health(), Metrics()
+        self.view, self.health, self.metrics = ClusterView(), Health(), OperatorMetrics()
         self.queue: WorkQueue[RunKey] = WorkQueue(waited=self.metrics.waited.observe)
         self.leadership = Leadership(required=options.lease_namespace is not None)
         self.stores = Stores(options.credentials, options.authorities, metrics=self.metrics)

@@ -17,7 +17,7 @@ from gapo.metrics.catalogue import (
     TASK_LABELS,
 )
 from gapo.metrics.samples import HEADLINES, MAX_SERIES, RUN_SERIES
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 
 HEAD = f"""# Metrics
 
@@ -78,7 +78,7 @@ def rows() -> Iterator[Row]:
 
 def _of_operator() -> Iterator[Row]:
     """Labels are known to the client's own classes alone; collectors without them tell of the process."""
-    registry = Metrics().registry
+    registry = OperatorMetrics().registry
     for collector in registry._collector_to_names:
         if isinstance(collector, MetricWrapperBase):
             for metric in collector.describe():

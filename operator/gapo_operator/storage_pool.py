@@ -23,7 +23,7 @@ from gapo.store.location import open_location
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
 from gapo_operator.config import StorageLocation
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ class Stores:
         credentials: Path | None = None,
         authorities: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
-        metrics: Metrics | None = None,
+        metrics: OperatorMetrics | None = None,
     ) -> None:
         self._credentials, self._authorities, self._clock = credentials, authorities, clock
-        self._metrics = metrics or Metrics()
+        self._metrics = metrics or OperatorMetrics()
         self._metrics.paused.set_function(self.paused)
         self._opened: dict[str, _Opened] = {}
 

@@ -16,7 +16,7 @@ import yaml
 
 from gapo.api.deep_merge import overlay
 from gapo.api.load import load_document
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.run.reader import Observer
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
@@ -53,7 +53,7 @@ class Finished:
 
     name: str
     run_id: str
-    seen: Seen
+    seen: Observation
 
     def metrics(self, stage: int, kind: Kind) -> Mapping[str, float]:
         return self.seen.committed[TaskKey(stage, kind)].metrics

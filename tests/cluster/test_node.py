@@ -21,7 +21,7 @@ from tests.slow.gapo_command import SMOKE
 
 from gapo import __version__
 from gapo.api.load import LoadedRun, load_run
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.plan import RunFacts
 from gapo.planning.planner import plan
 from gapo.run.record import freeze
@@ -86,7 +86,7 @@ def hand_over(s3: S3Server, tmp_path: Path, name: str) -> Handover:
     now = datetime.now(UTC)
     freeze(objects, loaded, version=__version__, now=now)
     assert take_claim(objects, "test", "test", now).number == 0
-    (task,) = plan(RunFacts(loaded.run_id, loaded.spec), Seen(), now).start
+    (task,) = plan(RunFacts(loaded.run_id, loaded.spec), Observation(), now).start
     assert objects.create(layout.task(task.stage, task.kind.value, task.attempt), task.document)
     done = subprocess.run(
         [str(Path(sys.executable).with_name("gapo")), "render", "--config", str(config), str(manifest)],

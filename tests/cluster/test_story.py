@@ -19,7 +19,7 @@ from tests.cluster.node import Node
 from tests.cluster.s3 import S3Server, s3_server
 
 from gapo.api.load import load_document
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.stage_decision import stage_metrics
 from gapo.run.reader import Observer
 from gapo.tasks import Kind, TaskKey
@@ -41,7 +41,7 @@ class Story:
     s3: S3Server
     manifest: dict[str, Any]
     location: str = ""
-    seen: Seen = field(default_factory=Seen)
+    seen: Observation = field(default_factory=Observation)
     status: dict[str, Any] = field(default_factory=dict)
     pods_gone_seconds: float = 0.0
     operators: list[str] = field(default_factory=list)

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from gapo_trainer.runtime.log import Talk, talking
-from gapo_trainer.runtime.progress import Account
+from gapo_trainer.runtime.log import ProgressLog, log_progress
+from gapo_trainer.runtime.progress import TaskProgress
 
 
 class Clock:
@@ -26,9 +26,9 @@ def clock() -> Clock:
     return Clock()
 
 
-def spoken(clock: Clock) -> tuple[Account, Talk, list[str]]:
-    account, lines = Account(clock), list[str]()
-    return account, Talk(account, lines.append, clock), lines
+def spoken(clock: Clock) -> tuple[TaskProgress, ProgressLog, list[str]]:
+    account, lines = TaskProgress(clock), list[str]()
+    return account, ProgressLog(account, lines.append, clock), lines
 
 
 def step(done: int, *, of: int = 200, tokens: int = 0, **figures: float) -> dict[str, object]:
@@ -105,8 +105,8 @@ def test_nothing_is_said_twice(clock: Clock) -> None:
 
 
 def test_the_last_word_of_a_short_task_is_in_its_log(caplog: pytest.LogCaptureFixture) -> None:
-    account = Account()
-    with caplog.at_level(logging.INFO), talking(account, every=3600):
+    account = TaskProgress()
+    with caplog.at_level(logging.INFO), log_progress(account, every=3600):
         account.report(step(200, rm__loss=0.5))
     assert "100 %, step 200 of 200, rm/loss 0.500" in caplog.text
     assert not [thread for thread in threading.enumerate() if thread.name == "talk"]

@@ -20,7 +20,7 @@ from gapo.metrics.figures import TaskFigures
 from gapo.metrics.progress_file import task_figures
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
-from gapo_trainer.runtime.progress import Account, Progress, document, served
+from gapo_trainer.runtime.progress import Progress, TaskProgress, document, served
 
 KEY = "stages/2/ppo/1/w/progress.json"
 
@@ -45,7 +45,7 @@ def iteration(**figures: float) -> dict[str, float]:
 
 
 def test_counts_are_added_up_and_other_figures_are_the_last_iterations() -> None:
-    account = Account()
+    account = TaskProgress()
     account.report({"fraction": 0.1, "metrics": iteration(ppo__reward=0.2, ppo__skipped_updates=1.0)})
     account.report({"fraction": 0.2, "metrics": iteration(ppo__reward=0.5, ppo__generated_tokens=110.0)})
     assert account.figures().metrics == {
@@ -59,7 +59,7 @@ def test_counts_are_added_up_and_other_figures_are_the_last_iterations() -> None
 
 
 def test_a_figure_that_the_last_iteration_lacks_is_not_told() -> None:
-    account = Account()
+    account = TaskProgress()
     account.report({"fraction": 0.1, "metrics": iteration(ppo__policy_loss=0.3)})
     account.report({"fraction": 0.2, "metrics": iteration()})
     assert "ppo/policy_loss" not in account.figures().metrics
@@ -68,7 +68,7 @@ def test_a_figure_that_the_last_iteration_lacks_is_not_told() -> None:
 
 
 def test_figures_that_are_no_finite_number_are_counted_and_not_told() -> None:
-    account = Account()
+    account = TaskProgress()
     bad = iteration(ppo__reward=float("nan"), ppo__kl=float("-inf"), ppo__generated_tokens=float("nan"))
     account.report({"fraction": 0.1, "metrics": bad})
     account.report({"fraction": 0.2, "metrics": iteration(ppo__kl=float("inf"))})
@@ -79,14 +79,14 @@ def test_figures_that_are_no_finite_number_are_counted_and_not_told() -> None:
 
 
 def test_clocks_that_are_no_phase_are_not_told() -> None:
-    account = Account()
+    account = TaskProgress()
     account.report({"fraction": 0.1, "metrics": {"wall/seconds": 3.0, "wall/iteration": 2.0, "rm/loss": 0.7}})
     assert account.figures().metrics == {"rm/loss": 0.7, "task/nonfinite": 0.0}
 
 
 def test_the_pace_counts_from_the_first_report_not_from_the_start() -> None:
     clock = Clock(1000.0)
-    account = Account(clock)
+    account = TaskProgress(clock)
     clock.now = 1060.0  # a minute of loading
     account.report({"fraction": 0.5, "metrics": {}})  # resumed in the middle
     assert account.figures().estimated_remaining_seconds is None
@@ -105,7 +105,7 @@ def test_the_pace_counts_from_the_first_report_not_from_the_start() -> None:
 
 def test_a_first_step_of_a_third_of_a_second_foretells_nothing() -> None:
     clock = Clock(0.0)
-    account = Account(clock)
+    account = TaskProgress(clock)
     account.report({"fraction": 0.0, "metrics": {}})
     clock.now = 0.3
     account.report({"fraction": 0.001, "metrics": {}})
@@ -117,7 +117,7 @@ def test_a_first_step_of_a_third_of_a_second_foretells_nothing() -> None:
 
 def test_a_finished_task_has_nothing_left() -> None:
     clock = Clock(0.0)
-    account = Account(clock)
+    account = TaskProgress(clock)
     account.report({"fraction": 0.0, "metrics": {}})
     clock.now = 5.0
     account.report({"fraction": 1.0, "metrics": {}})
@@ -125,7 +125,7 @@ def test_a_finished_task_has_nothing_left() -> None:
 
 
 def test_before_anything_is_told_only_the_start_is_known() -> None:
-    figures = Account(Clock(7.0)).figures()
+    figures = TaskProgress(Clock(7.0)).figures()
     assert figures == TaskFigures(metrics={"task/nonfinite": 0.0}, started=7.0)
 
 
@@ -203,7 +203,7 @@ def progress_in(folder: Path) -> dict[str, Any]:
 
 
 def test_progress_is_written_beside_the_training_and_once_more_at_the_end(tmp_path: Path) -> None:
-    account, objects = Account(), Watched(tmp_path)
+    account, objects = TaskProgress(), Watched(tmp_path)
     progress = Progress(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {"ppo/reward": 0.5}})
     assert objects.written.acquire(timeout=30)
@@ -218,7 +218,7 @@ def test_progress_is_written_beside_the_training_and_once_more_at_the_end(tmp_pa
 
 
 def test_however_often_it_is_told_progress_is_written_twice_a_second_at_most(tmp_path: Path) -> None:
-    account, objects = Account(), Watched(tmp_path)
+    account, objects = TaskProgress(), Watched(tmp_path)
     progress = Progress(objects, task(), "w", account)
     began = time.monotonic()
     for done in range(4):
@@ -231,7 +231,7 @@ def test_however_often_it_is_told_progress_is_written_twice_a_second_at_most(tmp
 
 
 def test_a_store_that_is_away_stops_nothing_and_the_next_write_lands(tmp_path: Path) -> None:
-    account, objects = Account(), Watched(tmp_path, refuse=1)
+    account, objects = TaskProgress(), Watched(tmp_path, refuse=1)
     progress = Progress(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {}})
     assert objects.written.acquire(timeout=30)
@@ -249,7 +249,7 @@ def test_a_store_that_never_answers_does_not_hold_up_the_end(tmp_path: Path) -> 
             self.answer.wait()
 
     objects = Stuck(LocalStore(tmp_path))
-    account = Account()
+    account = TaskProgress()
     progress = Progress(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {}})
     progress.close()
@@ -258,7 +258,7 @@ def test_a_store_that_never_answers_does_not_hold_up_the_end(tmp_path: Path) -> 
 
 
 def test_a_task_that_told_nothing_writes_nothing(tmp_path: Path) -> None:
-    Progress(Objects(LocalStore(tmp_path)), task(), "w", Account()).close()
+    Progress(Objects(LocalStore(tmp_path)), task(), "w", TaskProgress()).close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -279,7 +279,7 @@ def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_a_scrape_tells_the_account_as_it_is_then_without_labels_of_the_run() -> None:
-    account, port = Account(Clock(1000.0)), free_port()
+    account, port = TaskProgress(Clock(1000.0)), free_port()
     with served(account, port):
         assert scrape(port) == {
             ("gapo_task_start_timestamp_seconds", ()): 1000.0,
@@ -303,15 +303,15 @@ def test_a_port_that_is_taken_is_told_and_no_reason_to_stop(caplog: pytest.LogCa
         other.bind(("", 0))
         other.listen()
         port = other.getsockname()[1]
-        with served(Account(), port):
+        with served(TaskProgress(), port):
             assert f"port {port}: Address already in use; this task serves no metrics" in caplog.text
 
 
 def test_without_a_port_nothing_listens_and_after_the_task_nothing_does() -> None:
     port, before = free_port(), threading.active_count()
-    with served(Account(), None):
+    with served(TaskProgress(), None):
         assert threading.active_count() == before
-    with served(Account(), port):
+    with served(TaskProgress(), port):
         scrape(port)
     with pytest.raises(OSError, match="refused"):
         scrape(port)

@@ -25,7 +25,7 @@ from gapo_trainer.models.networks import (
     prompt_ids,
     response_ids,
 )
-from gapo_trainer.policy import MicroBatch, Policy, Sequences, micro_batches
+from gapo_trainer.policy_model import MicroBatch, Policy, Sequences, micro_batches
 from gapo_trainer.reward.rows import read_rows
 from gapo_trainer.rng import generator
 

@@ -41,7 +41,7 @@ app.command("report")(report)
 app.command("export")(export)
 
 
-def add_rooms(application: typer.Typer) -> None:
+def add_plugin_commands(application: typer.Typer) -> None:
     """Adds the commands of whatever else is installed (entry points `gapo.commands`: a function is a command, a
     Typer a group of them)."""
     for entry in sorted(importlib.metadata.entry_points(group="gapo.commands"), key=lambda e: e.name):
@@ -59,7 +59,7 @@ def main() -> None:
     """Entry point of the console script."""
     # `gapo --help` and `gapo data` need the other rooms; the rest starts faster without them.
     if len(sys.argv) < 2 or sys.argv[1].startswith("-") or sys.argv[1] not in _OWN:
-        add_rooms(app)
+        add_plugin_commands(app)
     end_with(app)
 
 

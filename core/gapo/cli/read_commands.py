@@ -33,7 +33,7 @@ from gapo.cli.plugins import status_in_a_cluster
 from gapo.errors import DataError, SpecError
 from gapo.local.executor import Place
 from gapo.local.run_location import parse_locations, place_of
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.plan import Plan, RunFacts
 from gapo.planning.planner import plan
 from gapo.planning.preview import planned_keys
@@ -67,7 +67,7 @@ def open_run(
     return loaded, place
 
 
-def look(loaded: LoadedRun, place: Place) -> tuple[Seen, Plan]:
+def look(loaded: LoadedRun, place: Place) -> tuple[Observation, Plan]:
     """Reads the run and asks the planner where it stands. Writes nothing."""
     record = read_run_record(place.objects)
     spec = effective_spec(record, loaded.spec) if record is not None else loaded.spec
@@ -169,7 +169,7 @@ def _print_local(
     console.print(stage_table(seen))
 
 
-def _warnings(loaded: LoadedRun, seen: Seen, stages: Sequence[int]) -> list[str]:
+def _warnings(loaded: LoadedRun, seen: Observation, stages: Sequence[int]) -> list[str]:
     """What qualifies the figures, each once."""
     figures = [stage_metrics(seen, stage) for stage in stages]
     found = [not_passed(metrics, loaded.spec) for metrics in figures]
@@ -177,7 +177,7 @@ def _warnings(loaded: LoadedRun, seen: Seen, stages: Sequence[int]) -> list[str]
     return list(dict.fromkeys(warning for warning in found if warning is not None))
 
 
-def stage_table(seen: Seen) -> Table:
+def stage_table(seen: Observation) -> Table:
     """One row a stage with the figures that matter, for a terminal."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
     table.add_column("stage")

@@ -12,7 +12,7 @@ from gapo.local.executor import Launched
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.metrics.progress_file import PROGRESS_LIMIT, task_figures
 from gapo.metrics.samples import Sample, run_samples, task_samples
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.plan import RunFacts, Status
 from gapo.run.reader import Observer
 from gapo.store import layout
@@ -26,7 +26,7 @@ from gapo.telemetry.from_observation import figures_of
 class Moment:
     """A run as it was looked at. Never changes, so that threads may share it."""
 
-    seen: Seen
+    seen: Observation
     run: RunFigures
     forecast: Forecast
     tasks: Mapping[str, tuple[Launched, TaskFigures]]

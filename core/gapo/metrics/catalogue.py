@@ -2,7 +2,7 @@
 
 Three prefixes say where a number comes from. `gapo_stage_`: committed by a stage, and never changes again.
 `gapo_run_`: where a run stands. `gapo_task_`: told by a task while it runs, gone with it. The operator's own come
-from `gapo_operator.metrics`. Names follow Prometheus' guide: base units, `_total` for counters, `_ratio` for shares.
+from `gapo_operator.operator_metrics`. Names follow Prometheus' guide: base units, `_total` for counters, `_ratio` for shares.
 """
 
 from __future__ import annotations

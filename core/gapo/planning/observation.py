@@ -33,7 +33,7 @@ class Committed:
 
 
 @dataclass(frozen=True)
-class AttemptSeen:
+class ObservedAttempt:
     """An attempt whose hand-over exists. Neither ended nor running: its executor is gone."""
 
     number: int
@@ -46,13 +46,13 @@ class AttemptSeen:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observation:
     """Everything that the planner knows about a run. It may be stale; it is never ahead of storage."""
 
     committed: Mapping[TaskKey, Committed] = field(default_factory=dict)
     revoked: Mapping[TaskKey, int] = field(default_factory=dict)
     """How many generations of a task are revoked."""
-    attempts: Mapping[TaskKey, tuple[AttemptSeen, ...]] = field(default_factory=dict)
+    attempts: Mapping[TaskKey, tuple[ObservedAttempt, ...]] = field(default_factory=dict)
     decisions: Mapping[int, Decision] = field(default_factory=dict)
     problems: Mapping[TaskKey, str] = field(default_factory=dict)
     """Why a task's manifest, though present, is not to be trusted (torn, foreign, oversized)."""

@@ -35,7 +35,7 @@ from typing import Any
 from gapo.api.methods import METHODS
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
-from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
+from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
 from gapo.planning.plan import Plan, Revocation, RunFacts, State, Status
 from gapo.planning.stage_decision import change_at, change_params, choose_best, decide, lineage_of
 from gapo.policies.attempts import Cause, Ended
@@ -55,10 +55,10 @@ class _Failed(Exception):  # noqa: N818  (ends the walk; not an error of the pla
 
 @dataclass
 class _Walk:
-    """One pass over the recipe. Collects what is missing; `blocked` ends the walk at the first gap."""
+    """One pass over the recipe. Collects what is missing, and ends at the first group with a gap."""
 
     run: RunFacts
-    seen: Seen
+    seen: Observation
     now: datetime
     slots: int
     asked_anew: bool = False
@@ -194,13 +194,13 @@ class _Walk:
         else:
             raise _Failed(State.FAILED, verdict.reason, verdict.message)
 
-    def _superseded(self, attempt: AttemptSeen) -> bool:
+    def _superseded(self, attempt: ObservedAttempt) -> bool:
         """An end that a revocation of its input has answered: it says nothing about the task as it is now."""
         return attempt.bad_input is not None and not any(
             c.ref.key == attempt.bad_input for c in self.seen.committed.values()
         )
 
-    def _revoke_bad_input(self, step: Step, attempts: tuple[AttemptSeen, ...]) -> None:
+    def _revoke_bad_input(self, step: Step, attempts: tuple[ObservedAttempt, ...]) -> None:
         for attempt in attempts:
             if attempt.bad_input is None or self._superseded(attempt):
                 continue
@@ -225,7 +225,9 @@ class _Walk:
         )
 
 
-def plan(run: RunFacts, seen: Seen, now: datetime, *, slots: int = 1, asked_anew: bool = False) -> Plan:
+def plan(
+    run: RunFacts, seen: Observation, now: datetime, *, slots: int = 1, asked_anew: bool = False
+) -> Plan:
     """The next actions for a run.
 
     `slots` bounds the attempts that run at once: 1 on a laptop. `now` serves back-off alone. `asked_anew`: the
@@ -347,14 +349,14 @@ def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
     )
 
 
-def _next_line(line: Line, seen: Seen) -> Line:
+def _next_line(line: Line, seen: Observation) -> Line:
     stage = line.stage + 1
     ancestors = lineage_of(stage, seen.decisions)[:-1]
     evaluated = tuple(k for k in ancestors if TaskKey(k, Kind.EVALUATE) in seen.committed)
     return Line(stage, ancestors, line.start, line.rm_start, evaluated)
 
 
-def _newest_stage(seen: Seen) -> int:
+def _newest_stage(seen: Observation) -> int:
     return max((key.stage for key in (*seen.committed, *seen.attempts)), default=0)
 
 

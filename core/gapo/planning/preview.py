@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
-from gapo.planning.observation import Committed, Seen
+from gapo.planning.observation import Committed, Observation
 from gapo.planning.plan import RunFacts, State
 from gapo.planning.planner import first_line, plan
 from gapo.recipes import recipe_for
@@ -36,7 +36,7 @@ def preview(spec: GapoRunSpec, run_id: str) -> Preview:
     tasks: list[Task] = []
     now = datetime(2000, 1, 1, tzinfo=UTC)
     for _ in range(LIMIT):
-        made = plan(RunFacts(run_id, active), Seen(committed=committed, decisions=decisions), now)
+        made = plan(RunFacts(run_id, active), Observation(committed=committed, decisions=decisions), now)
         if made.status.state is State.SUCCEEDED:
             break
         if made.decide is not None:

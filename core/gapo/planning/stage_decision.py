@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from gapo.api.run import GapoRunSpec
 from gapo.digest import canonical_json
 from gapo.metrics.samples import parts_of
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.policies.best_stage import best_stage
 from gapo.policies.budget import BudgetSettings, judge_budget
 from gapo.policies.convergence import (
@@ -58,13 +58,13 @@ def change_at(stage: int, decisions: Mapping[int, Decision]) -> Changes | None:
     return in_effect(stage, done) if done else None
 
 
-def stage_metrics(seen: Seen, stage: int) -> dict[str, float]:
+def stage_metrics(seen: Observation, stage: int) -> dict[str, float]:
     """All that a stage's tasks committed, but for an export's."""
     found = (seen.committed.get(TaskKey(stage, kind)) for kind in Kind if kind is not Kind.EXPORT)
     return together(committed.metrics for committed in found if committed is not None)
 
 
-def committed_stages(seen: Seen) -> list[int]:
+def committed_stages(seen: Observation) -> list[int]:
     """The stages that have committed anything but an export."""
     return sorted({key.stage for key in seen.committed if key.kind is not Kind.EXPORT})
 
@@ -84,7 +84,7 @@ def together(metrics: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return merged
 
 
-def satisfactions(seen: Seen, stages: tuple[int, ...]) -> list[StageSatisfaction]:
+def satisfactions(seen: Observation, stages: tuple[int, ...]) -> list[StageSatisfaction]:
     """The evaluated ones of these stages."""
     points = []
     for stage in stages:
@@ -104,7 +104,7 @@ class _Ruling:
     change: Changes | None = None
 
 
-def decide(run_id: str, spec: GapoRunSpec, seen: Seen, line: Line) -> Decision:
+def decide(run_id: str, spec: GapoRunSpec, seen: Observation, line: Line) -> Decision:
     """The decision at the end of `line.stage`. Equal facts give equal bytes, whoever decides."""
     stages = (*line.ancestors, line.stage)
     ruling = _rule(spec, seen, stages)
@@ -120,7 +120,7 @@ def decide(run_id: str, spec: GapoRunSpec, seen: Seen, line: Line) -> Decision:
     )
 
 
-def listed_metrics(seen: Seen) -> dict[int, dict[str, float]]:
+def listed_metrics(seen: Observation) -> dict[int, dict[str, float]]:
     """What a decision embeds of every stage so far, abandoned ones too: all that its series are made from, so that
     whoever shows an ended run reads one object. Where that is too much, the oldest stages lose their families,
     histograms and cross-play, then all but the headlines."""
@@ -149,7 +149,7 @@ def change_params(change: Changes) -> dict[str, JsonValue]:
     }
 
 
-def _rule(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...]) -> _Ruling:
+def _rule(spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...]) -> _Ruling:
     history = [StageMetrics(k, stage_metrics(seen, k)) for k in stages if k > 0]
     start = stage_metrics(seen, 0)
     guards = judge_guards(history, guard_settings(spec), start=start)
@@ -177,7 +177,7 @@ def _rule(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...]) -> _Ruling:
 
 
 def _roll_back(
-    spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...], why: str, figures: Mapping[str, float]
+    spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...], why: str, figures: Mapping[str, float]
 ) -> _Ruling:
     best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
     answer = plan_rollback(
@@ -192,27 +192,27 @@ def _roll_back(
     return _Ruling("stopped", answer.reason, figures)
 
 
-def flagged(spec: GapoRunSpec, seen: Seen, stages: tuple[int, ...]) -> dict[int, str]:
+def flagged(spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...]) -> dict[int, str]:
     """Stages of a lineage at which a guard that may act was hit, each with the guard's words."""
     history = [StageMetrics(k, stage_metrics(seen, k)) for k in stages if k > 0]
     return flagged_stages(history, guard_settings(spec), start=stage_metrics(seen, 0))
 
 
-def choose_best(spec: GapoRunSpec, seen: Seen, line: Line, stage: int) -> int:
+def choose_best(spec: GapoRunSpec, seen: Observation, line: Line, stage: int) -> int:
     """The stage to export: the best on validation, or the last where nothing was evaluated."""
     stages = tuple(k for k in (*line.ancestors, line.stage) if k <= stage)
     best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
     return best.stage if best else stage
 
 
-def best_now(spec: GapoRunSpec, seen: Seen, stage: int) -> int | None:
+def best_now(spec: GapoRunSpec, seen: Observation, stage: int) -> int | None:
     """The best stage of the lineage of `stage`; None while none is evaluated."""
     stages = lineage_of(stage, seen.decisions)
     best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
     return best.stage if best else None
 
 
-def guard_hits(spec: GapoRunSpec, seen: Seen) -> dict[str, int]:
+def guard_hits(spec: GapoRunSpec, seen: Observation) -> dict[str, int]:
     """Guard → stages in a row, up to the last decided one, at which its condition held; without those that are off or
     have nothing to read."""
     if not seen.decisions:

@@ -82,7 +82,7 @@ class Ended:
     resume: int | None = None
     """Number of the last resume point that was there at the end; None where there is none."""
     step: int | None = None
-    """Step of the task, counted through all its attempts, at which it ended; None where unknown."""
+    """Iteration of the last resume point that it saved or began from; None before the first."""
     gpus: float = 0.0
     device_memory: bool = False
     """With `outOfMemory`: the device's memory ran out, not the host's."""

@@ -1,4 +1,4 @@
-"""From storage to `Seen`: what the planner is told, by probing expected keys, never by a LIST
+"""From storage to `Observation`: what the planner is told, by probing expected keys, never by a LIST
 (docs/contracts/storage.md#polling)."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from gapo.errors import InputArtifactError
-from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
+from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
 from gapo.policies.attempts import Cause
 from gapo.policies.attempts import Ended as AttemptEnd
 from gapo.store import layout
@@ -48,7 +48,7 @@ class Observer:
         self.objects, self.run_id = objects, run_id
         self._committed: dict[TaskKey, Committed] = {}
         self._revoked: dict[TaskKey, int] = {}
-        self._attempts: dict[TaskKey, list[AttemptSeen]] = {}
+        self._attempts: dict[TaskKey, list[ObservedAttempt]] = {}
         self._decisions: dict[int, Decision] = {}
         self._problems: dict[TaskKey, str] = {}
         self._live = False
@@ -125,12 +125,14 @@ class Observer:
             AttemptKey(key, a.number) for key, group in self._attempts.items() for a in group if a.ended
         )
 
-    def seen(self, running: Collection[AttemptKey] = (), forgiven: Collection[AttemptKey] = ()) -> Seen:
+    def seen(
+        self, running: Collection[AttemptKey] = (), forgiven: Collection[AttemptKey] = ()
+    ) -> Observation:
         """What is known now; `running` are the attempts whose processes this executor knows to live, `forgiven`
         those whose failure no longer counts."""
         attempts = {
             key: tuple(
-                AttemptSeen(
+                ObservedAttempt(
                     a.number,
                     AttemptKey(key, a.number) in running,
                     a.ended,
@@ -141,7 +143,7 @@ class Observer:
             )
             for key, group in self._attempts.items()
         }
-        return Seen(
+        return Observation(
             committed=dict(self._committed),
             revoked=dict(self._revoked),
             attempts=attempts,
@@ -155,11 +157,11 @@ class Observer:
         if group := read_attempts(self.objects, key, self._attempt, group):
             self._attempts[key] = group
 
-    def _attempt(self, key: TaskKey, number: int) -> AttemptSeen:
+    def _attempt(self, key: TaskKey, number: int) -> ObservedAttempt:
         record = read_record(self.objects, layout.ended(key.stage, key.kind.value, number), Ended)
         if record is None:
-            return AttemptSeen(number)
-        return AttemptSeen(number, ended=attempt_end(record), bad_input=record.bad_input)
+            return ObservedAttempt(number)
+        return ObservedAttempt(number, ended=attempt_end(record), bad_input=record.bad_input)
 
 
 def attempt_end(record: Ended) -> AttemptEnd:

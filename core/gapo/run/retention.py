@@ -12,7 +12,7 @@ from itertools import accumulate, chain
 from gapo.api.run import GapoRunSpec
 from gapo.digest import canonical_json
 from gapo.errors import InputArtifactError
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.stage_decision import flagged, lineage_of, satisfactions
 from gapo.policies.best_stage import best_stage
 from gapo.policies.retention import Part, RetentionSettings, StoredObject, to_retire
@@ -31,7 +31,7 @@ PARTS = {"generator": Part.GENERATOR, "critic": Part.STATE, "state": Part.STATE}
 """What the first folder of a committed file's name says of it; all else is kept."""
 
 
-def retire_at(objects: Objects, run_id: str, spec: GapoRunSpec, seen: Seen) -> Retired | None:
+def retire_at(objects: Objects, run_id: str, spec: GapoRunSpec, seen: Observation) -> Retired | None:
     """Retires what the newest decided stage has made superfluous; None where there is nothing to do.
 
     Called again after a crash it finishes what it began: the record is written before the first deletion.
@@ -64,7 +64,7 @@ def fitting(keys: Iterable[str]) -> list[str]:
     return [key for key, end in zip(named, ends, strict=True) if end <= RECORD_LIMIT - ROOM]
 
 
-def stored_objects(objects: Objects, run_id: str, seen: Seen) -> Iterator[StoredObject]:
+def stored_objects(objects: Objects, run_id: str, seen: Observation) -> Iterator[StoredObject]:
     """Every object that a manifest or a resume point of a committed task names."""
     for key in seen.committed:
         kind = key.kind.value
@@ -91,7 +91,7 @@ def left_over(points: Iterable[ResumePoint]) -> Iterator[ResumePoint]:
             yield point
 
 
-def rollback_targets(spec: GapoRunSpec, seen: Seen, lineage: tuple[int, ...]) -> set[int]:
+def rollback_targets(spec: GapoRunSpec, seen: Observation, lineage: tuple[int, ...]) -> set[int]:
     """The stages that a guard may still go back to: the best one before each of the last three stages.
 
     The stages that make a guard act are the last two, so the best before them is where a rollback would go.
@@ -104,7 +104,7 @@ def rollback_targets(spec: GapoRunSpec, seen: Seen, lineage: tuple[int, ...]) ->
     return {stage for stage in chosen if stage is not None}
 
 
-def _best(spec: GapoRunSpec, seen: Seen, lineage: tuple[int, ...]) -> int | None:
+def _best(spec: GapoRunSpec, seen: Observation, lineage: tuple[int, ...]) -> int | None:
     found = best_stage(satisfactions(seen, lineage), lineage=lineage, flagged=flagged(spec, seen, lineage))
     return found.stage if found else None
 

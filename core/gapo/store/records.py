@@ -186,7 +186,7 @@ class Ended(Record):
     last_resume: Count | None = None
     """Number of the last resume point seen when the attempt ended: the search for the next starts here."""
     step: Count | None = None
-    """Step of the task, through all its attempts, at which it ended."""
+    """Iteration of the last resume point that it saved or began from."""
     device_memory: bool = False
     """With cause `outOfMemory`: the device's memory ran out, not the host's."""
     bad_input: Key | None = None

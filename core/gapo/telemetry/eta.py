@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gapo.metrics.figures import TaskFigures
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.tasks import KINDS, Kind, TaskKey
 
 UNIT_SECONDS = 10.0
@@ -31,7 +31,7 @@ class Forecast:
 
 
 def forecast(
-    planned: Iterable[TaskKey], seen: Seen, stage: int, running: Mapping[TaskKey, TaskFigures]
+    planned: Iterable[TaskKey], seen: Observation, stage: int, running: Mapping[TaskKey, TaskFigures]
 ) -> Forecast:
     """`planned` are the tasks of a run in which every stage goes on (`gapo.planning.preview`), `stage` the one that is being
     worked on, `running` what the tasks that run now tell."""
@@ -57,7 +57,7 @@ def forecast(
     return Forecast(spent / (spent + left) if spent + left > 0 else 0.0, left if enough else None)
 
 
-def _left(planned: Iterable[TaskKey], seen: Seen, stage: int) -> list[TaskKey]:
+def _left(planned: Iterable[TaskKey], seen: Observation, stage: int) -> list[TaskKey]:
     """A stage that a rollback left behind is not made up for; one that ends the run has only its export to come."""
     decision = seen.decisions.get(stage)
     if decision is not None and decision.verdict in ("converged", "stopped"):
@@ -66,7 +66,7 @@ def _left(planned: Iterable[TaskKey], seen: Seen, stage: int) -> list[TaskKey]:
     return [key for key in planned if key.stage >= stage and key not in seen.committed]
 
 
-def _times(seen: Seen) -> dict[Kind, list[float]]:
+def _times(seen: Observation) -> dict[Kind, list[float]]:
     times: dict[Kind, list[float]] = {}
     for key, committed in seen.committed.items():
         if "wall/seconds" in committed.metrics:

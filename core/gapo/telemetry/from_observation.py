@@ -7,7 +7,7 @@ from datetime import datetime
 
 from gapo.api.run import GapoRunSpec
 from gapo.metrics.figures import RunFigures
-from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import best_now, committed_stages, guard_hits, rollbacks_of, stage_metrics
 from gapo.tasks import KINDS, Kind
@@ -19,7 +19,7 @@ def figures_of(
     namespace: str,
     run: str,
     spec: GapoRunSpec,
-    seen: Seen,
+    seen: Observation,
     status: Status,
     *,
     state: str | None = None,
@@ -58,7 +58,7 @@ def figures_of(
     )
 
 
-def _stage_started(seen: Seen, stage: int, started: Mapping[AttemptKey, datetime]) -> float | None:
+def _stage_started(seen: Observation, stage: int, started: Mapping[AttemptKey, datetime]) -> float | None:
     ended = [
         attempt.ended.started_at
         for key, attempts in seen.attempts.items()
@@ -69,7 +69,7 @@ def _stage_started(seen: Seen, stage: int, started: Mapping[AttemptKey, datetime
     return min((at.timestamp() for at in (*ended, *live)), default=None)
 
 
-def _attempts_ended(seen: Seen) -> dict[str, int]:
+def _attempts_ended(seen: Observation) -> dict[str, int]:
     counts: dict[str, int] = {}
     for attempts in seen.attempts.values():
         for attempt in attempts:
@@ -79,7 +79,7 @@ def _attempts_ended(seen: Seen) -> dict[str, int]:
     return counts
 
 
-def _gpu_seconds(seen: Seen) -> dict[str, float]:
+def _gpu_seconds(seen: Observation) -> dict[str, float]:
     held: dict[str, float] = {}
     for key, attempts in sorted(seen.attempts.items()):
         for attempt in attempts:

@@ -19,7 +19,7 @@ from gapo_operator.cli.client import Cluster, RefusedError, connect, core_path, 
 from gapo_operator.cli.list_watch import Source, follow_all
 from gapo_operator.cli.run_view import over, sight, stage_name
 from gapo_operator.cli.status import RunName
-from gapo_operator.kube.attempts import ChildState, children_of
+from gapo_operator.kube.job_states import ChildState, children_of
 from gapo_operator.kube.pod_end import TRAINER
 from gapo_operator.render.names import PREFIX
 

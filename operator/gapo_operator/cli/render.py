@@ -13,7 +13,7 @@ import yaml
 
 from gapo.api.load import LoadedRun, load_run
 from gapo.api.paths import user_path
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.plan import RunFacts
 from gapo.planning.planner import plan
 from gapo.planning.preview import preview
@@ -71,4 +71,6 @@ def _tasks(loaded: LoadedRun, whole: bool) -> Iterator[Task]:
     if whole:
         yield from preview(loaded.spec, loaded.run_id).tasks
     else:
-        yield from plan(RunFacts(loaded.run_id, loaded.spec), Seen(), datetime.now(UTC), slots=SLOTS).start
+        yield from plan(
+            RunFacts(loaded.run_id, loaded.spec), Observation(), datetime.now(UTC), slots=SLOTS
+        ).start

@@ -17,7 +17,7 @@ from kubernetes.aio import client, config
 
 from gapo.digest import digest
 from gapo_operator.kube.objects import Body, RunKey
-from gapo_operator.metrics import UNANSWERED
+from gapo_operator.operator_metrics import UNANSWERED
 from gapo_operator.render.job import Manifest
 from gapo_operator.render.names import PREFIX
 from gapo_operator.render.pod_group import API_VERSION as VOLCANO

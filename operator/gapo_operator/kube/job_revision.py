@@ -15,7 +15,7 @@ from gapo.digest import digest
 from gapo.planning.observation import AttemptKey
 from gapo.tasks import KINDS, Kind, role_of
 from gapo_operator.config import OperatorConfig
-from gapo_operator.kube.attempts import Child, ChildState
+from gapo_operator.kube.job_states import Child, ChildState
 
 REPLACEABLE = (ChildState.PENDING, ChildState.QUEUED, ChildState.STOPPING)
 """The last for an operator that starts while the one before has an attempt replaced."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.observation import AttemptKey, Observation
 from gapo.policies.attempts import Cause, Ended
 from gapo.policies.budget import spent
 from gapo.reasons import Reason
-from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.message_changes import GIVEN_BACK
 
 REST_SECONDS, LONGEST_REST_SECONDS = 60.0, 1800.0
@@ -63,7 +63,7 @@ def rest(reason: str, times: int) -> float:
     return min(LONGEST_REST_SECONDS, REST_SECONDS * 2.0 ** (min(times, 20) - 1))
 
 
-def active_seconds(seen: Seen, running_since: Iterable[datetime], now: datetime) -> float:
+def active_seconds(seen: Observation, running_since: Iterable[datetime], now: datetime) -> float:
     """Seconds during which at least one task of the run ran; `running_since` are the starts of attempts whose end is
     not recorded."""
     spans = [a.ended for attempts in seen.attempts.values() for a in attempts if a.ended is not None]

@@ -8,7 +8,7 @@ from typing import Any
 
 from gapo.api.load import LoadedRun
 from gapo.planning.observation import AttemptKey
-from gapo_operator.kube.attempts import Child
+from gapo_operator.kube.job_states import Child
 from gapo_operator.kube.objects import Body
 
 ENDED = ("Succeeded", "Failed")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gapo.errors import ACCESS_ERRORS, GapoError, LocationInvalidError, RunMovedError, StoreError
-from gapo_operator.kube.attempts import Problem
+from gapo_operator.kube.job_states import Problem
 from gapo_operator.reconcile.problems import problem_of
 from gapo_operator.storage_pool import PausedError
 

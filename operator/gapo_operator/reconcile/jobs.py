@@ -12,9 +12,9 @@ from gapo.planning.observation import AttemptKey
 from gapo.reasons import Reason
 from gapo.tasks import Task
 from gapo_operator.config import OperatorConfig
-from gapo_operator.kube.attempts import Child, ChildState, Problem, is_unfinished_job_of
 from gapo_operator.kube.client import Kube, KubeError
 from gapo_operator.kube.job_revision import asked_of
+from gapo_operator.kube.job_states import Child, ChildState, Problem, is_unfinished_job_of
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.reconcile.backoff import Refusals

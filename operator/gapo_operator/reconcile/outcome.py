@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gapo.metrics.figures import RunFigures, TaskFigures
-from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import Plan
 from gapo.run.record import RunRecord
 from gapo.store.records import Decision, Ended
@@ -18,7 +18,7 @@ class Outcome:
     """What a pass found, and what the cluster is to be given."""
 
     plan: Plan
-    seen: Seen
+    seen: Observation
     record: RunRecord
     claim: int
     figures: RunFigures | None = None

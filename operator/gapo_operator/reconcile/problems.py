@@ -5,8 +5,8 @@ from __future__ import annotations
 import gapo
 from gapo.errors import GapoError, UnknownSpecError
 from gapo.reasons import Reason
-from gapo_operator.kube.attempts import Problem
 from gapo_operator.kube.client import KubeError, NoPodGroupsError
+from gapo_operator.kube.job_states import Problem
 
 
 def problem_of(error: GapoError) -> Problem:

@@ -4,7 +4,7 @@ A pass, in order:
 1. A suspended run loses its Jobs, whatever else is wrong.
 2. A manifest that cannot be read, or a run that ended under an earlier process, ends the pass.
 3. The run's location is found, and the run ID written into the status before anything starts.
-4. Storage is read, ends are recorded, the planner is asked, tasks are handed over (`RunStorage.advance`, in a thread).
+4. Storage is read, ends are recorded, the planner is asked, tasks are handed over (`RunPass.advance`, in a thread).
 5. Jobs are created and deleted as that says.
 6. The status is written where it differs, and events follow the write.
 """
@@ -24,9 +24,9 @@ from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import State
 from gapo.store import layout
 from gapo_operator.config import OperatorConfig, StorageLocation
-from gapo_operator.kube.attempts import Child, children_of
 from gapo_operator.kube.client import Kube
 from gapo_operator.kube.job_revision import with_superseded
+from gapo_operator.kube.job_states import Child, children_of
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.kube.run_location import access_of, check_place, folder_of, has_begun

@@ -14,7 +14,7 @@ from gapo.errors import GapoError
 from gapo.metrics.figures import RunFigures
 from gapo.planning.plan import State
 from gapo_operator.kube.objects import Body, RunKey
-from gapo_operator.reconcile.storage import RunStorage
+from gapo_operator.reconcile.run_pass import RunPass
 
 
 @dataclass
@@ -22,7 +22,7 @@ class RunMemory:
     """One GapoRun, by its uid."""
 
     uid: str
-    storage: RunStorage
+    storage: RunPass
     address: tuple[str | None, ...] | None = None
     """Of the location that `storage` was read from."""
     generation: int = -1
@@ -78,8 +78,8 @@ class RunMemories:
         """What is known of its storage was read at another place."""
         memory.storage = self._new_storage(memory.uid)
 
-    def _new_storage(self, uid: str) -> RunStorage:
-        return RunStorage(uid, self._clock)
+    def _new_storage(self, uid: str) -> RunPass:
+        return RunPass(uid, self._clock)
 
 
 def _document(run: Body) -> dict[str, Any]:

@@ -17,13 +17,13 @@ from gapo.api.run import GapoRunSpec
 from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
 from gapo.errors import SourceRefusedError
 from gapo.metrics.figures import RunFigures, TaskFigures
-from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import stage_metrics
 from gapo.policies.attempts import FOR_A_PERSON, Cause
 from gapo.reasons import Reason
 from gapo.tasks import KINDS, TaskKey
-from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.message_changes import is_news
 from gapo_operator.run_metrics.status_usage import summary_of, trainer_status
 
@@ -48,7 +48,7 @@ class Findings:
     spec: GapoRunSpec | None = None
     status: Status | None = None
     """The planner's; None where it could not be asked."""
-    seen: Seen = field(default_factory=Seen)
+    seen: Observation = field(default_factory=Observation)
     children: Mapping[AttemptKey, Child] = field(default_factory=dict)
     figures: RunFigures | None = None
     """The run's, where its storage was read."""

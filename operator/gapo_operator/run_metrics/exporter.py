@@ -13,7 +13,7 @@ from gapo.api.status import GapoRunStatus
 from gapo.metrics.figures import RunFigures
 from gapo.store.records import Decision
 from gapo_operator.kube.objects import Body, RunKey
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.run_metrics.backfill import Entry, History, last_decided
 from gapo_operator.run_metrics.run_series import RunSeries
 from gapo_operator.run_metrics.status_usage import FINISHED, figures_of_status
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 class Telemetry:
     """Used from one event loop."""
 
-    metrics: Metrics
+    metrics: OperatorMetrics
     series: RunSeries
     history: History
 

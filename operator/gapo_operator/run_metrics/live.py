@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping
 
 from gapo.api.load import LoadedRun
 from gapo.metrics.figures import RunFigures, TaskFigures
-from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import State, Status
 from gapo.planning.preview import planned_keys
 from gapo.run.driver import Driver
 from gapo.tasks import TaskKey
 from gapo.telemetry.eta import forecast
 from gapo.telemetry.from_observation import figures_of
-from gapo_operator.kube.attempts import Child, ChildState
+from gapo_operator.kube.job_states import Child, ChildState
 from gapo_operator.run_metrics.task_progress import ProgressReader
 
 
-class Outlook:
+class LiveFigures:
     """Of one run, between passes. Worked out anew only where something that it stands on has changed."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -27,7 +27,7 @@ class Outlook:
         self._last: tuple[object, RunFigures] | None = None
 
     def told(
-        self, driver: Driver, seen: Seen, children: Mapping[AttemptKey, Child]
+        self, driver: Driver, seen: Observation, children: Mapping[AttemptKey, Child]
     ) -> dict[AttemptKey, TaskFigures]:
         """What the tasks that run have told last of themselves."""
         running = {
@@ -42,7 +42,7 @@ class Outlook:
         driver: Driver,
         loaded: LoadedRun,
         status: Status,
-        seen: Seen,
+        seen: Observation,
         children: Mapping[AttemptKey, Child],
         told: Mapping[AttemptKey, TaskFigures],
     ) -> RunFigures:
@@ -74,7 +74,7 @@ class Outlook:
         driver: Driver,
         loaded: LoadedRun,
         status: Status,
-        seen: Seen,
+        seen: Observation,
         told: Mapping[AttemptKey, TaskFigures],
     ) -> tuple[float, float | None]:
         """The share that is done, and the seconds that are left, where enough has run to tell."""

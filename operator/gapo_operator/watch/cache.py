@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from gapo_operator.kube.attempts import waits_in_group
+from gapo_operator.kube.job_states import waits_in_group
 from gapo_operator.kube.message_changes import is_news
 from gapo_operator.kube.objects import Body, RunKey, run_of
 

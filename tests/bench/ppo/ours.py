@@ -19,13 +19,13 @@ from transformers import Qwen2ForSequenceClassification
 from gapo.api.training import Generation, Kl, Ppo, Reward, Stages
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.models.networks import build_critic, load_generator, prompt_ids
-from gapo_trainer.policy import Policy
+from gapo_trainer.policy_model import Policy
 from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST
 from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
 from gapo_trainer.ppo.trainer import PpoTrainer, frozen
 from gapo_trainer.rollout.backend import Completions
 from gapo_trainer.rollout.sampler import Sampler
-from gapo_trainer.rollout.transformers_backend import TransformersRollout
+from gapo_trainer.rollout.transformers_backend import TransformersBackend
 
 
 class FixedLength:
@@ -34,7 +34,7 @@ class FixedLength:
     Without that mark PPO would give every response the score of one that did not end, and the reward model none.
     """
 
-    def __init__(self, inner: TransformersRollout) -> None:
+    def __init__(self, inner: TransformersBackend) -> None:
         self.inner = inner
 
     def publish(self, version: str) -> None:
@@ -92,7 +92,7 @@ def trainer(folder: Path) -> PpoTrainer:
     generation = Generation(max_new_tokens=w.RESPONSE_TOKENS, temperature=1.0, batch=w.PROMPTS)
     actor = Engine(Policy(generator), Optim(w.LR, w.BETAS, w.EPS), name="actor")
     critic = Engine(build_critic(folder / "generator"), Optim(w.LR, w.BETAS, w.EPS), name="critic")
-    rollout = TransformersRollout(generator, eos_ids=[], batch=w.PROMPTS, autocast=actor.autocast)
+    rollout = TransformersBackend(generator, eos_ids=[], batch=w.PROMPTS, autocast=actor.autocast)
     rows = [
         {"promptId": f"p{i}", "prompt": text, "constraints": [], "context": {}}
         for i, text in enumerate(w.prompts())

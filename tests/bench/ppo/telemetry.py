@@ -36,7 +36,7 @@ from tests.bench.ppo.ours import trainer
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
 from gapo_trainer.ppo.trainer import PpoTrainer
-from gapo_trainer.runtime.progress import Account, Progress, served
+from gapo_trainer.runtime.progress import Progress, TaskProgress, served
 
 PAIRS = 300
 BAR = 0.02
@@ -110,10 +110,10 @@ class Counted(Objects):
 
 
 @contextmanager
-def telling(objects: Objects, port: int) -> Iterator[tuple[Account, list[threading.Thread]]]:
+def telling(objects: Objects, port: int) -> Iterator[tuple[TaskProgress, list[threading.Thread]]]:
     """A task's telemetry as `gapo_trainer.worker.runner` sets it up, and its threads."""
     before = threading.enumerate()
-    account = Account()
+    account = TaskProgress()
     task = Task(run_id="bench", stage=1, kind=Kind.PPO, inputs={}, params={}, seed=0, attempt=0)
     with served(account, port):
         progress = Progress(objects, task, "w", account)
@@ -155,7 +155,7 @@ class Bench:
     """The two trainers, and the telemetry that either has in turn."""
 
     trainers: list[PpoTrainer]
-    account: Account
+    account: TaskProgress
     threads: list[threading.Thread]
     scraper: Scraper
     answers: Answers
@@ -215,7 +215,7 @@ def measure(folder: Path, scratch: Path, seed: int, wanted: int) -> dict[str, An
 
 def alone(metrics: dict[str, float]) -> dict[str, float]:
     """Processor seconds of one report, and of one scrape on the side of the task, with nothing else going on."""
-    account, port = Account(), free_port()
+    account, port = TaskProgress(), free_port()
     began = time.process_time()
     for _ in range(REPORTS):
         account.report({"fraction": 0.5, "metrics": metrics})

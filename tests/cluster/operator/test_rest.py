@@ -19,7 +19,7 @@ from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.client import Kube, ListenedClient
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import RunKey
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.reconcile.reconciler import Reconciler
 from gapo_operator.run_metrics.backfill import History
 from gapo_operator.run_metrics.exporter import Telemetry
@@ -34,7 +34,7 @@ RUNS, LOOKS = 5, 4
 class Operator:
     """The operator's parts without its watches and its queue."""
 
-    def __init__(self, kube: Kube, config: OperatorConfig, metrics: Metrics) -> None:
+    def __init__(self, kube: Kube, config: OperatorConfig, metrics: OperatorMetrics) -> None:
         self.kube, self.metrics, self.view = kube, metrics, ClusterView()
         self.stores, self.woken = Stores(metrics=metrics), Counter[RunKey]()
         telemetry = Telemetry(metrics, RunSeries(lambda *_: True), History(self.stores, config))
@@ -109,7 +109,7 @@ class World:
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[Operator]:
-        metrics = Metrics()
+        metrics = OperatorMetrics()
         await config.load_kube_config(config_file=str(self.cluster.kubeconfig))
         async with ListenedClient(metrics.kubernetes_request) as api:
             operator = Operator(Kube(api), self.config, metrics)

@@ -18,7 +18,7 @@ from charts.dashboards import known
 from charts.dashboards.__main__ import BOARDS, FOLDER
 
 from gapo.metrics import catalogue
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 
 Json = dict[str, Any]
 
@@ -309,7 +309,7 @@ def test_every_figure_of_stages_and_of_running_tasks_is_shown_somewhere() -> Non
 def test_every_figure_of_the_operator_is_shown() -> None:
     own = {
         name
-        for family in Metrics().registry.collect()
+        for family in OperatorMetrics().registry.collect()
         for name, one in SERIES.items()
         if one.name.removesuffix("_total") == family.name and name.startswith("gapo_")
     }

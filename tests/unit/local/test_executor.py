@@ -21,7 +21,7 @@ from gapo.local.executor import Executor, Place, View
 from gapo.local.processes import TrainerServer
 from gapo.local.run_location import parse_locations, place_of
 from gapo.owned_files import LOCK_TEXT, own_folder
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.plan import RunFacts, State, Status
 from gapo.run.reader import Observer
 from gapo.store import layout
@@ -80,7 +80,7 @@ class Machine:
     def misbehave(self, what: dict[str, str]) -> None:
         self.monkeypatch.setenv("GAPO_INSTANT", json.dumps(what))
 
-    def seen(self) -> Seen:
+    def seen(self) -> Observation:
         observer = Observer(self.place().objects, "r1")
         observer.scan()
         return observer.seen()

@@ -18,7 +18,7 @@ from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.kube.client import Kube, KubeError
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import RunKey
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.reconcile.reconciler import Reconciler
 from gapo_operator.run_metrics.backfill import History
 from gapo_operator.run_metrics.exporter import Telemetry
@@ -95,7 +95,7 @@ class Server(Kube):
 class _InMemory(Stores):
     """Every location is a folder of memory, so that no storage service is needed."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: OperatorMetrics) -> None:
         super().__init__(metrics=metrics)
         self.memory = MemoryStore()
 
@@ -113,7 +113,7 @@ class Desk:
         self.config = OperatorConfig.model_validate(
             {"storageLocations": [{"name": "local", "uri": "s3://runs"}], "trainer": {"image": "trainer:1"}}
         )
-        self.metrics = Metrics()
+        self.metrics = OperatorMetrics()
         self.stores = _InMemory(self.metrics)
         self.restart()
 

@@ -17,9 +17,9 @@ from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
 from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task
-from gapo_operator.kube.attempts import Child, ChildState
+from gapo_operator.kube.job_states import Child, ChildState
 from gapo_operator.reconcile.outcome import Outcome
-from gapo_operator.reconcile.storage import RunStorage
+from gapo_operator.reconcile.run_pass import RunPass
 
 SECONDS = 100.0
 """Of every task."""
@@ -101,7 +101,7 @@ def commit(objects: Objects, task: Task, metrics: Measure = metrics_of) -> None:
 def play(objects: Objects, run: LoadedRun, *, failing: str = "", metrics: Measure = metrics_of) -> Outcome:
     """Passes until the run has ended; `failing` is `<stage>/<kind>` of a task that fails for good. Every pod ran for
     SECONDS."""
-    storage = RunStorage("uid-1", lambda: START)
+    storage = RunPass("uid-1", lambda: START)
     children: dict[AttemptKey, Child] = {}
     for _ in range(1000):
         outcome = storage.advance(objects, run, children, "image:1", {})

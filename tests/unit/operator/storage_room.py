@@ -16,10 +16,10 @@ from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
 from gapo.store.records import Manifest, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
-from gapo_operator.kube.attempts import Child, ChildState
+from gapo_operator.kube.job_states import Child, ChildState
 from gapo_operator.reconcile.outcome import Outcome
-from gapo_operator.reconcile.storage import (
-    RunStorage,
+from gapo_operator.reconcile.run_pass import (
+    RunPass,
 )
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
@@ -33,8 +33,8 @@ class Room:
         self.seconds = 0.0
         self.storage = self.operator("uid-1")
 
-    def operator(self, uid: str) -> RunStorage:
-        return RunStorage(uid, lambda: START + timedelta(seconds=self.seconds), lambda: self.seconds)
+    def operator(self, uid: str) -> RunPass:
+        return RunPass(uid, lambda: START + timedelta(seconds=self.seconds), lambda: self.seconds)
 
     def loaded(self, **spec: Any) -> LoadedRun:
         document = {
@@ -55,7 +55,7 @@ class Room:
         self,
         children: Mapping[AttemptKey, Child] | None = None,
         waited: Mapping[str, float] | None = None,
-        storage: RunStorage | None = None,
+        storage: RunPass | None = None,
         **spec: Any,
     ) -> Outcome:
         return (storage or self.storage).advance(

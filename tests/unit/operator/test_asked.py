@@ -10,8 +10,8 @@ from tests.unit.operator.played import loaded
 from gapo.planning.observation import AttemptKey
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.config import OperatorConfig
-from gapo_operator.kube.attempts import Child, ChildState
 from gapo_operator.kube.job_revision import asked_of, with_superseded
+from gapo_operator.kube.job_states import Child, ChildState
 
 PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)
 TOO_MUCH = {"generator": {"resources": {"limits": {"memory": "9Ti"}}}}

@@ -7,7 +7,7 @@ import pytest
 from gapo.planning.observation import AttemptKey
 from gapo.policies.attempts import Exit
 from gapo.tasks import Kind, TaskKey
-from gapo_operator.kube.attempts import Child, ChildState, children_of, is_unfinished_job_of
+from gapo_operator.kube.job_states import Child, ChildState, children_of, is_unfinished_job_of
 
 UID, RUN = "run-uid", "abc123abc123"
 PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)

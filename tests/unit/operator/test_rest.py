@@ -17,12 +17,12 @@ from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import State, Status
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
-from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.message_changes import is_news
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.reconcile.outcome import Outcome
+from gapo_operator.reconcile.run_pass import RunPass
 from gapo_operator.reconcile.status import Findings, status_of
-from gapo_operator.reconcile.storage import RunStorage
 from gapo_operator.watch.cache import ClusterView
 
 DATA = AttemptKey(TaskKey(0, Kind.DATA), 0)
@@ -38,8 +38,8 @@ class Counted:
         self.seconds, self.run = 0.0, loaded()
         self.storage = self.operator()
 
-    def operator(self) -> RunStorage:
-        return RunStorage("uid", lambda: START, lambda: self.seconds)
+    def operator(self) -> RunPass:
+        return RunPass("uid", lambda: START, lambda: self.seconds)
 
     def look(self, state: ChildState | None = None, waited: float = 0.0, **more: Any) -> Outcome:
         """One pass over a run whose first Job is in that state; None: it is not there."""

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from tests.unit.planner.world import spec_of
 
-from gapo.planning.observation import AttemptKey, AttemptSeen, Committed, Seen
+from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
 from gapo.planning.plan import State, Status
 from gapo.policies.attempts import Cause, Ended
 from gapo.store.records import ManifestRef
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.config import StorageLocation
-from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.run_location import access_of
 from gapo_operator.reconcile.status import Findings, status_of
 
@@ -103,8 +103,8 @@ def test_what_keeps_a_pod_from_starting_is_told_in_the_clusters_words() -> None:
 
 def test_a_charged_failure_is_told_until_its_task_is_committed() -> None:
     ended = Ended(0, Cause.OUT_OF_MEMORY, True, NOON, LATER, message="OOMKilled")
-    attempts = {PPO.task: (AttemptSeen(0, ended=ended), AttemptSeen(1, running=True))}
-    found = conditions(status_of(findings(seen=Seen(attempts=attempts)), None, NOON))
+    attempts = {PPO.task: (ObservedAttempt(0, ended=ended), ObservedAttempt(1, running=True))}
+    found = conditions(status_of(findings(seen=Observation(attempts=attempts)), None, NOON))
     assert found["TasksHealthy"]["reason"] == "OutOfMemory"
     assert "attempt 0 of 1/ppo ended: OOMKilled" in found["TasksHealthy"]["message"]
 
@@ -168,13 +168,13 @@ def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
             ManifestRef(key="stages/1/ppo/manifest-0.json", sha256="a" * 64), 0, "b" * 64, {}, {}
         )
     }
-    seen = Seen(committed=committed)
+    seen = Observation(committed=committed)
     assert status_of(findings(children=live(ChildState.RUNNING), seen=seen), None, NOON)["tasks"] == []
 
 
-def attempt_that_ended(cause: Cause, reason: str | None) -> Seen:
+def attempt_that_ended(cause: Cause, reason: str | None) -> Observation:
     ended = Ended(0, cause, False, NOON, LATER, message="AccessDenied: no", reason=reason)
-    return Seen(attempts={PPO.task: (AttemptSeen(0, ended=ended),)})
+    return Observation(attempts={PPO.task: (ObservedAttempt(0, ended=ended),)})
 
 
 def test_denied_access_is_told_with_the_secret_that_the_keys_come_from() -> None:
@@ -204,7 +204,7 @@ def test_a_source_of_the_users_own_that_is_denied_is_told_without_the_locations_
 
 def test_what_kept_a_task_from_running_is_told_no_more_once_it_runs() -> None:
     ended = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed").attempts[PPO.task]
-    seen = Seen(attempts={PPO.task: (*ended, AttemptSeen(1, running=True))})
+    seen = Observation(attempts={PPO.task: (*ended, ObservedAttempt(1, running=True))})
     again = AttemptKey(PPO.task, 1)
     for state, healthy in ((ChildState.PENDING, "False"), (ChildState.RUNNING, "True")):
         children = {again: Child(again, "job", state)}

@@ -16,7 +16,7 @@ from gapo.planning.plan import State
 from gapo.store.claims import take_claim
 from gapo.store.objects import Objects
 from gapo.tasks import Kind
-from gapo_operator.kube.attempts import ChildState, Problem
+from gapo_operator.kube.job_states import ChildState, Problem
 from gapo_operator.reconcile.events import story_of
 
 

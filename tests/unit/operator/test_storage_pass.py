@@ -11,8 +11,8 @@ from gapo.planning.plan import State
 from gapo.policies.attempts import Exit
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
-from gapo_operator.kube.attempts import ChildState
-from gapo_operator.reconcile.storage import (
+from gapo_operator.kube.job_states import ChildState
+from gapo_operator.reconcile.run_pass import (
     LINGER_SECONDS,
     NO_COMMIT_SECONDS,
     STOP_SECONDS,

@@ -9,7 +9,7 @@ from tests.unit.store.s3_servers import FaultProxy, fault_proxy
 from gapo.errors import LocationInvalidError, StoreError, StoreRefusedError, UnsafeLocationError
 from gapo.store.objects import Objects
 from gapo_operator.config import StorageLocation
-from gapo_operator.metrics import Metrics
+from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.storage_pool import PausedError, Stores
 
 
@@ -133,7 +133,7 @@ def test_work_that_only_reads_probes_nothing(proxy: FaultProxy, credentials: Pat
 
 
 def test_requests_and_pauses_are_counted(proxy: FaultProxy, credentials: Path) -> None:
-    metrics = Metrics()
+    metrics = OperatorMetrics()
     total = "gapo_object_store_request_duration_seconds_count"
 
     def counted(op: str, code: str) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any
 from gapo.api.load import load_document
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
-from gapo.planning.observation import AttemptSeen, Committed, Seen
+from gapo.planning.observation import Committed, Observation, ObservedAttempt
 from gapo.planning.plan import Plan, RunFacts, State
 from gapo.planning.planner import plan
 from gapo.policies.attempts import Cause, Ended
@@ -65,22 +65,22 @@ class World:
     now: datetime = START
     committed: dict[TaskKey, Committed] = field(default_factory=dict)
     revoked: dict[TaskKey, int] = field(default_factory=dict)
-    attempts: dict[TaskKey, list[AttemptSeen]] = field(default_factory=dict)
+    attempts: dict[TaskKey, list[ObservedAttempt]] = field(default_factory=dict)
     tasks: dict[tuple[TaskKey, int], Task] = field(default_factory=dict)
     decisions: dict[int, Decision] = field(default_factory=dict)
     started: list[TaskKey] = field(default_factory=list)
     started_after_commit: list[TaskKey] = field(default_factory=list)
     facts: RunFacts | None = None
 
-    def seen(self) -> Seen:
-        return Seen(
+    def seen(self) -> Observation:
+        return Observation(
             committed=dict(self.committed),
             revoked=dict(self.revoked),
             attempts={key: tuple(group) for key, group in self.attempts.items()},
             decisions=dict(self.decisions),
         )
 
-    def plan(self, seen: Seen | None = None, slots: int = 1) -> Plan:
+    def plan(self, seen: Observation | None = None, slots: int = 1) -> Plan:
         if self.facts is None or self.facts.spec is not self.spec:
             self.facts = RunFacts("run", self.spec)
         return plan(self.facts, seen or self.seen(), self.now, slots=slots)
@@ -109,7 +109,7 @@ class World:
             self.started_after_commit.append(task.key)
         self.started.append(task.key)
         self.tasks[task.key, task.attempt] = task
-        group.append(AttemptSeen(task.attempt, running=True))
+        group.append(ObservedAttempt(task.attempt, running=True))
 
     def running(self) -> list[tuple[TaskKey, int]]:
         return [

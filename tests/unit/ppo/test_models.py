@@ -28,7 +28,7 @@ from gapo_trainer.models.networks import (
     save_critic,
     save_generator,
 )
-from gapo_trainer.policy import Policy
+from gapo_trainer.policy_model import Policy
 from gapo_trainer.rng import generator
 
 IDS = torch.tensor([[1, 5, 9, 4]])

@@ -23,7 +23,7 @@ from tests.unit.ppo.tiny_ppo import (
 from gapo.errors import InvariantError
 from gapo_trainer.engine import Engine
 from gapo_trainer.models.networks import build_critic, load_generator, save_generator
-from gapo_trainer.policy import MicroBatch, Policy, Sequences, micro_batches
+from gapo_trainer.policy_model import MicroBatch, Policy, Sequences, micro_batches
 from gapo_trainer.ppo import math as ppo
 from gapo_trainer.ppo.rewards import terminal
 from gapo_trainer.rng import generator

@@ -13,7 +13,7 @@ from tests.unit.ppo.tiny_ppo import tiny_folder, tiny_trainer
 
 from gapo_trainer.ppo.under_way import UnderWay
 from gapo_trainer.ppo.update import policy_step
-from gapo_trainer.rollout.transformers_backend import TransformersRollout
+from gapo_trainer.rollout.transformers_backend import TransformersBackend
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.tasks import ppo as ppo_task
 
@@ -92,7 +92,7 @@ def counted(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(TransformersRollout, "_decode", counting("batches", TransformersRollout._decode))
+    monkeypatch.setattr(TransformersBackend, "_decode", counting("batches", TransformersBackend._decode))
     monkeypatch.setattr("gapo_trainer.ppo.trainer.policy_step", counting("steps", policy_step))
     return counts
 
@@ -177,7 +177,7 @@ def test_what_a_phase_took_before_it_was_left_counts_in_its_time(tmp_path, monke
         return call
 
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(TransformersRollout, "_decode", taking(10.0, TransformersRollout._decode))
+    monkeypatch.setattr(TransformersBackend, "_decode", taking(10.0, TransformersBackend._decode))
     monkeypatch.setattr("gapo_trainer.ppo.trainer.policy_step", taking(100.0, policy_step))
     trainer = tiny_trainer(tiny_folder(tmp_path), generation={"batch": 8}, ppo={"mini_batch": 8, "epochs": 1})
     at = UnderWay()

@@ -12,12 +12,12 @@ from gapo.api.models import FromScratch
 from gapo.api.training import Generation, Ppo, Stages
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.models.networks import build_critic, build_generator, load_generator, save_generator
-from gapo_trainer.policy import Policy
+from gapo_trainer.policy_model import Policy
 from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
 from gapo_trainer.ppo.trainer import PpoTrainer, frozen
 from gapo_trainer.rng import generator
 from gapo_trainer.rollout.sampler import Sampler
-from gapo_trainer.rollout.transformers_backend import TransformersRollout
+from gapo_trainer.rollout.transformers_backend import TransformersBackend
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *"abcdefghijklmnop"]
 PAD, BOS, EOS, UNK = range(4)
@@ -112,7 +112,7 @@ def tiny_trainer(
         sampler=Sampler(
             prompts or tiny_prompts(),
             tokenizer,
-            TransformersRollout(model, eos_ids=list(eos), batch=generation.batch, autocast=actor.autocast),
+            TransformersBackend(model, eos_ids=list(eos), batch=generation.batch, autocast=actor.autocast),
             generation,
             seed=seed,
             stage=stage,

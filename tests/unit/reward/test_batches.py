@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gapo.errors import DataError
-from gapo_trainer.reward.batches import Planner, Pools
+from gapo_trainer.reward.batches import BatchComposer, Pools
 from gapo_trainer.reward.rows import Generated, PairOfRows, Row, pairs_of
 
 FAMILIES = ("length", "value", "forbidden")
@@ -29,8 +29,8 @@ def samples_of(count, *, passing=0, age=0, first=0):
 
 
 def stage(rows, samples, steps, **settings):
-    planner = Planner(Pools.of(rows, samples, seed=3, stage=1), seed=3, stage=1, **settings)
-    return planner, [planner.plan(step) for step in range(steps)]
+    composer = BatchComposer(Pools.of(rows, samples, seed=3, stage=1), seed=3, stage=1, **settings)
+    return composer, [composer.compose(step) for step in range(steps)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -45,7 +45,7 @@ def test_over_a_stage_half_of_the_rows_are_positive_and_the_generated_share_is_t
     batch, share, steps, passing, label
 ):
     rows, samples = rows_of(), samples_of(20, passing=passing)
-    planner, batches = stage(rows, samples, steps, batch=batch, generated_share=share, passing_label=label)
+    composer, batches = stage(rows, samples, steps, batch=batch, generated_share=share, passing_label=label)
     negatives = steps * batch // 2
     for items in batches:
         assert len(items) == batch
@@ -62,27 +62,27 @@ def test_over_a_stage_half_of_the_rows_are_positive_and_the_generated_share_is_t
         assert given_zero <= all_drawn
     if label == "half":
         negatives = sum(item.target == 0.0 for items in batches for item in items)
-    assert planner.achieved_share == pytest.approx(given_zero / negatives)
+    assert composer.achieved_share == pytest.approx(given_zero / negatives)
 
 
 def test_fresh_samples_are_always_labelled_0_under_zero_whatever_the_verifier_says():
     rows, samples = rows_of(), samples_of(20, passing=10)
-    planner, batches = stage(rows, samples, 30, batch=16, generated_share=0.5)
+    composer, batches = stage(rows, samples, 30, batch=16, generated_share=0.5)
     generated = [item for items in batches for item in items if item.row >= len(rows)]
     assert len(generated) == 30 * 4
     assert {item.target for item in generated} == {0.0}
-    assert planner.labelled_zero == 120
-    assert planner.passing_among_zero == sum(item.row < len(rows) + 10 for item in generated)
-    assert 0.4 < planner.passing_among_zero / planner.labelled_zero < 0.6
+    assert composer.labelled_zero == 120
+    assert composer.passing_among_zero == sum(item.row < len(rows) + 10 for item in generated)
+    assert 0.4 < composer.passing_among_zero / composer.labelled_zero < 0.6
 
 
 @pytest.mark.parametrize(("label", "target"), [("one", 1.0), ("half", 0.5), ("drop", None)])
 def test_passing_samples_get_the_label_asked_for_and_original_negatives_take_their_place(label, target):
     rows, samples = rows_of(), samples_of(20, passing=10)
-    planner, batches = stage(rows, samples, 30, batch=16, generated_share=0.5, passing_label=label)
+    composer, batches = stage(rows, samples, 30, batch=16, generated_share=0.5, passing_label=label)
     passing = [i for items in batches for i in items if len(rows) <= i.row < len(rows) + 10]
     assert {item.target for item in passing} == (set() if target is None else {target})
-    assert 0.2 < planner.achieved_share < 0.3  # half of the samples pass
+    assert 0.2 < composer.achieved_share < 0.3  # half of the samples pass
     for items in batches:
         assert all(rows[i.row].label == 0 for i in items if i.target == 0.0 and i.row < len(rows))
 
@@ -105,13 +105,13 @@ def test_without_generated_samples_a_batch_is_whole_pairs_alone():
 @given(st.integers(4, 60), st.integers(0, 2**20))
 def test_no_positive_of_a_stage_has_the_prompt_of_a_generated_negative(count, seed):
     rows, samples = rows_of(), samples_of(count)
-    planner = Planner(
+    composer = BatchComposer(
         Pools.of(rows, samples, seed=seed, stage=2), batch=16, seed=seed, stage=2, generated_share=0.5
     )
     both = [*rows, *samples]
     positive, negative = set(), set()
     for step in range(40):
-        for item in planner.plan(step):
+        for item in composer.compose(step):
             if item.source == "generated":
                 negative.add(both[item.row].prompt)
             elif item.target == 1.0:
@@ -140,20 +140,22 @@ def test_the_first_stage_has_no_older_samples_and_takes_all_from_the_newest():
 
 def test_families_are_even_and_a_weak_one_is_drawn_oftener_when_its_share_is_raised():
     rows = rows_of()
-    planner = Planner(Pools.of(rows), batch=24, seed=0, stage=0)
-    plain = Counter(rows[i.row].family for step in range(50) for i in planner.plan(step))
+    composer = BatchComposer(Pools.of(rows), batch=24, seed=0, stage=0)
+    plain = Counter(rows[i.row].family for step in range(50) for i in composer.compose(step))
     assert set(plain.values()) == {400}
-    raised = Counter(rows[i.row].family for step in range(50) for i in planner.plan(step, {"forbidden": 4.0}))
+    raised = Counter(
+        rows[i.row].family for step in range(50) for i in composer.compose(step, {"forbidden": 4.0})
+    )
     assert raised["forbidden"] == pytest.approx(1200 * 4 / 6, abs=50)
     assert raised["length"] == pytest.approx(1200 / 6, abs=50)
 
 
 def test_every_row_of_a_family_is_drawn_once_before_any_is_drawn_twice():
     rows = rows_of(30)
-    planner = Planner(Pools.of(rows), batch=4, seed=0, stage=0)
+    composer = BatchComposer(Pools.of(rows), batch=4, seed=0, stage=0)
     seen = {family: [] for family in FAMILIES}
     for step in range(15):
-        for item in planner.plan(step):
+        for item in composer.compose(step):
             if item.target == 1.0:
                 seen[rows[item.row].family].append(item.row)
     for drawn in seen.values():
@@ -163,8 +165,8 @@ def test_every_row_of_a_family_is_drawn_once_before_any_is_drawn_twice():
 
 def test_mismatched_negatives_join_an_accepted_prompt_with_another_prompts_response():
     rows = rows_of()
-    planner = Planner(Pools.of(rows), batch=16, seed=0, stage=0)
-    items = planner.plan(0, mismatched=0.5)
+    composer = BatchComposer(Pools.of(rows), batch=16, seed=0, stage=0)
+    items = composer.compose(0, mismatched=0.5)
     easy = [item for item in items if item.source == "mismatched"]
     assert len(easy) == 4
     for item in easy:
@@ -172,21 +174,21 @@ def test_mismatched_negatives_join_an_accepted_prompt_with_another_prompts_respo
         assert rows[item.response_of].label == 1
         assert rows[item.row].prompt != rows[item.response_of].prompt
         assert item.target == 0.0
-    assert not [i for i in planner.plan(1, mismatched=0.0) if i.source == "mismatched"]
+    assert not [i for i in composer.compose(1, mismatched=0.0) if i.source == "mismatched"]
 
 
 def test_a_planner_restored_from_its_state_goes_on_as_if_it_had_never_stopped():
     rows, samples = rows_of(), [*samples_of(10, passing=4), *samples_of(10, age=1, first=10)]
     settings = {"batch": 16, "generated_share": 0.6, "newest_share": 0.5, "seed": 5, "stage": 2}
     settings["passing_label"] = "half"
-    whole = Planner(Pools.of(rows, samples), **settings)
-    expected = [whole.plan(step) for step in range(20)]
-    first = Planner(Pools.of(rows, samples), **settings)
+    whole = BatchComposer(Pools.of(rows, samples), **settings)
+    expected = [whole.compose(step) for step in range(20)]
+    first = BatchComposer(Pools.of(rows, samples), **settings)
     for step in range(7):
-        first.plan(step)
-    second = Planner(Pools.of(rows, samples), **settings)
+        first.compose(step)
+    second = BatchComposer(Pools.of(rows, samples), **settings)
     second.restore(first.state())
-    assert [second.plan(step) for step in range(7, 20)] == expected[7:]
+    assert [second.compose(step) for step in range(7, 20)] == expected[7:]
     assert second.state() == whole.state()
 
 
@@ -213,4 +215,4 @@ def test_data_with_one_label_only_is_refused():
     with pytest.raises(DataError, match="no rejected rows"):
         Pools.of([Row("p", "t", 1)])
     with pytest.raises(DataError, match="no generated samples"):
-        Planner(Pools.of(rows_of()), batch=8, seed=0, stage=1, generated_share=0.5)
+        BatchComposer(Pools.of(rows_of()), batch=8, seed=0, stage=1, generated_share=0.5)

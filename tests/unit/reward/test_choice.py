@@ -93,11 +93,11 @@ def test_the_asked_share_of_generated_rows_is_near_misses_in_every_age(share, sw
     rows = rows_of()
     own = [*samples_of(10, age=0), *samples_of(10, age=1, first=10)]
     both = [*own, *with_swaps(own[:10]), *with_swaps(own[10:])]
-    planner, batches = stage(
+    composer, batches = stage(
         rows, both, 20, batch=16, generated_share=0.5, newest_share=0.5, prompt_swaps=share
     )
     drawn = Counter((i.row - len(rows)) // 10 for items in batches for i in items if i.row >= len(rows))
-    assert sum(drawn.values()) == 80 == planner.labelled_zero
+    assert sum(drawn.values()) == 80 == composer.labelled_zero
     assert drawn[2] + drawn[3] == swapped
     assert drawn[0] == drawn[1]
     assert drawn[2] == drawn[3]

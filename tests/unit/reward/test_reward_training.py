@@ -374,7 +374,7 @@ def watched(looks, early_stop, **schedule):
     trainer = Watched(
         engine=Fake(),
         corpus=None,
-        planner=None,
+        composer=None,
         pad=0,
         schedule=Schedule(steps=len(looks), look_every=1, early_stop=early_stop, **schedule),
         look=lambda: next(seen),

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from gapo.errors import DataError, InvariantError
 from gapo_trainer.models.networks import initialise
 from gapo_trainer.rng import generator
-from gapo_trainer.rollout.transformers_backend import TransformersRollout
+from gapo_trainer.rollout.transformers_backend import TransformersBackend
 
 PROMPTS = [[BOS, *range(4, 4 + n)] for n in (1, 5, 2, 7, 3, 3, 9, 1, 6)]
 
@@ -23,7 +23,7 @@ def model():
 
 
 def sample(model, prompts=PROMPTS, *, batch=64, seed=0, limit=8, temperature=1.0, eos=(EOS,)):
-    backend = TransformersRollout(model, eos_ids=eos, batch=batch)
+    backend = TransformersBackend(model, eos_ids=eos, batch=batch)
     backend.publish("7")
     return backend.generate(
         prompts, max_new_tokens=limit, temperature=temperature, rng=generator(seed, 1, "rollouts", 0)

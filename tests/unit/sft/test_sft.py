@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gapo.errors import DataError, SpecError
 from gapo.tasks import Kind
 from gapo_trainer.models.networks import prompt_ids, response_ids
-from gapo_trainer.policy import MicroBatch, Policy, Sequences
+from gapo_trainer.policy_model import MicroBatch, Policy, Sequences
 from gapo_trainer.sft import nll
 from gapo_trainer.tasks.sft import Params, run
 

@@ -9,7 +9,7 @@ from obstore.store import LocalStore, MemoryStore
 from tests.unit.planner.world import spec_of
 from tests.unit.store.support import NOW, RUN_ID, stored
 
-from gapo.planning.observation import Committed, Seen
+from gapo.planning.observation import Committed, Observation
 from gapo.run.retention import fitting, left_over, retire_at
 from gapo.store.commit import commit_manifest, write_resume_point
 from gapo.store.objects import Objects
@@ -94,7 +94,7 @@ def test_a_task_with_hundreds_of_resume_points_leaves_none_of_their_objects(
         )  # fmt: skip
         write_resume_point(objects, point)
     committed = Committed(ManifestRef(key="stages/2/ppo/manifest-0.json", sha256=SHA), 0, SHA, {}, {}, NOW)
-    seen = Seen(
+    seen = Observation(
         committed={TaskKey(2, Kind.PPO): committed},
         decisions={2: Decision(stage=2, verdict="continue", reason="more", by="w")},
     )

@@ -10,7 +10,7 @@ from typing import Any
 from obstore.store import LocalStore
 from tests.unit.planner.world import spec_of
 
-from gapo.planning.observation import AttemptKey, Seen
+from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import RunFacts, State, Status
 from gapo.policies.attempts import Exit
 from gapo.run.driver import Driver, End
@@ -124,7 +124,7 @@ class Story:
         end = End(Exit(code=0, committed=True), started_at=began, ended_at=self.now, gpus=2)
         self.driver.record_end(task, end)
 
-    def seen(self, running: tuple[AttemptKey, ...] = ()) -> Seen:
+    def seen(self, running: tuple[AttemptKey, ...] = ()) -> Observation:
         """By a scan of the store from nothing."""
         again = Driver(self.facts, self.objects, clock=lambda: self.now)
         again.observer.scan()

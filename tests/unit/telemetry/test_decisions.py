@@ -11,7 +11,7 @@ from tests.unit.telemetry.story import Story, measured
 from gapo.digest import canonical_json
 from gapo.metrics.figures import RunFigures
 from gapo.metrics.samples import Sample, run_samples
-from gapo.planning.observation import Committed, Seen
+from gapo.planning.observation import Committed, Observation
 from gapo.planning.stage_decision import listed_metrics, stage_metrics
 from gapo.store.records import DECISION_METRICS_LIMIT, Decision, ManifestRef
 from gapo.tasks import Kind, TaskKey
@@ -19,7 +19,7 @@ from gapo.tasks import Kind, TaskKey
 REF = ManifestRef(key="stages/0/ppo/manifest-0.json", sha256="0" * 64)
 
 
-def long_run(stages: int, families: int, seed: int = 0) -> Seen:
+def long_run(stages: int, families: int, seed: int = 0) -> Observation:
     """Each stage with everything that a run commits, in numbers as long as they come."""
     rng = Random(seed)
     committed = {}
@@ -30,7 +30,7 @@ def long_run(stages: int, families: int, seed: int = 0) -> Seen:
         names = [*single, *(name for name in measured(TaskKey(k, Kind.EVALUATE))), *wide]
         metrics = {name: rng.uniform(-1, 1) * 1e-5 for name in names}
         committed[TaskKey(k, Kind.EVALUATE)] = Committed(REF, 0, "", {}, metrics)
-    return Seen(committed=committed)
+    return Observation(committed=committed)
 
 
 def size(metrics: dict[int, dict[str, float]]) -> int:
@@ -97,7 +97,7 @@ def test_a_stage_that_a_rollback_left_behind_is_embedded_too() -> None:
 
 def test_equal_facts_give_equal_bytes_in_whatever_order_they_were_read() -> None:
     seen = long_run(20, 10)
-    turned = Seen(
+    turned = Observation(
         committed={
             key: replace(c, metrics=dict(reversed(list(c.metrics.items()))))
             for key, c in reversed(list(seen.committed.items()))

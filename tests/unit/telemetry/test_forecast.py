@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gapo.metrics.figures import TaskFigures
-from gapo.planning.observation import Committed, Seen
+from gapo.planning.observation import Committed, Observation
 from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.eta import Forecast, forecast
@@ -13,9 +13,9 @@ PPO = [TaskKey(k, Kind.PPO) for k in range(1, 5)]
 EXPORT = TaskKey(4, Kind.EXPORT)
 
 
-def took(seconds: dict[TaskKey, float], **more: object) -> Seen:
+def took(seconds: dict[TaskKey, float], **more: object) -> Observation:
     done = {key: Committed(REF, 0, "", {}, {"wall/seconds": value}) for key, value in seconds.items()}
-    return Seen(committed=done, **more)  # type: ignore[arg-type]
+    return Observation(committed=done, **more)  # type: ignore[arg-type]
 
 
 def test_tasks_to_come_take_what_their_kind_took_so_far() -> None:
@@ -32,8 +32,8 @@ def test_a_kind_that_has_not_run_is_guessed_from_those_that_have() -> None:
 
 
 def test_before_anything_is_known_no_time_is_foretold() -> None:
-    assert forecast([PPO[0]], Seen(), 0, {}) == Forecast(0.0, None)
-    assert forecast([], Seen(), 0, {}) == Forecast(0.0, 0.0)
+    assert forecast([PPO[0]], Observation(), 0, {}) == Forecast(0.0, None)
+    assert forecast([], Observation(), 0, {}) == Forecast(0.0, 0.0)
 
 
 def test_no_time_is_foretold_from_a_task_of_a_third_of_a_second() -> None:
@@ -61,7 +61,7 @@ def test_a_guess_far_beyond_what_has_been_seen_is_not_told_until_its_kind_has_ru
 
 def test_a_task_that_tells_its_own_time_is_no_guess() -> None:
     told = {PPO[3]: TaskFigures(progress_percentage=2, estimated_remaining_seconds=900.0)}
-    assert forecast(PPO[3:], Seen(), 4, told).remaining_seconds == 900.0
+    assert forecast(PPO[3:], Observation(), 4, told).remaining_seconds == 900.0
 
 
 def test_a_running_task_is_trusted_about_itself() -> None:
@@ -75,7 +75,7 @@ def test_a_running_task_is_trusted_about_itself() -> None:
 def test_the_pace_of_a_running_task_tells_of_the_others_before_any_has_ended() -> None:
     """A tenth in 3 s: 30 s for weight 2, so 30 s for the second ppo too."""
     told = {PPO[0]: TaskFigures(progress_percentage=10, started=100.0, last_updated=103.0)}
-    assert forecast(PPO[:2], Seen(), 1, told) == Forecast(pytest.approx(3 / 60), pytest.approx(57.0))  # type: ignore[arg-type]
+    assert forecast(PPO[:2], Observation(), 1, told) == Forecast(pytest.approx(3 / 60), pytest.approx(57.0))  # type: ignore[arg-type]
 
 
 def test_a_stage_that_was_left_behind_is_not_made_up_for() -> None:

@@ -7,7 +7,7 @@ from tests.unit.planner.world import spec_of
 from tests.unit.telemetry.story import START, Story, measured
 from tests.unit.telemetry.test_rest import ROLLBACK, kl_too_far_at
 
-from gapo.planning.observation import AttemptKey, AttemptSeen, Seen
+from gapo.planning.observation import AttemptKey, Observation, ObservedAttempt
 from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import stage_metrics
 from gapo.policies.attempts import Cause, Ended
@@ -22,16 +22,16 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(1000 + seconds, UTC)
 
 
-def ended(number: int, cause: Cause, start: float, end: float, gpus: float = 0) -> AttemptSeen:
-    return AttemptSeen(number, ended=Ended(number, cause, False, at(start), at(end), gpus=gpus))
+def ended(number: int, cause: Cause, start: float, end: float, gpus: float = 0) -> ObservedAttempt:
+    return ObservedAttempt(number, ended=Ended(number, cause, False, at(start), at(end), gpus=gpus))
 
 
 def test_attempts_are_counted_by_cause_and_gpus_by_role() -> None:
-    seen = Seen(
+    seen = Observation(
         attempts={
             TaskKey(0, Kind.SFT): (ended(0, Cause.COMMITTED, 0, 30, gpus=2),),
             PPO: (ended(0, Cause.PREEMPTED, 40, 50, gpus=4), ended(1, Cause.PREEMPTED, 60, 61, gpus=4)),
-            TaskKey(1, Kind.EVALUATE): (AttemptSeen(0, running=True),),
+            TaskKey(1, Kind.EVALUATE): (ObservedAttempt(0, running=True),),
             TaskKey(0, Kind.RM_WARMUP): (ended(0, Cause.FAILED, 0, 5),),
         }
     )
@@ -42,22 +42,22 @@ def test_attempts_are_counted_by_cause_and_gpus_by_role() -> None:
 
 def test_a_stage_began_with_its_first_attempt_whether_that_has_ended_or_not() -> None:
     running = {AttemptKey(PPO, 1): at(60), AttemptKey(TaskKey(0, Kind.SFT), 0): at(1)}
-    only_running = figures_of("red", "lamp", spec_of(), Seen(), RUNNING, started=running)
+    only_running = figures_of("red", "lamp", spec_of(), Observation(), RUNNING, started=running)
     assert only_running.stage_started == 1060
-    seen = Seen(
+    seen = Observation(
         attempts={
             PPO: (ended(0, Cause.PREEMPTED, 40, 50),),
             TaskKey(0, Kind.SFT): (ended(0, Cause.COMMITTED, 2, 3),),
         }
     )
     assert figures_of("red", "lamp", spec_of(), seen, RUNNING, started=running).stage_started == 1040
-    assert figures_of("red", "lamp", spec_of(), Seen(), RUNNING).stage_started is None
+    assert figures_of("red", "lamp", spec_of(), Observation(), RUNNING).stage_started is None
 
 
 def test_a_run_that_only_waits_is_pending_unless_its_executor_has_a_better_word() -> None:
     waiting = Status(State.WAITING, 1, "BackOff", "ppo failed")
-    assert figures_of("red", "lamp", spec_of(), Seen(), waiting).state == "Pending"
-    assert figures_of("red", "lamp", spec_of(), Seen(), waiting, state="Queued").state == "Queued"
+    assert figures_of("red", "lamp", spec_of(), Observation(), waiting).state == "Pending"
+    assert figures_of("red", "lamp", spec_of(), Observation(), waiting, state="Queued").state == "Queued"
 
 
 def test_a_stages_figures_never_change_and_its_clocks_add_up(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_before_an_export_the_best_stage_is_the_one_that_would_be_exported_now(t
     story = Story(tmp_path / "store", measured, stages={"max": 3})
     story.run()
     seen = story.seen()
-    midway = Seen(
+    midway = Observation(
         committed={
             key: c for key, c in seen.committed.items() if key.stage < 2 or key == TaskKey(2, Kind.PPO)
         },
@@ -107,4 +107,4 @@ def test_before_an_export_the_best_stage_is_the_one_that_would_be_exported_now(t
 
 def test_a_guard_that_is_off_has_no_limit() -> None:
     spec = spec_of(guards={"kl": {"action": "off"}})
-    assert figures_of("red", "lamp", spec, Seen(), RUNNING).kl_limit is None
+    assert figures_of("red", "lamp", spec, Observation(), RUNNING).kl_limit is None

@@ -5,8 +5,8 @@ from pathlib import Path
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.metrics.http import SampleCollector
 from gapo.metrics.samples import run_samples, task_samples
-from gapo_operator.metrics import Metrics
 from gapo_operator.metrics_page import page
+from gapo_operator.operator_metrics import OperatorMetrics
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,7 +27,7 @@ def test_the_page_names_each_series_that_is_served_with_its_labels() -> None:
     for sample in [*run_samples(figures), *live]:
         assert sample.name in rows
         assert all(f"`{label}`" in rows[sample.name] for label in sample.labels)
-    for metric in Metrics().registry.collect():
+    for metric in OperatorMetrics().registry.collect():
         if metric.name.startswith("gapo_"):
             name = f"{metric.name}_total" if metric.type == "counter" else metric.name
             assert name in rows

@@ -248,7 +248,7 @@ def test_no_stage_is_served_whole_where_a_newer_one_is_not() -> None:
 
 def test_whether_a_run_tells_more_of_itself_changes_nothing_about_its_stages() -> None:
     silent = many_stages(12, 50)
-    talking = run(
+    log_progress = run(
         stages=silent.stages,
         stage=12,
         best_stage=1,
@@ -256,7 +256,8 @@ def test_whether_a_run_tells_more_of_itself_changes_nothing_about_its_stages() -
         gpu_seconds={"data": 1.0},
     )
     one, other = (
-        [s for s in run_samples(figures) if s.name.startswith("gapo_stage_")] for figures in (silent, talking)
+        [s for s in run_samples(figures) if s.name.startswith("gapo_stage_")]
+        for figures in (silent, log_progress)
     )
     assert one == other
 

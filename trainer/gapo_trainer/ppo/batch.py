@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gapo_trainer.policy import Sequences
+from gapo_trainer.policy_model import Sequences
 
 
 @dataclass(frozen=True)

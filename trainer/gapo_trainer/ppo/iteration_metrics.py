@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gapo_trainer.engine import Engine
-from gapo_trainer.policy import Policy
+from gapo_trainer.policy_model import Policy
 from gapo_trainer.ppo import math as ppo
 from gapo_trainer.ppo.batch import Batch
 from gapo_trainer.ppo.rewards import Terminal

@@ -23,7 +23,7 @@ from gapo.api.training import Ppo, Stages
 from gapo_trainer.cpu_parallel import in_lanes
 from gapo_trainer.engine import Engine
 from gapo_trainer.models.networks import Critic
-from gapo_trainer.policy import MicroBatch, Policy, micro_batches, put
+from gapo_trainer.policy_model import MicroBatch, Policy, micro_batches, put
 from gapo_trainer.ppo import math as ppo
 from gapo_trainer.ppo.batch import Batch
 from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST, iteration_metrics

@@ -11,7 +11,7 @@ from torch import Tensor
 from gapo.api.training import Ppo
 from gapo_trainer.engine import Engine
 from gapo_trainer.models.networks import Critic
-from gapo_trainer.policy import MicroBatch, Policy, take
+from gapo_trainer.policy_model import MicroBatch, Policy, take
 from gapo_trainer.ppo import math as ppo
 
 

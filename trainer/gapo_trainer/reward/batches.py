@@ -26,7 +26,7 @@ EPS = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row of a batch: an index into the planner's rows (original rows first, then generated ones)."""
+    """One row of a batch: an index into the composer's rows (original rows first, then generated ones)."""
 
     row: int
     target: float
@@ -106,7 +106,7 @@ class _Deck:
         return self.items[int(self._order[offset])]
 
 
-class Planner:
+class BatchComposer:
     """Batches in order. Its state is the count of draws from each pool: `state` and `restore` make it resumable."""
 
     def __init__(
@@ -160,7 +160,7 @@ class Planner:
         self.labelled_zero, self.passing_among_zero = state["zero"], state["passing"]
         self.negatives, self.halves = state["negatives"], state.get("halves", 0)
 
-    def plan(
+    def compose(
         self, step: int, weights: Mapping[str, float] | None = None, mismatched: float = 0.0
     ) -> list[Item]:
         """Batch number `step`: B items. `weights` raises families (1 where unnamed); `mismatched` is the share of

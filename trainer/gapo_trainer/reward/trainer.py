@@ -27,7 +27,7 @@ from gapo.api.models import Gate
 from gapo_trainer.cpu_parallel import lanes
 from gapo_trainer.engine import Engine
 from gapo_trainer.reward import gate as gates
-from gapo_trainer.reward.batches import Item, Planner
+from gapo_trainer.reward.batches import BatchComposer, Item
 from gapo_trainer.reward.encode import Corpus, Pair, by_length, collate
 from gapo_trainer.reward.model import RewardModel
 from gapo_trainer.rng import stream
@@ -76,11 +76,11 @@ class Schedule:
 
 @dataclass
 class State:
-    """What a resume point holds beside weights, moments and the planner's counts."""
+    """What a resume point holds beside weights, moments and the composer's counts."""
 
     step: int = 0
     weights: dict[str, float] = field(default_factory=dict)
-    """By family, for the planner."""
+    """By family, for the composer."""
     rows: list[dict[str, float]] = field(default_factory=list)
     """metrics.jsonl so far."""
     loss_sum: float = 0.0
@@ -106,8 +106,8 @@ class BceTrainer:
 
     engine: Engine[RewardModel]
     corpus: Corpus
-    """The planner's rows as text pairs."""
-    planner: Planner
+    """The composer's rows as text pairs."""
+    composer: BatchComposer
     pad: int
     schedule: Schedule
     look: Callable[[], Mapping[str, float]]
@@ -156,7 +156,7 @@ class BceTrainer:
 
     def _step(self) -> None:
         step = self.state.step
-        items = self.planner.plan(step, self.state.weights, self.schedule.mismatched(step))
+        items = self.composer.compose(step, self.state.weights, self.schedule.mismatched(step))
         loss, tokens = self._backward(items, step)
         self.state.lr = self.engine.optim.lr * self.schedule.lr_factor(step)
         self.state.grad_norm_sum += self.engine.step(self.schedule.lr_factor(step))
@@ -272,7 +272,7 @@ class BceTrainer:
             self.engine.save(folder)
             if self.kept is not None:
                 save_file({k: v.contiguous() for k, v in self.kept.items()}, folder / "kept.safetensors")
-            held = {"state": asdict(self.state), "planner": self.planner.state()}
+            held = {"state": asdict(self.state), "planner": self.composer.state()}
             (folder / "progress.json").write_text(json.dumps(held), encoding="utf-8")
 
         ctx.save_resume_point(self.state.step, write if self.engine.rank == 0 else None)
@@ -281,7 +281,7 @@ class BceTrainer:
         """All but the weights, which the caller has loaded from the same folder."""
         held: dict[str, Any] = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         self.state = State(**held["state"])
-        self.planner.restore(held["planner"])
+        self.composer.restore(held["planner"])
         self.engine.load(folder)
         kept = folder / "kept.safetensors"
         self.kept = load_file(kept) if kept.is_file() else None

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from gapo.api.training import Generation
 from gapo.errors import InvariantError
 from gapo_trainer.models.networks import prompt_ids, response_text, special_ids
-from gapo_trainer.policy import Sequences
+from gapo_trainer.policy_model import Sequences
 from gapo_trainer.rng import generator
 from gapo_trainer.rollout.backend import Completions, RolloutBackend, ignore
 from gapo_trainer.rollout.samples import Prompt, Sample, judge, passes

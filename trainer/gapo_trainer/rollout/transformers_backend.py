@@ -11,13 +11,13 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from gapo.errors import DataError, InvariantError
-from gapo_trainer.rollout.backend import Completions, ignore
+from gapo_trainer.rollout.backend import Completions, RolloutBackend, ignore
 
 COMPACT_BELOW = 0.75
 """Finished rows leave the batch when fewer than this share still runs: copying the cache costs about one step."""
 
 
-class TransformersRollout:
+class TransformersBackend(RolloutBackend):
     """Samples from a model that lives in this process, the trainer's own: publishing weights is naming them.
 
     Prompts are sorted by length, `batch` at a time, padded on the left with explicit positions. The randomness of a

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from gapo.metrics.figures import TaskFigures
 from gapo.telemetry.wording import LIVE, clock, working
-from gapo_trainer.runtime.progress import Account
+from gapo_trainer.runtime.progress import TaskProgress
 
 log = logging.getLogger(__name__)
 
@@ -23,11 +23,11 @@ NAMES = (*LIVE, "sft/lr", "sft/grad_norm", "rm/lr", "rm/grad_norm", "ppo/lr", "p
 MOST = 9
 
 
-class Talk:
+class ProgressLog:
     """Lines about an account: one where it has changed, and one where it has not for a while."""
 
     def __init__(
-        self, account: Account, say: Callable[[str], None], now: Callable[[], float] = time.monotonic
+        self, account: TaskProgress, say: Callable[[str], None], now: Callable[[], float] = time.monotonic
     ) -> None:
         self._account, self._say, self._now = account, say, now
         self._told: TaskFigures | None = None
@@ -55,9 +55,9 @@ class Talk:
 
 
 @contextmanager
-def talking(account: Account, every: float = LINE_SECONDS) -> Iterator[Talk]:
+def log_progress(account: TaskProgress, every: float = LINE_SECONDS) -> Iterator[ProgressLog]:
     """The account in the log, by a thread of its own, until the task is over."""
-    talk, over = Talk(account, lambda text: log.info("%s", text)), threading.Event()
+    talk, over = ProgressLog(account, lambda text: log.info("%s", text)), threading.Event()
 
     def go_on() -> None:
         while not over.wait(every):

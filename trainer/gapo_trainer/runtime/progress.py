@@ -43,7 +43,7 @@ COUNTED = frozenset(
 """Figures of an iteration that are added up; of all others the last is told, but for other clocks."""
 
 
-class Account:
+class TaskProgress:
     """What a task has told since its attempt began. Safe to share between threads."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -137,7 +137,7 @@ class Account:
 class Progress:
     """Keeps progress.json up with an account, at most twice a second, until it is closed."""
 
-    def __init__(self, objects: Objects, task: Task, writer: str, account: Account) -> None:
+    def __init__(self, objects: Objects, task: Task, writer: str, account: TaskProgress) -> None:
         self._objects, self._task, self._account = objects, task, account
         self._key = layout.progress(task.stage, task.kind.value, task.attempt, writer)
         self._written: TaskFigures | None = None
@@ -196,7 +196,7 @@ def _time(seconds: float | None) -> str | None:
 
 
 @contextmanager
-def served(account: Account, port: int | None) -> Iterator[None]:
+def served(account: TaskProgress, port: int | None) -> Iterator[None]:
     """`/metrics` on this port of every address that the machine has; a port that is taken is told and no more."""
     with ExitStack() as stack:
         if port is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from gapo_trainer.logits import entropy_of
-from gapo_trainer.policy import MicroBatch, Sequences, micro_batches
+from gapo_trainer.policy_model import MicroBatch, Sequences, micro_batches
 
 CHUNK = 1024
 """Response tokens whose distributions over the vocabulary are in memory several times over, in float32."""

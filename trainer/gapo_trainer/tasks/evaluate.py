@@ -18,7 +18,14 @@ from typing import Any
 from gapo.errors import DataError, SpecError
 from gapo.tasks import Kind
 from gapo_trainer.evaluate.crossplay import Cell, Score, auc_metrics, cross_play, earlier_cells
-from gapo_trainer.evaluate.generator import Drawn, Params, Subject, autocast, counted, to_device
+from gapo_trainer.evaluate.evaluated_generator import (
+    Drawn,
+    EvaluatedGenerator,
+    Params,
+    autocast,
+    counted,
+    to_device,
+)
 from gapo_trainer.models.networks import load_generator
 from gapo_trainer.ppo.summary import histogram as histogram_between
 from gapo_trainer.reward.rows import Row, read_rows
@@ -76,7 +83,7 @@ def _sample(
     ctx: TaskContext, params: Params, prompts: Sequence[Prompt]
 ) -> tuple[Drawn, list[Sample], TokenMeans]:
     """Samples, greedy completions, and the policy's entropy and distance from its start on the samples."""
-    subject = Subject(
+    subject = EvaluatedGenerator(
         ctx.inputs["generator"],
         prompts,
         params,

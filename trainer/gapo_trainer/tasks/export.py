@@ -14,7 +14,7 @@ from gapo.policies.gate import PASSED
 from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.wording import fewer_prompts
 from gapo_trainer.evaluate.base_model import base_model
-from gapo_trainer.evaluate.generator import Params, Subject, counted
+from gapo_trainer.evaluate.evaluated_generator import EvaluatedGenerator, Params, counted
 from gapo_trainer.evaluate.model_card import Figures, model_card
 from gapo_trainer.models.networks import load_tokenizer
 from gapo_trainer.reward.gate import judge
@@ -91,7 +91,7 @@ def _sample(ctx: TaskContext, params: Params, prompts: Sequence[Prompt]) -> dict
     for done, name in enumerate(arms.values()):
         version = version_of(ctx, name)
         if version not in by_version:
-            subject = Subject(
+            subject = EvaluatedGenerator(
                 ctx.inputs[name], prompts, params, version=version, seed=ctx.task.seed, stage=ctx.task.stage
             )
             by_version[version] = subject.draw(1, role="export").samples

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gapo.api.run import ResumeFrom
 from gapo.errors import DataError, InvariantError
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.stage_decision import lineage_of
 from gapo.run.reader import Observer
 from gapo.run.record import RunRecord, read_run_record
@@ -52,7 +52,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
     return {"import/stage": float(stage)}
 
 
-def chosen_stage(seen: Seen, wanted: ResumeFrom) -> int:
+def chosen_stage(seen: Observation, wanted: ResumeFrom) -> int:
     """The stage that `best`, `last` or a number means in the other run."""
     if isinstance(wanted.stage, int):
         return wanted.stage
@@ -67,7 +67,7 @@ def chosen_stage(seen: Seen, wanted: ResumeFrom) -> int:
     return max(stages, default=0)
 
 
-def _committed(seen: Seen, kinds: tuple[Kind, ...], stages: tuple[int, ...]) -> TaskKey | None:
+def _committed(seen: Observation, kinds: tuple[Kind, ...], stages: tuple[int, ...]) -> TaskKey | None:
     for stage in stages:
         for kind in kinds:
             if TaskKey(stage, kind) in seen.committed:

@@ -24,7 +24,7 @@ from gapo.tasks import Kind
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.models.networks import Critic, build_critic, eos_ids, load_critic, load_generator
 from gapo_trainer.models.source import locate
-from gapo_trainer.policy import Policy
+from gapo_trainer.policy_model import Policy
 from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
 from gapo_trainer.ppo.scorer import Scorer
 from gapo_trainer.ppo.state import (
@@ -43,7 +43,7 @@ from gapo_trainer.ppo.under_way import UnderWay
 from gapo_trainer.rollout.backend import Completions
 from gapo_trainer.rollout.sampler import Kept, Sampler
 from gapo_trainer.rollout.samples import read_prompts, write_samples
-from gapo_trainer.rollout.transformers_backend import TransformersRollout
+from gapo_trainer.rollout.transformers_backend import TransformersBackend
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.tasks.registry import runs
 
@@ -288,7 +288,7 @@ def _sampler(
     return Sampler(
         read_prompts(ctx.inputs["data"] / "prompts-train.jsonl", sys.maxsize, verified=_verified(params)),
         tokenizer,
-        TransformersRollout(
+        TransformersBackend(
             model,
             eos_ids=eos_ids(tokenizer, model),
             batch=params.generation.batch,

@@ -23,7 +23,7 @@ from gapo_trainer.models.source import locate
 from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward import model as models
 from gapo_trainer.reward import warmstart
-from gapo_trainer.reward.batches import Planner, Pools
+from gapo_trainer.reward.batches import BatchComposer, Pools
 from gapo_trainer.reward.encode import Corpus, PairEncoder, pad_id
 from gapo_trainer.reward.heldout import HeldOut
 from gapo_trainer.reward.model import RewardModel
@@ -104,7 +104,7 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
         encoder,
         rows,
         corpus,
-        Planner(Pools.of(rows), batch=spec.batch, seed=seed, stage=0),
+        BatchComposer(Pools.of(rows), batch=spec.batch, seed=seed, stage=0),
         Schedule(
             steps=steps,
             look_every=max(10, min(100, steps // 8)),
@@ -146,7 +146,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
     ]
     fresh = _chosen(ctx, adversarial, [*newest, *older])
     corpus = _corpus(encoder, rows, fresh)
-    planner = Planner(
+    composer = BatchComposer(
         Pools.of(rows, fresh, seed=seed, stage=stage),
         batch=spec.batch,
         seed=seed,
@@ -165,7 +165,7 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
         encoder,
         rows,
         corpus,
-        planner,
+        composer,
         Schedule(
             steps=steps,
             look_every=max(5, steps // 4),
@@ -180,9 +180,9 @@ def run_stage(ctx: TaskContext) -> dict[str, float]:
     trainer.run(ctx, _saver(model, encoder), resumed)
     metrics, shown = held_out.measure(model)
     metrics |= _training_metrics(trainer) | {
-        "rm/generated_share": planner.achieved_share,
+        "rm/generated_share": composer.achieved_share,
         "rm/generated_pairs_cut": encoder.generated_cut_share,
-        "rm/label_noise": label_noise(planner.labelled_zero, planner.passing_among_zero),
+        "rm/label_noise": label_noise(composer.labelled_zero, composer.passing_among_zero),
     }
     _write(ctx.out, model, encoder, trainer, shown)
     return metrics
@@ -255,7 +255,7 @@ def _trainer(
     encoder: PairEncoder,
     rows: list[Row],
     corpus: Corpus,
-    planner: Planner,
+    composer: BatchComposer,
     schedule: Schedule,
     unseen: list[Generated],
 ) -> tuple[BceTrainer, HeldOut]:
@@ -265,7 +265,7 @@ def _trainer(
     trainer = BceTrainer(
         engine=engine,
         corpus=corpus,
-        planner=planner,
+        composer=composer,
         pad=pad_id(encoder.tokenizer),
         schedule=schedule,
         look=lambda: held_out.look(engine.module),

@@ -29,7 +29,7 @@ from gapo_trainer.models.networks import (
     save_generator,
 )
 from gapo_trainer.models.source import locate
-from gapo_trainer.policy import Policy
+from gapo_trainer.policy_model import Policy
 from gapo_trainer.rng import generator
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.sft import VAL_ROWS, Examples, SftTrainer, State

@@ -32,9 +32,9 @@ from gapo.tasks import KINDS, Kind, Task, TaskKey
 from gapo.telemetry.wording import shown
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
-from gapo_trainer.runtime.log import Talk, talking
+from gapo_trainer.runtime.log import ProgressLog, log_progress
 from gapo_trainer.runtime.peak_memory import peak_memory
-from gapo_trainer.runtime.progress import Account, Progress, served
+from gapo_trainer.runtime.progress import Progress, TaskProgress, served
 from gapo_trainer.runtime.resume import ResumePoints, StopRequestedError
 from gapo_trainer.user_files import by_environment
 from gapo_trainer.versions import versions
@@ -87,8 +87,8 @@ def run_request(request: Request) -> int:
     scratch = Path(request.scratch)
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        account = Account()
-        with served(account, request.metrics_port), talking(account) as talk:
+        account = TaskProgress()
+        with served(account, request.metrics_port), log_progress(account) as talk:
             _run(request, scratch, stop, account, talk)
     except (StopRequestedError, KeyboardInterrupt):
         return STOPPED_CODE
@@ -101,7 +101,9 @@ def run_request(request: Request) -> int:
     return 0
 
 
-def _run(request: Request, scratch: Path, stop: threading.Event, account: Account, talk: Talk) -> None:
+def _run(
+    request: Request, scratch: Path, stop: threading.Event, account: TaskProgress, talk: ProgressLog
+) -> None:
     from gapo_trainer.tasks.handlers import TASKS
 
     # What is to be done, refused unless it is what the executor meant; and who drives the run.

@@ -9,7 +9,7 @@ from typing import Any
 from gapo.api.load import load_document
 from gapo.api.run import API_VERSION
 from gapo.errors import GapoError
-from gapo.planning.observation import Seen
+from gapo.planning.observation import Observation
 from gapo.planning.plan import RunFacts
 from gapo.planning.planner import plan
 from gapo_operator.cli.client import Cluster, RefusedError, core_path
@@ -68,7 +68,7 @@ def example_pod(namespace: str, location: str, config: OperatorConfig) -> dict[s
         },
     }
     loaded = load_document(document, where="doctor", base=Path("/"))
-    (task, *_) = plan(RunFacts(loaded.run_id, loaded.spec), Seen(), datetime.now(UTC)).start
+    (task, *_) = plan(RunFacts(loaded.run_id, loaded.spec), Observation(), datetime.now(UTC)).start
     owner = Owner("doctor", namespace, loaded.run_id)
     rendered = job(with_threads(task, loaded.spec), loaded.spec, owner, config, claim=0)
     template = rendered["spec"]["template"]

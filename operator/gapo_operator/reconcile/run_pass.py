@@ -27,12 +27,12 @@ from gapo.store.claims import adopt_claim, take_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
-from gapo_operator.kube.attempts import Child, ChildState, Problem
+from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.pod_end import PREEMPTED_CODE
 from gapo_operator.reconcile.deadlines import active_seconds, overdue, rest, time_for_room, why_given_back
 from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.render.threads import with_threads
-from gapo_operator.run_metrics.live import Outlook
+from gapo_operator.run_metrics.live import LiveFigures
 
 SLOTS = 8
 """Tasks of one run at a time; more never follow from a plan."""
@@ -65,7 +65,7 @@ class _Memory:
     committed_since: float | None = None
 
 
-class RunStorage:
+class RunPass:
     """A run's storage between passes. Everything in it can be read again; losing it costs a few requests."""
 
     def __init__(self, uid: str, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -81,7 +81,7 @@ class RunStorage:
         self._asked: GapoRunSpec | None = None
         self._asked_anew = False
         """It was changed, and no plan has been carried out since."""
-        self._outlook = Outlook(monotonic)
+        self._outlook = LiveFigures(monotonic)
 
     def advance(
         self,

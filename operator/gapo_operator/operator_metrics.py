@@ -1,4 +1,4 @@
-"""What the operator tells of itself. What runs have reached is in `series.py`, from their committed metrics."""
+"""What the operator tells of itself. What runs have reached is in `run_metrics/run_series.py`, from their committed metrics."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNANSWERED = "0"
 """The code of a request to the API server that got no answer."""
 
 
-class Metrics:
+class OperatorMetrics:
     """Names follow Prometheus' guide: base units, `_total` for counters. Every label is a closed set.
 
     `__init__` is long because it is the list of them all.

@@ -21,7 +21,7 @@ from gapo.telemetry.wording import fewer_prompts
 from gapo_trainer.models.networks import eos_ids, load_generator
 from gapo_trainer.rollout.sampler import Sampler
 from gapo_trainer.rollout.samples import Prompt, Sample
-from gapo_trainer.rollout.transformers_backend import TransformersRollout
+from gapo_trainer.rollout.transformers_backend import TransformersBackend
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def autocast() -> AbstractContextManager[None]:
     return torch.autocast("cuda", dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
-class Subject:
+class EvaluatedGenerator:
     """A generator that is evaluated."""
 
     def __init__(
@@ -98,7 +98,7 @@ class Subject:
         to_device(self.model)
         self.prompts, self.params, self.seed, self.stage = prompts, params, seed, stage
         self.version = version
-        self.backend = TransformersRollout(
+        self.backend = TransformersBackend(
             self.model,
             eos_ids=eos_ids(self.tokenizer, self.model),
             batch=params.generation.batch,
