@@ -66,23 +66,23 @@ class Findings:
     """Fields of the status that the cluster's CRD does not keep; None where that is not known yet."""
 
 
-def status_of(found: Findings, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
+def status_of(findings: Findings, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
     """The status to write. `before` is the one that is stored: what this pass could not find out stays."""
     before = _readable(before or {})
     known = dict(before)
-    known["observedGeneration"] = found.generation
-    if found.run_id is not None:
-        known |= {"runID": found.run_id, "location": found.location}
-    if found.status is not None and found.spec is not None:
-        known |= _figures(found, found.spec, found.status)
-        known["trainerStatus"] = trainer_status(found.told, before.get("trainerStatus"))
-    if found.figures is not None:
-        known |= summary_of(found.figures)
-    known["state"] = _state(found, _state_before(found, before))
+    known["observedGeneration"] = findings.generation
+    if findings.run_id is not None:
+        known |= {"runID": findings.run_id, "location": findings.location}
+    if findings.status is not None and findings.spec is not None:
+        known |= _figures(findings, findings.spec, findings.status)
+        known["trainerStatus"] = trainer_status(findings.told, before.get("trainerStatus"))
+    if findings.figures is not None:
+        known |= summary_of(findings.figures)
+    known["state"] = _state(findings, _state_before(findings, before))
     previous = {c.get("type"): c for c in before.get("conditions") or [] if isinstance(c, Mapping)}
     known["conditions"] = [
-        _condition(made, previous.get(made[0]), found.generation, now)
-        for made in (*_conditions(found), *_crd_outdated(found, previous.get(CRD_OUTDATED)))
+        _condition(made, previous.get(made[0]), findings.generation, now)
+        for made in (*_conditions(findings), *_crd_outdated(findings, previous.get(CRD_OUTDATED)))
     ]
     status = GapoRunStatus.model_validate(known)
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -98,28 +98,28 @@ def _readable(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return status
 
 
-def _figures(found: Findings, spec: GapoRunSpec, status: Status) -> dict[str, Any]:
-    seen = found.seen
+def _figures(findings: Findings, spec: GapoRunSpec, status: Status) -> dict[str, Any]:
+    seen = findings.seen
     stages = sorted({key.stage for key in seen.committed} | set(seen.decisions))
-    rows = [_stage(found, stage) for stage in stages][-MAX_STAGES:]
+    rows = [_stage(findings, stage) for stage in stages][-MAX_STAGES:]
     satisfied = [row.satisfaction for row in rows if row.satisfaction is not None]
     accurate = [row.pair_accuracy for row in rows if row.pair_accuracy is not None]
     return {
         "stage": status.stage,
-        "progress": _progress(found, spec, status),
+        "progress": _progress(findings, spec, status),
         "satisfaction": satisfied[-1] if satisfied else None,
         "pairAccuracy": accurate[-1] if accurate else None,
         "bestStage": status.best_stage,
         "stages": rows,
-        "tasks": _tasks(found),
+        "tasks": _tasks(findings),
     }
 
 
-def _stage(found: Findings, stage: int) -> StageStatus:
-    metrics, decision = stage_metrics(found.seen, stage), found.seen.decisions.get(stage)
-    before = found.seen.decisions.get(stage - 1)
+def _stage(findings: Findings, stage: int) -> StageStatus:
+    metrics, decision = stage_metrics(findings.seen, stage), findings.seen.decisions.get(stage)
+    before = findings.seen.decisions.get(stage - 1)
     generator = next(
-        (key for key in found.seen.committed if key.stage == stage and KINDS[key.kind].commits_generator),
+        (key for key in findings.seen.committed if key.stage == stage and KINDS[key.kind].commits_generator),
         None,
     )
     return StageStatus(
@@ -130,7 +130,7 @@ def _stage(found: Findings, stage: int) -> StageStatus:
         pair_accuracy=_share(metrics.get(PAIR_ACCURACY)),
         checkpoint=None
         if generator is None
-        else f"{found.location}/{found.seen.committed[generator].ref.key}",
+        else f"{findings.location}/{findings.seen.committed[generator].ref.key}",
     )
 
 
@@ -139,10 +139,10 @@ def _share(value: float | None) -> float | None:
     return None if value is None else round(min(1.0, max(0.0, value)), 4)
 
 
-def _tasks(found: Findings) -> list[TaskStatus]:
+def _tasks(findings: Findings) -> list[TaskStatus]:
     """What runs or waits; a process that lives on for a moment after its commit does neither. Nothing is left of a run
     that has ended, which no later pass may look at."""
-    if found.status is not None and found.status.state in ENDED:
+    if findings.status is not None and findings.status.state in ENDED:
         return []
     shown = {ChildState.QUEUED: "Queued", ChildState.PENDING: "Pending", ChildState.RUNNING: "Running"}
     return [
@@ -152,49 +152,49 @@ def _tasks(found: Findings) -> list[TaskStatus]:
                 "kind": attempt.task.kind.value,
                 "attempt": attempt.attempt,
                 "state": shown[child.state],
-                "progressPercentage": _percentage(found, attempt),
+                "progressPercentage": _percentage(findings, attempt),
             }
         )
-        for attempt, child in sorted(found.children.items())
-        if child.state in shown and attempt.task not in found.seen.committed
+        for attempt, child in sorted(findings.children.items())
+        if child.state in shown and attempt.task not in findings.seen.committed
     ][:8]
 
 
-def _progress(found: Findings, spec: GapoRunSpec, status: Status) -> str:
+def _progress(findings: Findings, spec: GapoRunSpec, status: Status) -> str:
     """Such as `A3/12 ppo 45 %`."""
     where = f"{'A' if status.stage else ''}{status.stage}/{spec.stages.max}"
     if status.state in ENDED:
         return where
     live = {}
-    for attempt, child in sorted(found.children.items()):
+    for attempt, child in sorted(findings.children.items()):
         if not child.over:
-            done = _percentage(found, attempt)
+            done = _percentage(findings, attempt)
             live[attempt.task.kind.value] = "" if done is None else f" {done} %"
     return " ".join([where, *(f"{kind}{done}" for kind, done in sorted(live.items()))])[:128]
 
 
-def _percentage(found: Findings, attempt: AttemptKey) -> int | None:
+def _percentage(findings: Findings, attempt: AttemptKey) -> int | None:
     """Whole ones: no write for what nobody can see."""
-    told = found.told.get(attempt)
+    told = findings.told.get(attempt)
     return None if told is None or told.progress_percentage is None else int(told.progress_percentage)
 
 
-def _state_before(found: Findings, before: Mapping[str, Any]) -> str:
+def _state_before(findings: Findings, before: Mapping[str, Any]) -> str:
     """What ended by an earlier manifest may go on by this one; until that is known it has not ended."""
     state = str(before.get("state") or "Pending")
-    changed = before.get("observedGeneration") != found.generation
+    changed = before.get("observedGeneration") != findings.generation
     return "Pending" if changed and state in [ended.value for ended in ENDED] else state
 
 
-def _state(found: Findings, before: str) -> str:
-    if found.refused is not None:
+def _state(findings: Findings, before: str) -> str:
+    if findings.refused is not None:
         return "Stalled"
-    if found.status is None:
+    if findings.status is None:
         return before
-    live = [child for child in found.children.values() if not child.over]
-    match found.status.state:
+    live = [child for child in findings.children.values() if not child.over]
+    match findings.status.state:
         case State.SUCCEEDED | State.FAILED | State.STALLED | State.SUSPENDED:
-            return found.status.state.value
+            return findings.status.state.value
         case _ if any(child.state is ChildState.RUNNING for child in live):
             return "Running"
         case _ if any(child.state is ChildState.QUEUED for child in live):
@@ -209,21 +209,21 @@ _Made = tuple[str, str, str, str]
 """type, status, reason, message"""
 
 
-def _conditions(found: Findings) -> Sequence[_Made]:
+def _conditions(findings: Findings) -> Sequence[_Made]:
     return [
-        _succeeded(found),
-        _reconciling(found),
-        _stalled(found),
-        _suspended(found),
-        _tasks_healthy(found),
-        _storage_ready(found),
+        _succeeded(findings),
+        _reconciling(findings),
+        _stalled(findings),
+        _suspended(findings),
+        _tasks_healthy(findings),
+        _storage_ready(findings),
     ]
 
 
-def _succeeded(found: Findings) -> _Made:
-    status = found.status
-    if found.refused is not None:
-        return "Succeeded", "False", found.refused.reason, found.refused.message
+def _succeeded(findings: Findings) -> _Made:
+    status = findings.status
+    if findings.refused is not None:
+        return "Succeeded", "False", findings.refused.reason, findings.refused.message
     if status is None:
         return "Succeeded", "Unknown", Reason.NOT_OBSERVED, "the run's storage has not been read yet"
     if status.state is State.SUCCEEDED:
@@ -233,31 +233,31 @@ def _succeeded(found: Findings) -> _Made:
     return "Succeeded", "Unknown", status.reason, status.message
 
 
-def _reconciling(found: Findings) -> _Made:
-    status = found.status
-    if found.refused is not None:
-        return "Reconciling", "False", found.refused.reason, "nothing is done until that is put right"
+def _reconciling(findings: Findings) -> _Made:
+    status = findings.status
+    if findings.refused is not None:
+        return "Reconciling", "False", findings.refused.reason, "nothing is done until that is put right"
     if status is None or status.state in (State.RUNNING, State.WAITING):
-        problem = found.storage or _trouble(found)
+        problem = findings.storage or _trouble(findings)
         reason = problem.reason if problem else (status.reason if status else Reason.STARTING)
         message = problem.message if problem else (status.message if status else "reading the run's storage")
         return "Reconciling", "True", reason, message
     return "Reconciling", "False", status.reason, status.message
 
 
-def _stalled(found: Findings) -> _Made:
-    if found.refused is not None:
-        return "Stalled", "True", found.refused.reason, found.refused.message
-    status = found.status
+def _stalled(findings: Findings) -> _Made:
+    if findings.refused is not None:
+        return "Stalled", "True", findings.refused.reason, findings.refused.message
+    status = findings.status
     if status is not None and status.state in (State.FAILED, State.STALLED):
         return "Stalled", "True", status.reason, status.message
     state = None if status is None else status.state
     return "Stalled", "False", NOT_STALLED.get(state, Reason.PROGRESSING), ""
 
 
-def _suspended(found: Findings) -> _Made:
-    asked = found.spec is not None and found.spec.suspend
-    left = [child.job for child in found.children.values() if not child.over]
+def _suspended(findings: Findings) -> _Made:
+    asked = findings.spec is not None and findings.spec.suspend
+    left = [child.job for child in findings.children.values() if not child.over]
     if asked and left:
         return "Suspended", "False", Reason.STOPPING, f"waiting for {', '.join(sorted(left))} to save and end"
     if asked:
@@ -265,58 +265,58 @@ def _suspended(found: Findings) -> _Made:
     return "Suspended", "False", Reason.NOT_SUSPENDED, ""
 
 
-def _tasks_healthy(found: Findings) -> _Made:
-    problem = _trouble(found)
+def _tasks_healthy(findings: Findings) -> _Made:
+    problem = _trouble(findings)
     if problem is not None:
         return "TasksHealthy", "False", problem.reason, problem.message
     return "TasksHealthy", "True", Reason.AS_EXPECTED, ""
 
 
-def _trouble(found: Findings) -> Problem | None:
+def _trouble(findings: Findings) -> Problem | None:
     """What keeps a live attempt from starting, else the last failure of a task that is being tried again."""
-    if found.cluster is not None:
-        return found.cluster
-    for _, child in sorted(found.children.items()):
+    if findings.cluster is not None:
+        return findings.cluster
+    for _, child in sorted(findings.children.items()):
         if child.problem is not None:
             return Problem(child.problem.reason, f"{child.job}: {child.problem.message}")
-    for key, attempts in sorted(found.seen.attempts.items()):
+    for key, attempts in sorted(findings.seen.attempts.items()):
         last = attempts[-2:] if attempts and attempts[-1].ended is None else attempts[-1:]
         ended = last[0].ended if last else None
-        if key in found.seen.committed or ended is None:
+        if key in findings.seen.committed or ended is None:
             continue
-        if not (ended.charged or (ended.cause in FOR_A_PERSON and not _runs(found, key))):
+        if not (ended.charged or (ended.cause in FOR_A_PERSON and not _runs(findings, key))):
             continue
         reason = ended.reason or f"{ended.cause.value[:1].upper()}{ended.cause.value[1:]}"
         message = f"attempt {ended.attempt} of {key} ended: {ended.message}"
-        if ended.cause is Cause.NO_ACCESS and ended.reason != SourceRefusedError.reason and found.access:
-            message += f"; {found.access}"
+        if ended.cause is Cause.NO_ACCESS and ended.reason != SourceRefusedError.reason and findings.access:
+            message += f"; {findings.access}"
         return Problem(reason, message)
     return None
 
 
-def _runs(found: Findings, key: TaskKey) -> bool:
+def _runs(findings: Findings, key: TaskKey) -> bool:
     """What kept a task from running is over once it runs."""
-    running = (one for one, child in found.children.items() if child.state is ChildState.RUNNING)
+    running = (one for one, child in findings.children.items() if child.state is ChildState.RUNNING)
     return any(attempt.task == key for attempt in running)
 
 
-def _storage_ready(found: Findings) -> _Made:
-    if found.storage is not None:
-        return "StorageReady", "False", found.storage.reason, found.storage.message
-    if found.status is None:
+def _storage_ready(findings: Findings) -> _Made:
+    if findings.storage is not None:
+        return "StorageReady", "False", findings.storage.reason, findings.storage.message
+    if findings.status is None:
         return "StorageReady", "Unknown", Reason.NOT_OBSERVED, ""
     return "StorageReady", "True", Reason.AVAILABLE, ""
 
 
-def _crd_outdated(found: Findings, before: Mapping[str, Any] | None) -> Iterator[_Made]:
+def _crd_outdated(findings: Findings, before: Mapping[str, Any] | None) -> Iterator[_Made]:
     """Only where it is so, or was and nothing is known yet: a definition of the right release is nothing to tell of."""
-    if found.unkept:
+    if findings.unkept:
         message = (
-            f"the definition of GapoRun in this cluster does not keep {', '.join(found.unkept)}: it is of another release; "
+            f"the definition of GapoRun in this cluster does not keep {', '.join(findings.unkept)}: it is of another release; "
             "kubectl apply --server-side -f crds/gapo.dev_gaporuns.yaml"
         )
         yield CRD_OUTDATED, "True", Reason.FIELDS_DROPPED, message
-    elif found.unkept is None and before is not None:
+    elif findings.unkept is None and before is not None:
         yield CRD_OUTDATED, str(before.get("status")), str(before.get("reason")), str(before.get("message"))
 
 
