@@ -97,6 +97,8 @@ def run(ctx: TaskContext) -> dict[str, float]:
         began = time.monotonic()
         trainer.step()
         looks = state.step % look_every == 0 or state.step == trainer.steps
+        if looks:
+            ctx.report(trainer.said())  # held-out rows may take longer than the steps between
         row = trainer.look() if looks else {}
         state.seconds += time.monotonic() - began
         if looks:
