@@ -18,10 +18,25 @@ class MethodTraits:
     """Whether stages learn from a reward: a reward model's or the verifier's."""
     retrains_reward_model: bool
     """Whether the reward model is trained on after each stage."""
+    summary: str
+    """What it does with the reward model, behind its name."""
+    made_by: str = ""
+    """What trains the generator, in the words of its model card. Empty for GAPO's loop, whose words follow from the
+    settings."""
 
 
 METHODS: Mapping[Method, MethodTraits] = {
-    "GAPO": MethodTraits(has_reward=True, retrains_reward_model=True),
-    "PPO": MethodTraits(has_reward=True, retrains_reward_model=False),
-    "SFT": MethodTraits(has_reward=False, retrains_reward_model=False),
+    "GAPO": MethodTraits(
+        has_reward=True, retrains_reward_model=True, summary="retrains the reward model after every stage"
+    ),
+    "PPO": MethodTraits(has_reward=True, retrains_reward_model=False, summary="keeps it frozen"),
+    "SFT": MethodTraits(
+        has_reward=False,
+        retrains_reward_model=False,
+        summary="uses none",
+        made_by="supervised training on accepted responses",
+    ),
 }
+SUMMARY = "; ".join(f"{name} {method.summary}" for name, method in METHODS.items()) + "."
+WITHOUT_REWARD = tuple(name for name, method in METHODS.items() if not method.has_reward)
+RETRAINING = tuple(name for name, method in METHODS.items() if method.retrains_reward_model)

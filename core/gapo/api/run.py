@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from gapo.api.base import FIXED, IDENTITY, LIVE, NEXT_ATTEMPT, ApiModel
 from gapo.api.evaluation import Budget, Convergence, Evaluation, Guards
-from gapo.api.methods import Method
+from gapo.api.methods import SUMMARY, Method
 from gapo.api.models import Critic, Generator, Reference, RewardModel
 from gapo.api.placement import Checkpoint, Retention, Roles, Rollout, Scheduling, Storage
 from gapo.api.training import Adversarial, Data, Generation, Ppo, Sft, Stages
@@ -33,8 +33,7 @@ class ResumeFrom(ApiModel):
 class GapoRunSpec(ApiModel):
     """What to train, how, and where its checkpoints live."""
 
-    method: Method = Field("GAPO", json_schema_extra=IDENTITY)
-    """GAPO retrains the reward model after every stage; PPO keeps it frozen; SFT uses none."""
+    method: Method = Field("GAPO", description=SUMMARY, json_schema_extra=IDENTITY)
     profile: Literal["tiny", "7b"] | None = Field(None, json_schema_extra=IDENTITY)
     """Tested defaults for whatever is not written; `tiny` for a generator from scratch, otherwise `7b`."""
     seed: int = Field(0, ge=0, lt=2**31, json_schema_extra=IDENTITY)

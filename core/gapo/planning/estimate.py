@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gapo.api.models import FromScratch
 from gapo.api.run import GapoRunSpec
-from gapo.tasks import Kind, TaskKey
+from gapo.tasks import Kind, TaskKey, kinds_of_line
 
 CPU_FLOPS = 52e9
 """Measured: forward and backward of small models, float32, one x86-64 core."""
@@ -99,7 +99,7 @@ def estimate(spec: GapoRunSpec, keys: Iterable[TaskKey], *, device: str = "cpu",
     judged = kinds.count(Kind.EVALUATE) * spec.evaluation.prompts * (spec.evaluation.samples + 1)
     judged += kinds.count(Kind.EXPORT) * 3 * spec.evaluation.test_prompts
     generated = (rollouts + samples + judged) * response
-    sft_rows = kinds.count(Kind.SFT) * spec.sft.steps * spec.sft.batch
+    sft_rows = sum(map(kinds.count, kinds_of_line("sft"))) * spec.sft.steps * spec.sft.batch
     rm_rows = 0
     if rm_spec is not None and has_rm:
         rm_rows = kinds.count(Kind.RM_WARMUP) * rm_spec.warmup.steps * rm_spec.batch

@@ -33,10 +33,10 @@ from gapo.report.report_model import (
 from gapo.report.scores import cross_play, rm_scores, score_shares
 from gapo.report.training import iterations, training
 from gapo.store.records import Decision
-from gapo.tasks import KINDS, Kind
+from gapo.tasks import KINDS, Kind, kinds_of_line
 
 SATISFACTION, SCORE = "eval/satisfaction", "rm/score_generated"
-RM_KINDS = ("rm-warmup", "rm")
+RM_KINDS = kinds_of_line("rm")
 _PERMANENT = range(64, 74)
 """Exit codes of a task that no further attempt can help (docs/contracts/tasks.md#exit-codes)."""
 _REFUSED = 73

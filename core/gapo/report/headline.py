@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gapo.api.methods import RETRAINING
 from gapo.report.formatting import interval, one_line, points, share
 from gapo.report.report_model import EnvironmentValue, Figures, Gate, SatisfactionFigure, Verdict
+from gapo.tasks import KINDS
 from gapo.telemetry.wording import fewer_prompts
 
+STAGE_TRAINING = {kind for kind, task in KINDS.items() if task.commits_generator and not task.at_start}
+"""Kinds that train the generator in stages alone. A run without any was supervised training only."""
 GUARDED_LABELS = ("half", "one", "drop")
 
 
@@ -36,7 +40,11 @@ def _ending(figures: Figures) -> tuple[str, str | None]:
     failed = _failure(figures)
     if not committed and not failed:
         return "empty", "Nothing is committed yet: there are no figures to report."
-    if figures.gate and figures.gate.passed is False and not any(kind == "ppo" for _, kind in committed):
+    if (
+        figures.gate
+        and figures.gate.passed is False
+        and not any(kind in STAGE_TRAINING for _, kind in committed)
+    ):
         return "gateFailed", None
     last = next((s for s in reversed(stages) if s.decision), None)
     if last and last.decision and last.decision.verdict == "converged":
@@ -44,7 +52,7 @@ def _ending(figures: Figures) -> tuple[str, str | None]:
     if last and last.decision and last.decision.verdict == "stopped":
         return "stopped", f"Stopped at stage {last.stage}, not converged: {one_line(last.decision.reason)}."
     if figures.test:
-        trained = max((stage for stage, kind in committed if kind == "ppo"), default=0)
+        trained = max((stage for stage, kind in committed if kind in STAGE_TRAINING), default=0)
         if not trained:
             return "finished", "Supervised training only, no adversarial stage."
         unit = "stage" if trained == 1 else "stages"
@@ -130,7 +138,7 @@ def _verifier_informed(figures: Figures) -> str | None:
     if figures.setting("rewardModel", "source") == "verifier":
         return "The reward is the verifier itself (rewardModel.source: verifier): an upper bound, not GAPO."
     label = figures.setting("adversarial", "passingLabel")
-    if figures.setting("method") == "GAPO" and label in GUARDED_LABELS:
+    if figures.setting("method") in RETRAINING and label in GUARDED_LABELS:
         return f"Verifier-informed (adversarial.passingLabel: {label}): not comparable with the paper's GAPO."
     return None
 

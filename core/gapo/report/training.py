@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 from gapo.report.data import RunData, TaskData
 from gapo.report.report_model import CurveRow, IterationRow, Number, PeakMemory, Training
+from gapo.tasks import kinds_of_line
 
 PACE = "tokensPerSecond"
 SAMPLED, TRAINED = "sampledTokensPerSecond", "trainedTokensPerSecond"
 STEPS = {
-    "sft": (("sft",), ("sft/loss", "sft/val_loss", "sft/lr", "sft/grad_norm")),
-    "rm": (("rm-warmup", "rm"), ("rm/loss", "rm/lr", "rm/grad_norm")),
+    "sft": ("sft/loss", "sft/val_loss", "sft/lr", "sft/grad_norm"),
+    "rm": ("rm/loss", "rm/lr", "rm/grad_norm"),
 }
-"""Model → the kinds of tasks that train it, and what is kept of their `metrics.jsonl`."""
+"""Line of kinds of tasks → what is kept of their `metrics.jsonl`."""
 ITERATION = (
     "ppo/reward",
     "ppo/score",
@@ -68,25 +69,24 @@ def training(run: RunData) -> Training:
     return Training(sft=_steps(run, "sft"), rm=_steps(run, "rm"), memory=_memory(run))
 
 
-def _steps(run: RunData, model: str) -> list[CurveRow]:
-    kinds, names = STEPS[model]
+def _steps(run: RunData, line: str) -> list[CurveRow]:
     rows: list[CurveRow] = []
     before: Number = 0.0
-    for task in run.of_kind(*kinds):
-        rows += _of_task(task, model, names, before)
+    for task in run.of_kind(*kinds_of_line(line)):
+        rows += _of_task(task, line, before)
         before = rows[-1].iteration if rows else before
     return rows
 
 
-def _of_task(task: TaskData, model: str, names: tuple[str, ...], before: Number) -> list[CurveRow]:
+def _of_task(task: TaskData, line: str, before: Number) -> list[CurveRow]:
     rows: list[CurveRow] = []
     tokens: Number = 0.0
     seconds: Number = 0.0
     for row in task.series:
         if "step" not in row:
             continue
-        figures = {name: row[name] for name in names if name in row}
-        done, spent = row.get(f"{model}/trained_tokens"), row.get("wall/seconds")
+        figures = {name: row[name] for name in STEPS[line] if name in row}
+        done, spent = row.get(f"{line}/trained_tokens"), row.get("wall/seconds")
         if done is not None and spent is not None:
             if done > tokens and spent > seconds:
                 figures[PACE] = (done - tokens) / (spent - seconds)

@@ -117,7 +117,7 @@ def _memory(rows: Sequence[PeakMemory]) -> list[Panel]:
     for title, bytes_of in _PLACES.items():
         by_kind: dict[str, list[Point]] = {}
         for row in rows:
-            line = KINDS[Kind(row.kind)].memory_line if row.kind in set(Kind) else None
+            line = KINDS[Kind(row.kind)].line if row.kind in set(Kind) else None
             if line is not None and (peak := bytes_of(row)) is not None:
                 held = peak / GIB
                 tip = f"{row.kind}, stage {row.stage}: {plain(held)} GiB"

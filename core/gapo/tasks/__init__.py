@@ -1,6 +1,6 @@
 """Tasks: the unit of work that reads committed artifacts and commits one new artifact."""
 
-from gapo.tasks.kinds import KINDS, Kind, TaskKind
+from gapo.tasks.kinds import KINDS, Kind, TaskKind, kinds_of_line
 from gapo.tasks.needs import model_of, models_of, role_of
 from gapo.tasks.task import STOP_GRACE_SECONDS, Task, TaskKey, task_digest, task_params
 
@@ -11,6 +11,7 @@ __all__ = [
     "Task",
     "TaskKey",
     "TaskKind",
+    "kinds_of_line",
     "model_of",
     "models_of",
     "role_of",

@@ -58,11 +58,14 @@ class TaskKind:
     """Whether later stages may have one."""
     commits_generator: bool = False
     commits_reward_model: bool = False
+    loads: str | None = None
+    """The section of the spec whose model it loads from where it lies, unless an input of that name is there."""
     reads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Input name → objects or folders (with a slash) of it that are fetched; `name-*` stands for `name-1`, `name-2`, … .
     Inputs that are not listed are fetched whole."""
-    memory_line: str | None = None
-    """Its line in charts of memory, named as a kind: kinds of one line are drawn as one. None is not drawn."""
+    line: str | None = None
+    """Its line in charts, named as a kind: kinds of one line are drawn as one, and what they train on is estimated alike.
+    None is not drawn."""
     memory_field: str = "ppo.tokensPerMicroBatch"
     """What to lower where it runs out of device memory."""
     interruption: Interruption | None = None
@@ -98,7 +101,8 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="generator",
         weight=2.0,
         color="green",
-        memory_line="sft",
+        line="sft",
+        loads="generator",
         at_start=True,
         in_stages=True,
         commits_generator=True,
@@ -110,7 +114,8 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="rewardModel",
         weight=3.0,
         color="purple",
-        memory_line="rm",
+        line="rm",
+        loads="rewardModel",
         at_start=True,
         commits_reward_model=True,
         reads={"generator": _GENERATOR},
@@ -133,7 +138,8 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="generator",
         weight=2.0,
         color="blue",
-        memory_line="ppo",
+        line="ppo",
+        loads="critic",
         in_stages=True,
         commits_generator=True,
         reads={
@@ -155,7 +161,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="evaluation",
         weight=0.7,
         color="orange",
-        memory_line="evaluate",
+        line="evaluate",
         at_start=True,
         in_stages=True,
         reads={
@@ -173,7 +179,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="rewardModel",
         weight=0.8,
         color="purple",
-        memory_line="rm",
+        line="rm",
         in_stages=True,
         commits_reward_model=True,
         reads={"rm": _REWARD_MODEL, "samples": _SAMPLES, "samples-*": _SAMPLES},
@@ -198,7 +204,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         role="generator",
         weight=0.7,
         color="grey",
-        memory_line="export",
+        line="export",
         at_start=True,
         in_stages=True,
         reads={
@@ -209,3 +215,8 @@ KINDS: Mapping[Kind, TaskKind] = {
         },
     ),
 }
+
+
+def kinds_of_line(line: str) -> tuple[Kind, ...]:
+    """The kinds that charts draw as one line, in the table's order."""
+    return tuple(kind for kind, described in KINDS.items() if described.line == line)

@@ -39,15 +39,14 @@ def models_of(spec: GapoRunSpec) -> dict[str, str]:
 def model_of(task: Task) -> str | None:
     """The address of the model that this task loads from where the run names it; None where it starts from what a task
     before has committed. A resumed task may not need it any more."""
-    inputs, params = task.inputs, task.params
-    if task.kind is Kind.SFT and "generator" not in inputs:
-        return cast(str | None, params["generator"].get("model"))
-    if task.kind is Kind.RM_WARMUP:
-        return cast(str | None, params["rewardModel"].get("model"))
-    if task.kind is Kind.PPO:
-        critic = params["critic"]
-        # An imported stage 0 has no critic yet.
-        has_one = "state" in inputs and not inputs["state"].key.startswith("stages/0/")
-        if not has_one or critic.get("onStageChange") == "reset":
-            return cast(str | None, critic.get("model"))
-    return None
+    section = KINDS[task.kind].loads
+    if section is None or section in task.inputs or (section == "critic" and _goes_on_with_a_critic(task)):
+        return None
+    return cast(str | None, task.params[section].get("model"))
+
+
+def _goes_on_with_a_critic(task: Task) -> bool:
+    """Whether the critic is that of the stage before; an imported stage 0 has none yet."""
+    state = task.inputs.get("state")
+    has_one = state is not None and not state.key.startswith("stages/0/")
+    return has_one and task.params["critic"].get("onStageChange") != "reset"

@@ -22,6 +22,7 @@ from tests.unit.evaluate.tiny_evaluation import (
 from tests.unit.ppo.tiny_ppo import tiny_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from gapo.api.methods import METHODS, WITHOUT_REWARD, Method
 from gapo.api.run import GapoRunSpec
 from gapo.tasks import Kind, TaskKey, task_params
 from gapo_trainer.evaluate.model_card import model_card
@@ -210,6 +211,17 @@ def test_the_card_names_the_method_that_the_settings_amount_to(sections, said: s
     params = task_params(GapoRunSpec.model_validate({**SPEC, **sections}), Kind.EXPORT)
     card = model_card(params, None, stage=0, last_stage=1, seed=0, run="tiny", tokenizer=tiny_tokenizer())
     assert said in card
+
+
+@pytest.mark.parametrize("method", WITHOUT_REWARD)
+def test_a_method_without_reward_has_words_of_its_own_on_the_card(method: Method) -> None:
+    params = task_params(
+        GapoRunSpec.model_validate({**SPEC, "method": method, "rewardModel": None}), Kind.EXPORT
+    )
+    card = model_card(params, None, stage=0, last_stage=1, seed=0, run="tiny", tokenizer=tiny_tokenizer())
+    assert f"Made by {METHODS[method].made_by}, from" in card
+    assert METHODS[method].made_by
+    assert "PPO" not in card
 
 
 def test_without_a_verifier_there_are_samples_and_no_figures(inputs, tmp_path) -> None:

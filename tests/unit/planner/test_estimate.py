@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.unit.planner.world import spec_of
 
-from gapo.planning.estimate import folder_parameters
+from gapo.planning.estimate import estimate, folder_parameters
+from gapo.tasks import TaskKey, kinds_of_line
 
 
 def weights(folder: Path, kind: torch.dtype, name: str = "model.safetensors") -> None:
@@ -42,3 +44,13 @@ def test_a_file_that_holds_no_weights_has_an_unknown_size(tmp_path, content) -> 
     (tmp_path / "model.safetensors").write_bytes(content)
     assert folder_parameters(str(tmp_path)) is None
     assert folder_parameters("hf://org/name") is None
+
+
+def test_each_task_of_supervised_training_is_counted_whatever_its_kind() -> None:
+    spec = spec_of(method="SFT", rewardModel=None, sft={"steps": 7, "batch": 5})
+    for kind in kinds_of_line("sft"):
+        rows = 3 * 7 * 5
+        row = spec.generation.max_new_tokens + min(
+            spec.data.max_prompt_tokens, 2 * spec.generation.max_new_tokens
+        )
+        assert estimate(spec, [TaskKey(stage, kind) for stage in range(3)]).trained_tokens == rows * row

@@ -9,6 +9,7 @@ from tests.unit.report.run_folder import SPEC, RunFolder, curves, files_of, fini
 from gapo.report import load_run_data, report_of
 from gapo.report.html import page
 from gapo.report.report_model import Report
+from gapo.tasks import KINDS, Kind, kinds_of_line
 
 GIB = 2.0**30
 
@@ -57,6 +58,19 @@ def test_the_document_holds_losses_rates_gradients_and_pace_of_every_model() -> 
         (row["stage"], row["kind"]): (row["host"], row["device"]) for row in document["training"]["memory"]
     }
     assert memory == dict.fromkeys([(0, "sft"), (0, "rm-warmup"), (1, "ppo"), (1, "rm")], (3 * GIB, 40 * GIB))
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"), [(line, kind) for line in ("sft", "rm") for kind in kinds_of_line(line)]
+)
+def test_what_any_kind_of_a_line_trained_on_is_in_its_curve(line: str, kind: Kind) -> None:
+    folder = RunFolder()
+    rows = [{"step": 4, f"{line}/loss": 0.5, f"{line}/trained_tokens": 100, "wall/seconds": 2.0}]
+    stage = 0 if KINDS[kind].at_start else 1
+    folder.commit(stage, kind, {f"{line}/loss": 0.5}, files_of(metrics_jsonl=rows))
+    assert document_of(report(folder))["training"][line] == [
+        {"iteration": 4, "stage": stage, f"{line}/loss": 0.5, "tokensPerSecond": 50.0}
+    ]
 
 
 def test_the_page_shows_a_chart_of_each() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from transformers import PreTrainedTokenizerBase
 
+from gapo.api.methods import METHODS, RETRAINING
 from gapo_trainer.evaluate.base_model import BaseModel, named
 from gapo_trainer.models.networks import prompt_ids
 from gapo_trainer.stats.rates import Estimate
@@ -125,7 +126,7 @@ def _origin(params: Mapping[str, Any], *, stage: int, last_stage: int, seed: int
             "with runs that learn from a reward model."
         )
     label = params["adversarial"]["passingLabel"]
-    if params["method"] == "GAPO" and label != "zero":
+    if params["method"] in RETRAINING and label != "zero":
         sentences.append(
             f"**Verifier-informed**: in training, generated samples that the verifier passes were labelled "
             f"`{label}` (`adversarial.passingLabel`), where the published method labels all of them 0. Its figures do "
@@ -136,11 +137,12 @@ def _origin(params: Mapping[str, Any], *, stage: int, last_stage: int, seed: int
 
 def _method(params: Mapping[str, Any]) -> str:
     """What trained the generator, in words, from what the settings amount to."""
-    if params["method"] == "SFT":
-        return "supervised training on accepted responses"
+    method = METHODS[params["method"]]
+    if method.made_by:
+        return method.made_by
     if params["rewardModel"]["source"] == "verifier":
         return "PPO with a program's verdict as the reward"
-    if params["method"] == "PPO" or not params["adversarial"]["retrain"]:
+    if not method.retrains_reward_model or not params["adversarial"]["retrain"]:
         return "PPO against a frozen encoder reward model"
     if params["adversarial"]["generatedShareOfNegatives"] == 0:
         return (

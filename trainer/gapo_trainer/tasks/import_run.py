@@ -12,12 +12,12 @@ from gapo.run.reader import Observer
 from gapo.run.record import RunRecord, read_run_record
 from gapo.store.commit import fetch, find_manifest
 from gapo.store.objects import Objects
-from gapo.tasks import Kind, TaskKey
+from gapo.tasks import KINDS, Kind, TaskKey
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.tasks.registry import runs
 
-GENERATORS = (Kind.PPO, Kind.SFT, Kind.IMPORT)
-REWARD_MODELS = (Kind.RM, Kind.RM_WARMUP, Kind.IMPORT)
+GENERATORS = tuple(kind for kind, task in KINDS.items() if task.commits_generator)
+REWARD_MODELS = tuple(kind for kind, task in KINDS.items() if task.commits_reward_model)
 
 
 @runs(Kind.IMPORT)

@@ -7,9 +7,12 @@ the fields' classes (`gapo.crd.rules`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 
 from gapo.api.addresses import DATA_FORMS, MODEL_FORMS, Form
+from gapo.api.methods import RETRAINING, WITHOUT_REWARD, Method
 from gapo.api.rules import by_hand
 from gapo.api.rules.expressions import Expression, field, there
 from gapo.api.rules.row import InCel, InPython, Row
@@ -18,7 +21,6 @@ ONE_MACHINE = "`gapo run` reads files and folders of its machine"
 NO_UNION = "the field's type says it to the client; no type of the server's is text or a number"
 ANY_VALUE = "amounts may be fractions, which are values of any kind to the server; its rules cannot see them"
 
-METHOD = field("method")
 BY_VERIFIER = field("rewardModel.source") == "verifier"
 SCORED = field("evaluation.scorer") != "none"
 PASSING_LABEL = field("adversarial.passingLabel")
@@ -29,6 +31,11 @@ OWN_ENV = ("HF_HOME", "HOME", "OMP_NUM_THREADS", "POD_UID")
 """Environment variables that gapo sets."""
 OWN_PATHS = r"^/(cache|dev|etc|proc|run|scratch|sys|tmp|var/run|volumes)(/|$)"
 """Where nothing of the user's is mounted."""
+
+
+def _method_of(names: Sequence[Method]) -> Expression:
+    """Whether the method is one of these."""
+    return reduce(or_, (field("method") == name for name in names))
 
 
 def _formed(path: str, form: Form) -> Expression:
@@ -146,12 +153,13 @@ DATA = (
 RUN = (
     Row(
         "GapoRunSpec",
-        (METHOD == "SFT") | there("rewardModel"),
-        "rewardModel is needed by this method; only SFT does without",
+        _method_of(WITHOUT_REWARD) | there("rewardModel"),
+        f"rewardModel is needed by this method; only {' and '.join(WITHOUT_REWARD)} "
+        f"{'does' if len(WITHOUT_REWARD) == 1 else 'do'} without",
     ),
     Row(
         "GapoRunSpec",
-        ~((METHOD == "GAPO") & BY_VERIFIER),
+        ~(_method_of(RETRAINING) & BY_VERIFIER),
         "rewardModel.source verifier has nothing to retrain; use method PPO",
     ),
     Row(
