@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gapo.api.run import ResumeFrom
-from gapo.planning.observation import Committed, Seen
+from gapo.planning.observation import Committed, Observation
 from gapo.store.records import ManifestRef
 from gapo.tasks import KINDS, Kind, TaskKey
 from gapo_trainer.tasks.import_run import chosen_stage
@@ -16,5 +16,7 @@ ANY = Committed(ManifestRef(key="k", sha256="0" * 64), 0, "d", {}, {})
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_last_stage_is_the_newest_with_a_generator(kind: Kind) -> None:
-    seen = Seen(committed={TaskKey(1, Kind.PPO): ANY, TaskKey(3, kind): ANY, TaskKey(4, Kind.EVALUATE): ANY})
+    seen = Observation(
+        committed={TaskKey(1, Kind.PPO): ANY, TaskKey(3, kind): ANY, TaskKey(4, Kind.EVALUATE): ANY}
+    )
     assert chosen_stage(seen, LAST) == (3 if KINDS[kind].commits_generator else 1)
