@@ -243,7 +243,8 @@ def test_a_checkpoint_is_told_once_it_is_stored(ran: tuple[World, list[Scrape]])
     assert times[-1] is not None
     assert seen[0]["gapo_task_start_timestamp_seconds"] < times[-1]
     told = world.progress(0)
-    assert told["startTime"] <= told["checkpointTime"] <= told["lastUpdatedTime"]
+    # A point may be stored beside the training, after the last that was told of it.
+    assert told["startTime"] <= min(told["checkpointTime"], told["lastUpdatedTime"])
 
 
 def test_progress_ends_with_what_the_manifest_holds(ran: tuple[World, list[Scrape]]) -> None:
