@@ -27,8 +27,8 @@ from gapo.store.claims import Fence
 from gapo.store.commit import commit_manifest
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
-from gapo.store.records import Claim, Manifest, ManifestRef
-from gapo.tasks import Kind, Task
+from gapo.store.records import Claim
+from gapo.tasks import Kind, Task, manifest_of
 
 WAITING = {"CreateContainerConfigError": 'secret "team-keys" not found'}
 SELECTOR = "app.kubernetes.io/managed-by=gapo-operator"
@@ -124,15 +124,9 @@ class InstantPods:
         moment = datetime.now(UTC)
         result = commit_manifest(
             objects,
-            Manifest(
-                run_id=task.run_id,
-                stage=task.stage,
-                kind=task.kind.value,
-                generation=task.generation,
-                attempt=task.attempt,
+            manifest_of(
+                task,
                 writer=writer,
-                task_digest=task.digest,
-                inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
                 objects=stored,
                 metrics=self.metrics(task),
                 environment={"device": "cpu"},

@@ -2,7 +2,7 @@
 
 from gapo.tasks.kinds import KINDS, Kind, TaskKind, kinds_of_line
 from gapo.tasks.needs import model_of, models_of, role_of
-from gapo.tasks.task import STOP_GRACE_SECONDS, Task, TaskKey, task_digest, task_params
+from gapo.tasks.task import STOP_GRACE_SECONDS, Task, TaskKey, manifest_of, task_digest, task_params
 
 __all__ = [
     "KINDS",
@@ -12,6 +12,7 @@ __all__ = [
     "TaskKey",
     "TaskKind",
     "kinds_of_line",
+    "manifest_of",
     "model_of",
     "models_of",
     "role_of",

@@ -7,6 +7,7 @@ A task is complete and serialisable: the same bytes run as a local process and i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from pydantic import Field
 from gapo.api.base import ApiModel
 from gapo.api.run import GapoRunSpec
 from gapo.digest import canonical_json, digest
-from gapo.store.records import ManifestRef
+from gapo.store.records import Manifest, ManifestRef, ObjectRef
 from gapo.tasks.kinds import KINDS, Kind
 
 STOP_GRACE_SECONDS = 60
@@ -80,6 +81,34 @@ def task_digest(
             "params": params_digest,
             "seed": seed,
         }
+    )
+
+
+def manifest_of(
+    task: Task,
+    *,
+    writer: str,
+    started_at: datetime,
+    finished_at: datetime,
+    objects: Mapping[str, ObjectRef] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    environment: Mapping[str, str | int | float] | None = None,
+) -> Manifest:
+    """The manifest that commits a task's result. Times are timezone-aware."""
+    return Manifest(
+        run_id=task.run_id,
+        stage=task.stage,
+        kind=task.kind.value,
+        generation=task.generation,
+        attempt=task.attempt,
+        writer=writer,
+        task_digest=task.digest,
+        inputs=task.inputs,
+        objects=dict(objects or {}),
+        metrics=dict(metrics or {}),
+        environment=dict(environment or {}),
+        started_at=started_at,
+        finished_at=finished_at,
     )
 
 

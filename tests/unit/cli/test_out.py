@@ -17,8 +17,7 @@ from gapo.errors import GapoError, SpecError
 from gapo.run.record import freeze
 from gapo.store import layout
 from gapo.store.commit import commit_manifest
-from gapo.store.records import Manifest, ManifestRef
-from gapo.tasks import Kind, Task
+from gapo.tasks import Kind, Task, manifest_of
 
 MODEL = {
     "config.json": "{}",
@@ -49,15 +48,9 @@ class WithModel(Story):
             (source / "model" / name).write_text(text)
         commit_manifest(
             self.objects,
-            Manifest(
-                run_id="r1",
-                stage=task.stage,
-                kind=task.kind.value,
-                generation=task.generation,
-                attempt=task.attempt,
+            manifest_of(
+                task,
                 writer="w",
-                task_digest=task.digest,
-                inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
                 objects=self.objects.upload_folder(source, f"{prefix}/out"),
                 metrics=self.metrics(task.key),
                 started_at=START,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -138,8 +139,16 @@ def test_a_device_may_be_written_to(tmp_path: Path) -> None:
     assert Path("/dev/null").is_char_device()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_the_right_to_write_is_named(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(SpecError, match="permission denied"):
-        check_files(tmp_path / "out", ["one"], ADVICE)
+def test_a_folder_without_the_right_to_write_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        child = os.fork()
+        if child == 0:  # root may write everywhere, so that another user has to try
+            os.setuid(os.getuid() or 65532)
+            try:
+                check_files(folder / "out", ["one"], ADVICE)
+            except SpecError as error:
+                os._exit(0 if "permission denied" in str(error) else 2)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

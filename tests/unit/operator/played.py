@@ -15,8 +15,7 @@ from gapo.planning.plan import State
 from gapo.policies.attempts import Exit
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
-from gapo.store.records import Manifest, ManifestRef
-from gapo.tasks import Kind, Task
+from gapo.tasks import Kind, Task, manifest_of
 from gapo_operator.kube.job_states import Child, ChildState
 from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.run_pass import RunPass
@@ -82,15 +81,9 @@ Measure = Callable[[Task], dict[str, float]]
 def commit(objects: Objects, task: Task, metrics: Measure = metrics_of) -> None:
     commit_manifest(
         objects,
-        Manifest(
-            run_id=task.run_id,
-            stage=task.stage,
-            kind=task.kind.value,
-            generation=task.generation,
-            attempt=task.attempt,
+        manifest_of(
+            task,
             writer="w",
-            task_digest=task.digest,
-            inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
             metrics=metrics(task),
             started_at=START,
             finished_at=START + timedelta(seconds=SECONDS),

@@ -14,8 +14,7 @@ from gapo.api.load import LoadedRun, load_document
 from gapo.planning.observation import AttemptKey
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
-from gapo.store.records import Manifest, ManifestRef
-from gapo.tasks import Kind, Task, TaskKey
+from gapo.tasks import Kind, Task, TaskKey, manifest_of
 from gapo_operator.kube.job_states import Child, ChildState
 from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.run_pass import (
@@ -65,15 +64,9 @@ class Room:
     def commit(self, task: Task) -> None:
         commit_manifest(
             self.objects,
-            Manifest(
-                run_id=task.run_id,
-                stage=task.stage,
-                kind=task.kind.value,
-                generation=task.generation,
-                attempt=task.attempt,
+            manifest_of(
+                task,
                 writer="w",
-                task_digest=task.digest,
-                inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
                 started_at=START,
                 finished_at=START,
             ),

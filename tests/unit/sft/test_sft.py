@@ -107,7 +107,7 @@ def test_a_later_stage_trains_on_as_many_rows_as_ppo_would_see(tmp_path, data):
     first = context(tmp_path, Kind.SFT, params(), {"data": data}, name="first")
     run(first)
     # 2 iterations x 40 rollouts x 2 epochs / 16 rows
-    assert Params.of(context(tmp_path, Kind.SFT, params(), {})).steps(1) == 10
+    assert Params.of(context(tmp_path, Kind.SFT, params(), {}).params).steps(1) == 10
     inputs = {"data": data, "generator": first.out}
     second = context(tmp_path, Kind.SFT, params(), inputs, stage=1, name="second")
     run(second)

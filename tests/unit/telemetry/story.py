@@ -17,8 +17,7 @@ from gapo.run.driver import Driver, End
 from gapo.store.claims import take_claim
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
-from gapo.store.records import Manifest, ManifestRef
-from gapo.tasks import Kind, Task, TaskKey
+from gapo.tasks import Kind, Task, TaskKey, manifest_of
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 SCORE_BOUNDS = ("0.2", "0.4", "0.6", "0.8", "0.95", "1.0")
@@ -107,15 +106,9 @@ class Story:
         self.now += timedelta(seconds=10)
         commit_manifest(
             self.objects,
-            Manifest(
-                run_id="r1",
-                stage=task.stage,
-                kind=task.kind.value,
-                generation=task.generation,
-                attempt=task.attempt,
+            manifest_of(
+                task,
                 writer="w",
-                task_digest=task.digest,
-                inputs={n: ManifestRef(key=r.key, sha256=r.sha256) for n, r in task.inputs.items()},
                 metrics=self.metrics(task.key),
                 started_at=began,
                 finished_at=self.now,

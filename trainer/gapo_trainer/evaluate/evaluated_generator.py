@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, ValidationError
 from transformers import PreTrainedModel
 
-from gapo.api.base import ApiModel
 from gapo.api.evaluation import Evaluation
 from gapo.api.training import Generation
-from gapo.errors import SpecError
 from gapo.telemetry.wording import fewer_prompts
 from gapo_trainer.models.networks import eos_ids, load_generator
 from gapo_trainer.rollout.sampler import Sampler
 from gapo_trainer.rollout.samples import Prompt, Sample
 from gapo_trainer.rollout.transformers_backend import TransformersBackend
+from gapo_trainer.runtime.params import TaskParams
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +27,11 @@ COLDEST = 1e-6
 """A temperature at which the likeliest token has all the probability: greedy decoding."""
 
 
-class Params(ApiModel):
+class Params(TaskParams):
     """The sections of the spec that evaluation and export read."""
-
-    model_config = ConfigDict(extra="ignore")
 
     generation: Generation = Generation()
     evaluation: Evaluation = Evaluation()
-
-    @staticmethod
-    def of(params: Mapping[str, Any]) -> Params:
-        """Raises SpecError that names the invalid field."""
-        try:
-            return Params.model_validate(dict(params))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SpecError(f"{'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from error
 
     @property
     def verified(self) -> bool:

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from pydantic import ConfigDict, ValidationError
 from transformers import PreTrainedTokenizerBase
 
 from gapo.api.base import ApiModel
@@ -45,6 +44,7 @@ from gapo_trainer.rollout.sampler import Kept, Sampler
 from gapo_trainer.rollout.samples import read_prompts, write_samples
 from gapo_trainer.rollout.transformers_backend import TransformersBackend
 from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.runtime.params import TaskParams
 from gapo_trainer.tasks.registry import runs
 
 
@@ -56,10 +56,8 @@ class Change(ApiModel):
     seed_offset: int = 0
 
 
-class Params(ApiModel):
+class Params(TaskParams):
     """The sections of the spec that this task reads."""
-
-    model_config = ConfigDict(extra="ignore")
 
     generator: Generator
     reward_model: RewardModel
@@ -72,14 +70,10 @@ class Params(ApiModel):
     evaluation: Evaluation = Evaluation()
     change: Change = Change()
 
-    @staticmethod
-    def of(params: Mapping[str, Any]) -> Params:
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Self:
         """Raises SpecError for what is missing, invalid or cannot be honoured."""
-        try:
-            found = Params.model_validate(dict(params))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SpecError(f"{'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from error
+        found = super().of(params)
         if found.critic.lora is not None:
             raise SpecError("critic.lora is not supported by PPO yet; leave it out to train all weights")
         if found.stages.rollouts_per_iteration % found.generation.samples_per_prompt:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import ConfigDict, ValidationError
 
-from gapo.api.base import ApiModel
 from gapo.api.evaluation import Guards
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.api.training import Adversarial
@@ -33,6 +31,7 @@ from gapo_trainer.reward.trainer import BceTrainer, Schedule
 from gapo_trainer.rng import generator, stream
 from gapo_trainer.rollout.samples import read_samples
 from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.runtime.params import TaskParams
 from gapo_trainer.stats.reward_model import label_noise
 from gapo_trainer.tasks.registry import runs
 
@@ -41,23 +40,17 @@ HELD_OUT_SAMPLES = 0.2
 DEFAULT_EPOCHS = 2.0
 
 
-class Params(ApiModel):
+class Params(TaskParams):
     """The sections of the spec that these tasks read."""
-
-    model_config = ConfigDict(extra="ignore")
 
     reward_model: RewardModelSpec
     adversarial: Adversarial = Adversarial()
     guards: Guards = Guards()
 
-    @staticmethod
-    def of(ctx: TaskContext) -> Params:
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Self:
         """Raises SpecError for what is missing or invalid, and where there is no reward model to train."""
-        try:
-            found = Params.model_validate(dict(ctx.params))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SpecError(f"{'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from error
+        found = super().of(params)
         if found.reward_model.source != "rewardModel":
             raise SpecError("rewardModel.source is verifier: there is no reward model to train")
         return found
@@ -73,7 +66,7 @@ def _base(ctx: TaskContext, spec: RewardModelSpec) -> Path:
 @runs(Kind.RM_WARMUP)
 def run_warmup(ctx: TaskContext) -> dict[str, float]:
     """Trains the first reward model; its metrics. Raises GateError where it does not pass its gate."""
-    params = Params.of(ctx)
+    params = Params.of(ctx.params)
     spec, seed = params.reward_model, ctx.task.seed
     restored = ctx.restore()
     resumed = None if restored is None else restored[1]
@@ -129,7 +122,7 @@ def run_warmup(ctx: TaskContext) -> dict[str, float]:
 @runs(Kind.RM)
 def run_stage(ctx: TaskContext) -> dict[str, float]:
     """Trains the reward model on with a stage's fresh samples as negatives; its metrics."""
-    params = Params.of(ctx)
+    params = Params.of(ctx.params)
     spec, adversarial, seed, stage = params.reward_model, params.adversarial, ctx.task.seed, ctx.task.stage
     restored = ctx.restore()
     resumed = None if restored is None else restored[1]

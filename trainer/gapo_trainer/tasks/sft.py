@@ -13,13 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, ValidationError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gapo.api.base import ApiModel
 from gapo.api.models import Generator
 from gapo.api.training import Data, Ppo, Sft, Stages
-from gapo.errors import SpecError
 from gapo.tasks import Kind
 from gapo_trainer.engine import Engine, Optim
 from gapo_trainer.models.networks import (
@@ -32,29 +29,19 @@ from gapo_trainer.models.source import locate
 from gapo_trainer.policy_model import Policy
 from gapo_trainer.rng import generator
 from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.runtime.params import TaskParams
 from gapo_trainer.sft import VAL_ROWS, Examples, SftTrainer, State
 from gapo_trainer.tasks.registry import runs
 
 
-class Params(ApiModel):
+class Params(TaskParams):
     """The sections of the spec that this task reads."""
-
-    model_config = ConfigDict(extra="ignore")
 
     generator: Generator
     data: Data
     sft: Sft = Sft()
     stages: Stages = Stages()
     ppo: Ppo = Ppo()
-
-    @staticmethod
-    def of(ctx: TaskContext) -> Params:
-        """Raises SpecError for what is missing, invalid or cannot be honoured."""
-        try:
-            return Params.model_validate(dict(ctx.params))
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise SpecError(f"{'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from error
 
     def steps(self, stage: int) -> int:
         """Optimiser steps of this stage."""
@@ -67,7 +54,7 @@ class Params(ApiModel):
 @runs(Kind.SFT)
 def run(ctx: TaskContext) -> dict[str, float]:
     """Trains the generator and leaves it in `ctx.out`; the manifest's metrics."""
-    params = Params.of(ctx)
+    params = Params.of(ctx.params)
     stage, seed = ctx.task.stage, ctx.task.seed
     restored = ctx.restore()
     resumed = None if restored is None else restored[1]

@@ -27,8 +27,8 @@ from gapo.store.claims import Fence
 from gapo.store.commit import commit_manifest, fetch, find_manifest, load_input
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
-from gapo.store.records import Claim, Manifest
-from gapo.tasks import KINDS, Kind, Task, TaskKey
+from gapo.store.records import Claim
+from gapo.tasks import KINDS, Kind, Task, TaskKey, manifest_of
 from gapo.telemetry.wording import shown
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
@@ -168,15 +168,9 @@ def _commit(
 ) -> bool:
     """Uploads what the task left and creates its manifest; False where another attempt has been first."""
     prefix = layout.writer_prefix(task.stage, task.kind.value, task.attempt, request.writer)
-    manifest = Manifest(
-        run_id=task.run_id,
-        stage=task.stage,
-        kind=task.kind.value,
-        generation=task.generation,
-        attempt=task.attempt,
+    manifest = manifest_of(
+        task,
         writer=request.writer,
-        task_digest=task.digest,
-        inputs=task.inputs,
         objects=objects.upload_folder(out, f"{prefix}/out"),
         metrics=metrics,
         environment=environment,
