@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from tests.unit.reward.small_runs import stage_params
 from tests.unit.reward.test_batches import rows_of, samples_of, stage
-from tests.unit.reward.test_reward_training import data, stage_params, warm  # noqa: F401
 from tests.unit.reward.tiny_reward import context, write_samples
 
 from gapo.api.load import load_document
@@ -119,7 +119,7 @@ def test_near_misses_of_one_prompt_are_refused_by_name():
         stage(rows_of(), samples_of(1), 1, batch=16, generated_share=0.5, prompt_swaps=0.5)
 
 
-def test_a_stage_learns_from_near_misses_and_says_how_many_of_them_pass(tmp_path, data, warm):  # noqa: F811
+def test_a_stage_learns_from_near_misses_and_says_how_many_of_them_pass(tmp_path, data, warm):
     samples = write_samples(tmp_path / "samples", data, count=30, passing=1.0)
     inputs = {"data": data, "rm": warm, "samples": samples}
 
@@ -132,7 +132,7 @@ def test_a_stage_learns_from_near_misses_and_says_how_many_of_them_pass(tmp_path
     assert near["rm/generated_share"] == own["rm/generated_share"] == 0.5
 
 
-def test_a_stage_can_be_held_to_hard_samples(tmp_path, data, warm):  # noqa: F811
+def test_a_stage_can_be_held_to_hard_samples(tmp_path, data, warm):
     samples = write_samples(tmp_path / "samples", data, count=30, passing=0.5)
     inputs = {"data": data, "rm": warm, "samples": samples}
     params = stage_params(selection="hard", passingLabel="one")

@@ -3,50 +3,25 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.unit.reward.tiny_reward import SHAPE, Resume, context, lines_of, micro, write_samples
+from tests.unit.reward.small_runs import RM, stage_params
+from tests.unit.reward.tiny_reward import Resume, context, lines_of, write_samples
 
-from gapo.api.models import Gate
-from gapo.errors import GateError, SpecError
+from gapo.errors import SpecError
 from gapo.tasks import Kind
-from gapo_trainer.reward import gate as gates
 from gapo_trainer.reward import model as models
 from gapo_trainer.reward.encode import Corpus
 from gapo_trainer.reward.heldout import HeldOut
 from gapo_trainer.reward.rows import Generated, read_rows
 from gapo_trainer.reward.scorer import logits_of
-from gapo_trainer.reward.trainer import BceTrainer, Schedule, State, bce
-from gapo_trainer.stats.reward_model import rate_metrics
+from gapo_trainer.reward.trainer import Schedule, bce
 from gapo_trainer.tasks import reward_model as tasks
 from gapo_trainer.tasks.reward_model import run_stage, run_warmup, split_samples, stage_steps
-
-RM = {
-    "fromScratch": SHAPE,
-    "lr": 1e-3,
-    "batch": 16,
-    "steps": 8,
-    "warmup": {"steps": 12, "gate": {"onFail": "warn"}},
-}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return micro(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def warm(tmp_path_factory, data):
-    """A warmed-up reward model's artifact."""
-    ctx = context(tmp_path_factory.mktemp("warm"), Kind.RM_WARMUP, {"rewardModel": RM}, {"data": data})
-    run_warmup(ctx)
-    return ctx.out
 
 
 def test_binary_cross_entropy_equals_hand_values():
@@ -113,89 +88,6 @@ def test_no_row_of_validation_or_test_is_among_the_rows_trained_on(data):
         }
 
 
-def test_a_gate_that_fails_stops_the_run_and_names_the_families(tmp_path, data):
-    gate = {"minPairAccuracy": 1.0, "minFamilyAccuracy": 1.0}
-    rm = RM | {"warmup": {"steps": 4, "gate": gate}}
-    ctx = context(tmp_path, Kind.RM_WARMUP, {"rewardModel": rm}, {"data": data})
-    with pytest.raises(
-        GateError, match=r"pair accuracy 0\.\d\d \(1\.00 needed\); family .* \(1\.00 needed\)"
-    ) as e:
-        run_warmup(ctx)
-    assert e.value.code == 73
-    assert "keywords.forbidden_words" in str(e.value)
-    assert not (ctx.out / "rm").exists()
-
-
-def measured(**families):
-    found = {gates.PAIR: 0.83}
-    for name, value in families.items():
-        found |= {
-            f"{gates.FAMILY}{name}": value,
-            f"{gates.FAMILY}{name}_n": 100.0,
-            f"{gates.FAMILY}{name}_lo": 0.0,
-        }
-    return found
-
-
-def test_a_dead_family_fails_the_gate_although_the_total_passes():
-    verdict = gates.judge(measured(length=1.0, forbidden=0.5, value=0.99), Gate())
-    assert not verdict.passed
-    assert verdict.message == "family forbidden is at 0.50 (0.60 needed)"
-    assert gates.judge(measured(length=0.9, forbidden=0.61), Gate()).passed
-    with pytest.raises(GateError, match=r"family forbidden is at 0\.50"):
-        gates.enforce(verdict, Gate())
-    gates.enforce(verdict, Gate(on_fail="warn"))
-
-
-def wilson_upper(wins: int, n: int) -> float:
-    """The upper end of Wilson's interval, from its quadratic: (p - wins/n)^2 = 1.96^2 p (1 - p) / n."""
-    square = 1.959963984540054**2 / n
-    rate = wins / n
-    half = rate + square / 2
-    return (half + math.sqrt(half**2 - (1 + square) * rate**2)) / (1 + square)
-
-
-@pytest.mark.parametrize(
-    ("wins", "n", "passes"),
-    [
-        (1, 2, True),
-        (0, 2, True),
-        (0, 1, True),
-        (0, 3, False),
-        (5, 10, True),
-        (49, 100, False),
-        (500, 1000, False),
-    ],
-)
-def test_a_family_fails_only_where_its_whole_interval_is_under_the_limit(wins, n, passes):
-    figures = rate_metrics("rm/pair_family/rare", np.asarray([1.0] * wins + [0.0] * (n - wins)))
-    assert figures["rm/pair_family/rare_hi"] == pytest.approx(wilson_upper(wins, n), abs=1e-9)
-    verdict = gates.judge({gates.PAIR: 0.83} | figures, Gate())
-    assert verdict.passed == passes == (wilson_upper(wins, n) >= 0.6)
-    assert verdict.clear is False, "training may go on for a family that is low by its value"
-    assert ("rare" in verdict.doubts) == passes
-
-
-def test_a_gate_that_only_warns_says_so_in_the_tasks_log(caplog):
-    verdict = gates.judge(measured(length=1.0, forbidden=0.5), Gate())
-    with caplog.at_level(logging.WARNING):
-        gates.enforce(verdict, Gate(on_fail="warn"))
-    (record,) = caplog.records
-    assert "did not pass rewardModel.warmup.gate, and the run goes on (onFail: warn)" in record.getMessage()
-    assert "family forbidden is at 0.50 (0.60 needed)" in record.getMessage()
-
-
-def test_without_held_out_pairs_the_gate_cannot_pass():
-    verdict = gates.judge({"rm/accuracy": 0.9}, Gate())
-    assert not verdict.passed
-    assert "no pairs" in verdict.message
-
-
-def test_weak_families_are_drawn_four_times_as_often():
-    weights = gates.family_weights(measured(length=1.0, forbidden=0.5, value=0.7), Gate())
-    assert weights == {"length": 1.0, "forbidden": 4.0, "value": 4.0}
-
-
 @pytest.mark.parametrize(("stop_at", "count"), [(1, 1), (7, 1), (7, 2)])
 def test_a_resumed_warm_up_ends_bit_for_bit_where_an_uninterrupted_one_does(
     tmp_path, data, stop_at, count, threads
@@ -216,10 +108,6 @@ def test_a_resumed_warm_up_ends_bit_for_bit_where_an_uninterrupted_one_does(
     assert found == expected
     for name in ("model.safetensors", "head.safetensors"):
         assert (resumed.out / "rm" / name).read_bytes() == (whole.out / "rm" / name).read_bytes()
-
-
-def stage_params(**adversarial):
-    return {"rewardModel": RM, "adversarial": adversarial}
 
 
 def test_a_resumed_stage_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_path, data, warm):
@@ -346,70 +234,6 @@ def test_a_run_whose_reward_is_the_verifier_has_no_reward_model_to_train(tmp_pat
     ctx = context(tmp_path, Kind.RM_WARMUP, {"rewardModel": {"source": "verifier"}}, {"data": data})
     with pytest.raises(SpecError, match="there is no reward model to train"):
         run_warmup(ctx)
-
-
-class Watched(BceTrainer):
-    """Reads its looks from a list and takes no step."""
-
-    def _step(self):
-        self.state.step += 1
-        with torch.no_grad():
-            self.engine.module.weight.fill_(self.state.step)
-
-
-class Quiet:
-    def due(self):
-        return False
-
-
-def watched(looks, early_stop, **schedule):
-    class Fake:
-        model = module = torch.nn.Linear(1, 1, bias=False)
-        rank, world = 0, 1
-
-        def all_reduce(self, x):
-            return x
-
-    seen = iter(looks)
-    trainer = Watched(
-        engine=Fake(),
-        corpus=None,
-        composer=None,
-        pad=0,
-        schedule=Schedule(steps=len(looks), look_every=1, early_stop=early_stop, **schedule),
-        look=lambda: next(seen),
-        gate=Gate(),
-        seed=0,
-        stage=1,
-        state=State(),
-    )
-    ctx = type("Ctx", (), {"resume": Quiet(), "report": staticmethod(lambda _: None)})()
-    trainer.run(ctx, lambda _: None)
-    return trainer
-
-
-def test_a_warm_up_ends_when_the_gate_is_passed_and_nothing_more_is_gained():
-    def look(value):
-        return {gates.PAIR: value, f"{gates.FAMILY}length": value}
-
-    settled = watched([look(v) for v in (0.5, 0.8, 0.9, 0.9, 0.904, 0.9, 0.95, 0.95)], "settled")
-    assert settled.state.step == 6
-    below = watched([look(0.7)] * 8, "settled")
-    assert (below.state.step, below.state.stopped) == (8, "")
-
-
-def test_a_stage_ends_when_held_out_pairs_are_unlearnt_and_goes_back_to_the_weights_before():
-    looks = [{gates.PAIR: v} for v in (0.90, 0.91, 0.86, 0.92, 0.85, 0.84, 0.99)]
-    trainer = watched(looks, "unlearning")
-    assert trainer.state.step == 6
-    assert "fell from 0.920 to 0.840" in trainer.state.stopped
-    assert trainer.engine.module.weight.item() == 4.0
-
-
-def test_a_stage_ends_when_training_rows_are_memorised():
-    looks = [{gates.PAIR: 0.9, "rm/memorisation_gap": gap} for gap in (0.02, 0.12, 0.02)]
-    assert watched(looks, "unlearning", memorisation_gap=0.1).state.step == 2
-    assert watched(looks, "unlearning").state.step == 3
 
 
 def test_masked_words_and_the_generators_embeddings_can_come_first(tmp_path, data):
