@@ -18,7 +18,8 @@ from gapo_operator.kube.client import Kube, KubeError, connect
 from gapo_operator.kube.leader import Leadership, NotLeaderError, lead, release
 from gapo_operator.kube.objects import RunKey, run_of
 from gapo_operator.operator_metrics import OperatorMetrics
-from gapo_operator.reconcile.reconciler import RETRY_SECONDS, Reconciler
+from gapo_operator.reconcile.hindrances import RETRY_SECONDS
+from gapo_operator.reconcile.reconciler import Reconciler
 from gapo_operator.run_metrics.backfill import History
 from gapo_operator.run_metrics.exporter import Telemetry
 from gapo_operator.run_metrics.run_series import RunSeries

@@ -33,7 +33,7 @@ from gapo_operator.kube.run_location import access_of, check_place, folder_of, h
 from gapo_operator.reconcile.backoff import Refusals
 from gapo_operator.reconcile.events import story_of
 from gapo_operator.reconcile.finished import at_rest, has_ended, time_to_live
-from gapo_operator.reconcile.hindrances import RETRY_SECONDS, hindrance_of
+from gapo_operator.reconcile.hindrances import hindrance_of
 from gapo_operator.reconcile.jobs import JobControl
 from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.problems import problem_of
@@ -317,6 +317,3 @@ def _managed_by(run: Body) -> str | None:
     scheduling = (run.get("spec") or {}).get("scheduling") or {}
     manager = scheduling.get("managedBy")
     return None if manager is None else str(manager)
-
-
-__all__ = ["RETRY_SECONDS", "Reconciler"]

@@ -68,8 +68,12 @@ def test_what_is_found_beside_is_what_is_found_one_after_the_other(loaded, monke
         *check_models(loaded.spec, open=None, into=None),
     ]
     assert beside == alone
+    reads: list[int] = []
+    look = preflight._look_at_data
+    monkeypatch.setattr(preflight, "_look_at_data", lambda spec: reads.append(1) or look(spec))
     monkeypatch.setattr("sys.platform", "darwin")
     assert preflight.check(loaded) == alone
+    assert reads == [1], "without a process of its own the data is read once all the same"
     assert not multiprocessing.active_children()
 
 

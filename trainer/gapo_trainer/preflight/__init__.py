@@ -9,12 +9,14 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from gapo.api.load import MODELS, LoadedRun
 from gapo.api.run import GapoRunSpec
 from gapo.preflight import Finding
+from gapo.tasks import models_of
 from gapo_trainer.preflight.data import check_data
 from gapo_trainer.preflight.texts import Texts, counted
 from gapo_trainer.user_files import Opener
@@ -26,7 +28,7 @@ T = TypeVar("T")
 def check(loaded: LoadedRun) -> list[Finding]:
     """The entry point of `gapo validate`: what this machine's files show. Nothing is downloaded."""
     spec = loaded.spec
-    if not _named(spec):
+    if not models_of(spec):
         return check_data(spec, open=None)
     written = {section: (loaded.written.get(section) or {}).get("model") for section in MODELS}
     of_pods = {f"{section}.model" for section, model in written.items() if str(model).startswith("/")}
@@ -62,7 +64,7 @@ def _beside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Iter
     fork safely, and there the function is called where its result is asked for.
     """
     if sys.platform != "linux":
-        yield lambda: function(*args, **kwargs)
+        yield cache(lambda: function(*args, **kwargs))
         return
     own = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(1, mp_context=own, initializer=_leave_ctrl_c_to_the_command) as process:
@@ -73,18 +75,12 @@ def _leave_ctrl_c_to_the_command() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _named(spec: GapoRunSpec) -> list[str]:
-    """The models that a spec names."""
-    named = [spec.generator.model, spec.critic.model, spec.reward_model and spec.reward_model.model]
-    return [model for model in named if model]
-
-
 def check_models_of(spec: GapoRunSpec, *, open: Opener, into: Path) -> list[Finding]:
     """Findings over a spec's models alone, for the `data` task, which checks its data as it reads them.
 
     `open` gives folders of object storage, `into` is where models are downloaded to.
     """
-    if not _named(spec):
+    if not models_of(spec):
         return []  # nothing to open: the library that opens models takes seconds to import
     from gapo_trainer.preflight.models import check_models
 

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from gapo.api.run import GapoRunSpec
 from gapo.errors import GapoError
+from gapo.tasks import models_of
 from gapo_trainer.data.make import some_rows
 from gapo_trainer.models.source import held
 from gapo_trainer.user_files import Opener, download
@@ -65,9 +66,8 @@ def counted(spec: GapoRunSpec) -> Texts:
     """The texts of a spec's data and, counted in them, the tokens of its models, as far as both lie on this machine;
     the tokens of others are counted, or the models refused, where the models are looked at."""
     rows = list(read_texts(spec, None, None))
-    models = {spec.generator.model, spec.reward_model.model if spec.reward_model else None}
     tokens = {}
-    for folder in {_on_this_machine(model) for model in models if model} - {None}:
+    for folder in {_on_this_machine(model) for model in models_of(spec).values()} - {None}:
         tokenizer = folder and _read(folder)
         if folder and tokenizer:
             tokens[folder] = tokens_by_words(rows, _counter(tokenizer))
