@@ -105,7 +105,7 @@ def test_a_cluster_without_gapo_says_how_to_install_it_and_one_of_another_releas
     spec = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     del spec["properties"]["checkpoint"]
     bare.said("apply", "--server-side", "-f", "-", stdin=json.dumps(older))
-    bare.said("wait", "--for=condition=Established", "crd/gaporuns.gapo.dev", "--timeout=60s")
+    bare.established()
     manifest(tmp_path, "early", checkpoint={"interval": 60})
     said = gapo_(f"submit {file} {at}")
     assert said.code == 64
