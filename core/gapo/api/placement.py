@@ -81,12 +81,16 @@ class Retention(ApiModel):
 
 
 class Rollout(ApiModel):
-    """Where the generator's samples are drawn: by the trainer itself, for now."""
+    """Where the generator's samples are drawn (docs/rollout-servers.md)."""
 
     engine: Literal["transformers", "vllm"] = "transformers"
-    """`vllm` is refused for now."""
+    """`transformers`: in the task's own process. `vllm`: on servers that the run starts, and gives the generator's newest
+    weights before every iteration; on one machine, for now."""
     replicas: int = Field(1, ge=1, le=64)
-    """More than 1 are refused for now."""
+    """`vllm`: servers, each with a copy of the generator."""
+    hold: Literal["stage", "run"] = "stage"
+    """`vllm`: how long servers are kept: while a task of the stage samples, or from the first such task to the run's end.
+    A server takes about a minute to start."""
 
 
 class Scheduling(ApiModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -97,6 +98,16 @@ class RunView(View):
     def decided(self, decision: Decision) -> None:
         self.say(f"{self._clock()} A{decision.stage} decided: {decision.verdict} ({decision.reason})")
 
+    def rollout(self, serve: int, wanted: int, log: Path) -> None:
+        if wanted == 0:
+            self.say(f"{self._clock()} rollout servers ended")
+        elif serve == wanted:
+            self.say(f"{self._clock()} {_servers(wanted)} {'serves' if wanted == 1 else 'serve'}")
+        else:
+            self.say(
+                f"{self._clock()} {_servers(wanted)} to serve, {serve} ready; a start takes about a minute, log: {log}"
+            )
+
     def stopping(self, running: list[Launched], grace: float | None) -> None:
         now = time.time()
         for launched, figures in self._figures(running):
@@ -151,6 +162,10 @@ class RunView(View):
 
     def _clock(self) -> str:
         return clock(self._now() - self._started)
+
+
+def _servers(count: int) -> str:
+    return f"{count} rollout server{'' if count == 1 else 's'}"
 
 
 def _name(launched: Launched) -> str:

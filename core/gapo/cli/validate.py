@@ -56,7 +56,19 @@ def ignored_here(loaded: LoadedRun) -> list[str]:
 
 def refused_by_a_cluster(loaded: LoadedRun) -> list[str]:
     """What runs here but an API server would not take, one sentence each."""
-    return [*_data_of_this_machine(loaded), *_models_of_this_machine(loaded)]
+    return [
+        *_data_of_this_machine(loaded),
+        *_models_of_this_machine(loaded),
+        *_servers_of_this_machine(loaded),
+    ]
+
+
+def _servers_of_this_machine(loaded: LoadedRun) -> list[str]:
+    if loaded.spec.rollout.engine != "vllm":
+        return []
+    return [
+        "rollout.engine vllm runs on one machine alone for now; before kubectl apply, leave spec.rollout out"
+    ]
 
 
 def _data_of_this_machine(loaded: LoadedRun) -> list[str]:

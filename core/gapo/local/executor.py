@@ -15,6 +15,7 @@ from typing import Any
 
 from gapo.errors import ACCESS_ERRORS, DiskFullError
 from gapo.local.processes import Exited, TrainerServer
+from gapo.local.rollout_servers import LocalRolloutServers
 from gapo.owned_files import own_folder
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, RunFacts, State, Status
@@ -25,7 +26,7 @@ from gapo.store import layout
 from gapo.store.claims import take_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
-from gapo.tasks import STOP_GRACE_SECONDS, Task
+from gapo.tasks import KINDS, STOP_GRACE_SECONDS, Kind, Task, role_of
 
 ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
 TICK_SECONDS = 0.25
@@ -78,6 +79,9 @@ class View:
     def ending_at_once(self, running: list[Launched]) -> None:
         """The user does not want to wait for them."""
 
+    def rollout(self, serve: int, wanted: int, log: Path) -> None:
+        """Of `wanted` rollout servers so many serve; told where that changes. `log` is the first one's."""
+
     def tick(self, running: list[Launched]) -> None: ...
 
 
@@ -97,6 +101,7 @@ class Executor:
     ) -> None:
         self.place, self.server = place, server
         self.work, self.slots, self.view, self.clock = work, slots, view or View(), clock
+        self.rollout = LocalRolloutServers(work)
         self.driver = Driver(facts, place.objects, clock=clock, slots=slots)
         self.launched: dict[str, Launched] = {}
         self._interrupted = False
@@ -105,6 +110,7 @@ class Executor:
         self._at_once = self._hurried = False
         self._stopping: dict[str, float] = {}
         self._fenced_at = 0.0
+        self._serving = (0, 0)
 
     @property
     def observer(self) -> Observer:
@@ -159,13 +165,29 @@ class Executor:
         decision = self.driver.settle(made)
         if decision is not None:
             self.view.decided(decision)
+        self._have_servers(made)
         for task in made.start:
-            self._start(task)
+            if made.rollout is None or not KINDS[task.kind].samples or self.rollout.ready:
+                self._start(task)
         for attempt in made.stop:
             for launched in list(self.launched.values()):
                 if launched.key == attempt:
                     self._stop(launched)
         return bool(made.lost or made.decide or made.revoke)
+
+    def _have_servers(self, made: Plan) -> None:
+        """Makes so what the plan wants of rollout servers."""
+        place = {
+            "uri": self.place.uri,
+            "run_id": self.driver.facts.run_id,
+            "endpoint": self.place.endpoint,
+            "region": self.place.region,
+        }
+        threads = role_of(self.driver.facts.spec, Kind.PPO).threads
+        self.rollout.want(made.rollout, place, threads)
+        if self.rollout.starting != self._serving:
+            self._serving = self.rollout.starting
+            self.view.rollout(*self._serving, self.rollout.log_of(0))
 
     def _start(self, task: Task) -> None:
         if not self.driver.hand_over(task):
@@ -189,6 +211,7 @@ class Executor:
                 "claim": self.driver.claim,
                 "scratch": str(scratch),
                 "log": str(self.log_of(task)),
+                "rollout": self.rollout.access if KINDS[task.kind].samples else None,
             },
         )
         self.view.started(launched)
@@ -268,6 +291,7 @@ class Executor:
     def _abandon(self) -> None:
         """Leaves no process behind, whatever ended the loop; their ends are recorded by the next executor."""
         self.server.close()
+        self.rollout.close()
         self.launched.clear()
 
 

@@ -135,7 +135,7 @@ class TrainerServer:
         code = self._server.wait()
         if code == 3:
             raise TrainerMissingError(
-                _tail(self._log) or "the trainer cannot be imported; install gapo[trainer]"
+                tail(self._log) or "the trainer cannot be imported; install gapo[trainer]"
             )
         if not self._pids:
             return None
@@ -146,6 +146,7 @@ class TrainerServer:
         return Exited(name, None)
 
 
-def _tail(path: Path) -> str:
+def tail(path: Path) -> str:
+    """The last line of a log; empty where there is none."""
     lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
     return lines[-1] if lines else ""

@@ -12,7 +12,7 @@ from typing import Any
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import AttemptKey
-from gapo.store.records import Decision
+from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey, task_params
 
 
@@ -49,6 +49,15 @@ class Revocation:
 
 
 @dataclass(frozen=True)
+class RolloutServers:
+    """vLLM servers that a run wants now. Their life is in no digest: what they sample is said by who asks."""
+
+    replicas: int
+    generator: ManifestRef
+    """A generator of the run; they have its architecture and vocabulary, and are given weights by each task."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to do now. Every part may be carried out twice, or not at all, without harm."""
 
@@ -60,6 +69,9 @@ class Plan:
     decide: Decision | None = None
     revoke: tuple[Revocation, ...] = ()
     wake_at: datetime | None = None
+    rollout: RolloutServers | None = None
+    """The servers to be had; without them, those that are there are ended. A task that samples is started once they
+    serve."""
 
 
 @dataclass(frozen=True)

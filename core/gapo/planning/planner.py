@@ -36,7 +36,7 @@ from gapo.api.methods import METHODS
 from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
-from gapo.planning.plan import Plan, Revocation, RunFacts, State, Status
+from gapo.planning.plan import Plan, Revocation, RolloutServers, RunFacts, State, Status
 from gapo.planning.stage_decision import change_at, change_params, choose_best, decide, lineage_of
 from gapo.policies.attempts import Cause, Ended
 from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
@@ -267,7 +267,24 @@ def plan(
         decide=decision,
         revoke=tuple(walk.revoke),
         wake_at=walk.wake_at,
+        rollout=_rollout_servers(walk, status),
     )
+
+
+def _rollout_servers(walk: _Walk, status: Status) -> RolloutServers | None:
+    """The servers that the run wants now: while a task samples or is to begin, or, where they are held for the run, from
+    the first such task to the run's end."""
+    rollout = walk.run.spec.rollout
+    if rollout.engine != "vllm" or status.state not in (State.RUNNING, State.WAITING):
+        return None
+    now = {task.key for task in walk.start} | {attempt.task for attempt in walk.running}
+    if rollout.hold == "run":
+        now |= set(walk.seen.attempts)
+    if not any(KINDS[key.kind].samples for key in now):
+        return None
+    # All of a run's generators have one architecture; the first is never retired.
+    generators = [key for key in walk.seen.committed if KINDS[key.kind].commits_generator]
+    return RolloutServers(rollout.replicas, walk.seen.committed[min(generators)].ref)
 
 
 def _advance(walk: _Walk, recipe: Recipe) -> tuple[Status, Decision | None]:

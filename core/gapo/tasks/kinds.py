@@ -56,6 +56,8 @@ class TaskKind:
     """Whether stage 0 may have one."""
     in_stages: bool = False
     """Whether later stages may have one."""
+    samples: bool = False
+    """Whether it draws samples from a generator, by the run's rollout servers where it has any."""
     commits_generator: bool = False
     commits_reward_model: bool = False
     loads: str | None = None
@@ -141,6 +143,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         line="ppo",
         loads="critic",
         in_stages=True,
+        samples=True,
         commits_generator=True,
         reads={
             "data": ("prompts-train.jsonl",),
@@ -164,6 +167,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         line="evaluate",
         at_start=True,
         in_stages=True,
+        samples=True,
         reads={
             "data": ("prompts-val.jsonl", "rows-val.jsonl"),
             "generator": _GENERATOR,
@@ -207,6 +211,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         line="export",
         at_start=True,
         in_stages=True,
+        samples=True,
         reads={
             "data": ("prompts-test.jsonl",),
             "generator": _GENERATOR,

@@ -252,8 +252,8 @@ def test_the_only_run_of_a_list_is_a_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("rollout: {engine: vllm}", "spec.rollout: engine vllm cannot be had yet"),
-        ("rollout: {replicas: 2}", "spec.rollout: replicas other than 1 cannot be had yet"),
+        ("rollout: {replicas: 2}", "spec.rollout: replicas and hold are of the servers of engine vllm"),
+        ("rollout: {hold: run}", "spec.rollout: replicas and hold are of the servers of engine vllm"),
     ],
 )
 def test_a_field_that_nothing_honours_is_refused(tmp_path: Path, line: str, words: str) -> None:
@@ -263,7 +263,7 @@ def test_a_field_that_nothing_honours_is_refused(tmp_path: Path, line: str, word
 
 def test_a_run_that_was_begun_with_a_field_without_effect_goes_on(tmp_path: Path) -> None:
     resolved = loaded(tmp_path, "").spec.model_dump(mode="json", by_alias=True, exclude_none=True)
-    resolved["rollout"] = {"engine": "vllm", "replicas": 4}
+    resolved["rollout"] = {"engine": "transformers", "replicas": 4}
     assert GapoRunSpec.model_validate(resolved, context=STORED).rollout.replicas == 4
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[3]
 READERS = ("core/gapo", "trainer/gapo_trainer", "operator/gapo_operator")
 AS_THEY_ARE = {"Toleration", "Affinity", "TopologySpread", "ResourceClaim"}
 """Sections that are written into pods whole."""
-REFUSED = {"Lora": "lora is not supported yet", "Rollout": "cannot be had yet"}
+REFUSED = {"Lora": "lora is not supported yet"}
 """Sections that nothing honours, with words of the rule that refuses what is written there."""
 OTHERWISE = {
     "Data.format": "has one word only",

@@ -16,9 +16,10 @@ from gapo.api.evaluation import Evaluation
 from gapo.api.training import Generation
 from gapo.telemetry.wording import fewer_prompts
 from gapo_trainer.models.networks import eos_ids, load_generator
+from gapo_trainer.rollout.build import rollout_backend
 from gapo_trainer.rollout.sampler import Sampler
 from gapo_trainer.rollout.samples import Prompt, Sample
-from gapo_trainer.rollout.transformers_backend import TransformersBackend
+from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.runtime.params import TaskParams
 
 log = logging.getLogger(__name__)
@@ -77,18 +78,27 @@ class EvaluatedGenerator:
     """A generator that is evaluated."""
 
     def __init__(
-        self, folder: Path, prompts: Sequence[Prompt], params: Params, *, version: str, seed: int, stage: int
+        self,
+        folder: Path,
+        prompts: Sequence[Prompt],
+        params: Params,
+        ctx: TaskContext,
+        *,
+        version: str,
     ) -> None:
         """`folder` holds generator/. The random streams are (seed, stage, role, pass): the same ones for any
         generator, and a sample depends on its own number alone, so that samples of two generators pair by prompt."""
         self.model, self.tokenizer = load_generator(folder / "generator", what="the evaluated generator")
         to_device(self.model)
-        self.prompts, self.params, self.seed, self.stage = prompts, params, seed, stage
+        self.prompts, self.params = prompts, params
+        self.seed, self.stage = ctx.task.seed, ctx.task.stage
         self.version = version
-        self.backend = TransformersBackend(
+        self.backend = rollout_backend(
             self.model,
             eos_ids=eos_ids(self.tokenizer, self.model),
             batch=params.generation.batch,
+            access=ctx.rollout,
+            scratch=ctx.scratch / version.replace("/", "-"),
             autocast=autocast,
         )
         self.backend.publish(version)

@@ -158,7 +158,7 @@ def read_under_way(folder: Path, device: torch.device) -> UnderWay:
         return found
     found.clock = json.loads((source / "clock.json").read_text(encoding="utf-8"))
     if (source / COMPLETIONS).is_file():
-        found.completions = Completions(**json.loads((source / COMPLETIONS).read_text(encoding="utf-8")))
+        found.completions = Completions.of(json.loads((source / COMPLETIONS).read_text(encoding="utf-8")))
     kept = load_kept(source)
     found.rollouts = None if kept is None else kept.rollouts
     if found.rollouts is not None and (source / UPDATE).is_file():

@@ -150,8 +150,11 @@ class Sampler:
             done=done,
             after_batch=after_batch,
         )
-        if out.weight_version != version:
-            raise InvariantError(f"rollouts come from weights {out.weight_version!r}, not from {version!r}")
+        others = set(out.weight_versions) - {version}
+        if others:
+            raise InvariantError(
+                f"rollouts come from weights {', '.join(map(repr, sorted(others)))}, not from {version!r}"
+            )
         responses = [
             response_text(self.tokenizer, ids, ended=ended)
             for ids, ended in zip(out.token_ids, out.ended, strict=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from gapo.errors import DataError, InvariantError
-from gapo_trainer.rollout.backend import Completions, RolloutBackend, ignore
+from gapo.errors import InvariantError
+from gapo_trainer.rollout.backend import Completions, RolloutBackend, check_room, ignore
 
 COMPACT_BELOW = 0.75
 """Finished rows leave the batch when fewer than this share still runs: copying the cache costs about one step."""
@@ -53,11 +53,9 @@ class TransformersBackend(RolloutBackend):
         after_batch: Callable[[Completions], None] = ignore,
     ) -> Completions:
         """See `RolloutBackend`. Raises DataError for a prompt that leaves no room in the model's positions."""
-        self._check_room(prompts, max_new_tokens)
+        check_room(prompts, max_new_tokens, getattr(self.model.config, "max_position_embeddings", None))
         uniform = torch.rand(len(prompts), max_new_tokens, generator=rng, device=rng.device)
-        out = done or Completions(
-            [[] for _ in prompts], [[] for _ in prompts], [False] * len(prompts), self.version
-        )
+        out = done or Completions.empty(len(prompts))
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
         for start in range(0, len(order), self.batch):
             rows = order[start : start + self.batch]
@@ -67,15 +65,6 @@ class TransformersBackend(RolloutBackend):
             if start + self.batch < len(order):
                 after_batch(out)
         return out
-
-    def _check_room(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-        limit = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max((len(p) for p in prompts), default=0)
-        if limit is not None and longest + max_new_tokens > limit:
-            raise DataError(
-                f"a prompt of {longest} tokens and generation.maxNewTokens {max_new_tokens} exceed the generator's "
-                f"{limit} positions; shorten the prompts (data.maxPromptTokens) or lower maxNewTokens"
-            )
 
     def _decode(
         self,
@@ -127,9 +116,7 @@ class TransformersBackend(RolloutBackend):
         for row, ids_row, logprobs_row, count, end in zip(
             rows, tokens.tolist(), logprobs.tolist(), counts.tolist(), ended.tolist(), strict=True
         ):
-            out.token_ids[row] = ids_row[:count]
-            out.logprobs[row] = logprobs_row[:count]
-            out.ended[row] = end
+            out.put(row, ids_row[:count], logprobs_row[:count], end, self.version)
 
     def _logits(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: DynamicCache) -> Tensor:
         """[b, v] float32 logits after the last column of ids [b, t]."""

@@ -32,6 +32,18 @@ class Resume(Protocol):
 
 
 @dataclass(frozen=True)
+class RolloutAccess:
+    """The vLLM servers that draw a task's samples, and what they ask of whoever speaks to them."""
+
+    urls: tuple[str, ...]
+    token: str
+    claim: int
+    """Number of the claim under which the executor drives the run: servers refuse an older one's."""
+    writer: str
+    """This process's name among all that ever publish weights for the run."""
+
+
+@dataclass(frozen=True)
 class TaskContext:
     """Everything from outside that a task function may touch."""
 
@@ -58,6 +70,8 @@ class TaskContext:
     """The run's whole specification as it was begun, for the task that looks ahead (`data`); None elsewhere, and where
     there is no run.json."""
 
+    rollout: RolloutAccess | None = None
+    """The run's rollout servers; None where samples are drawn in process."""
     due_within: Callable[[], bool] = lambda: False
     """As `Resume.due`, for a task that can save where it is within an iteration."""
 

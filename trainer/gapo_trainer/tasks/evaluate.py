@@ -87,9 +87,8 @@ def _sample(
         ctx.inputs["generator"],
         prompts,
         params,
+        ctx,
         version=version_of(ctx, "generator"),
-        seed=ctx.task.seed,
-        stage=ctx.task.stage,
     )
     passes = params.evaluation.samples
 

@@ -91,9 +91,7 @@ def _sample(ctx: TaskContext, params: Params, prompts: Sequence[Prompt]) -> dict
     for done, name in enumerate(arms.values()):
         version = version_of(ctx, name)
         if version not in by_version:
-            subject = EvaluatedGenerator(
-                ctx.inputs[name], prompts, params, version=version, seed=ctx.task.seed, stage=ctx.task.stage
-            )
+            subject = EvaluatedGenerator(ctx.inputs[name], prompts, params, ctx, version=version)
             by_version[version] = subject.draw(1, role="export").samples
         ctx.report({"fraction": (done + 1) / (len(arms) + 1), "metrics": {}})
     return {arm: by_version[version_of(ctx, name)] for arm, name in arms.items()}

@@ -40,9 +40,9 @@ from gapo_trainer.ppo.summary import Share, distributions, stage_metrics
 from gapo_trainer.ppo.trainer import PpoTrainer, frozen
 from gapo_trainer.ppo.under_way import UnderWay
 from gapo_trainer.rollout.backend import Completions
+from gapo_trainer.rollout.build import rollout_backend
 from gapo_trainer.rollout.sampler import Kept, Sampler
 from gapo_trainer.rollout.samples import read_prompts, write_samples
-from gapo_trainer.rollout.transformers_backend import TransformersBackend
 from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.runtime.params import TaskParams
 from gapo_trainer.tasks.registry import runs
@@ -282,10 +282,12 @@ def _sampler(
     return Sampler(
         read_prompts(ctx.inputs["data"] / "prompts-train.jsonl", sys.maxsize, verified=_verified(params)),
         tokenizer,
-        TransformersBackend(
+        rollout_backend(
             model,
             eos_ids=eos_ids(tokenizer, model),
             batch=params.generation.batch,
+            access=ctx.rollout,
+            scratch=ctx.scratch,
             autocast=actor.autocast,
         ),
         params.generation,

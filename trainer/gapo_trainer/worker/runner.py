@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from gapo.api.run import GapoRunSpec
 from gapo.digest import sha256_hex
@@ -30,7 +31,7 @@ from gapo.store.objects import Objects
 from gapo.store.records import Claim
 from gapo.tasks import KINDS, Kind, Task, TaskKey, manifest_of
 from gapo.telemetry.wording import shown
-from gapo_trainer.runtime.context import TaskContext
+from gapo_trainer.runtime.context import RolloutAccess, TaskContext
 from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
 from gapo_trainer.runtime.log import ProgressLog, log_progress
 from gapo_trainer.runtime.peak_memory import peak_memory
@@ -62,6 +63,17 @@ class Request:
     """Certificates that sign the storage service's, beside nothing else: the Hub is reached by the system's own."""
     metrics_port: int | None = None
     """Port of `/metrics` while the task runs; none where unset."""
+
+    rollout: Mapping[str, Any] | None = None
+    """The run's rollout servers: their `urls`, and the `token_file` that holds what they ask for."""
+
+    @property
+    def access(self) -> RolloutAccess | None:
+        """To the run's rollout servers; None where the task samples by itself."""
+        if self.rollout is None:
+            return None
+        token = Path(self.rollout["token_file"]).read_text(encoding="utf-8").strip()
+        return RolloutAccess(tuple(self.rollout["urls"]), token, self.claim or 0, self.writer)
 
     def open(self, uri: str) -> Objects:
         """A folder by its address: at the run's service, or, where it is of another kind of storage, where the
@@ -137,6 +149,7 @@ def _run(
                 metrics_of=lambda key: _metrics_of(objects, task.run_id, key),
                 report=account.report,
                 due_within=resume.due,
+                rollout=request.access,
                 spec=_spec_of_run(objects) if task.kind is Kind.DATA else None,
             )
         )

@@ -26,7 +26,6 @@ SCORED = field("evaluation.scorer") != "none"
 PASSING_LABEL = field("adversarial.passingLabel")
 OWN_DATA = there("data.sources")
 
-NOT_BUILT = "cannot be had yet, the trainer draws the samples itself; leave it out"
 OWN_ENV = ("HF_HOME", "HOME", "OMP_NUM_THREADS", "POD_UID")
 """Environment variables that gapo sets."""
 OWN_PATHS = r"^/(cache|dev|etc|proc|run|scratch|sys|tmp|var/run|volumes)(/|$)"
@@ -232,13 +231,14 @@ PODS = (
     Row(
         "Rollout",
         field("engine") == "transformers",
-        f"engine vllm {NOT_BUILT}",
-        begun_passes=True,
+        "engine vllm runs on one machine alone for now: use `gapo run`, or leave it out",
+        only="server",
+        because="`gapo run` starts the servers itself",
     ),
     Row(
         "Rollout",
-        field("replicas") == 1,
-        f"replicas other than 1 {NOT_BUILT}",
+        (field("engine") == "vllm") | ((field("replicas") == 1) & (field("hold") == "stage")),
+        "replicas and hold are of the servers of engine vllm; leave them out with {engine}",
         begun_passes=True,
     ),
     Row(
