@@ -18,9 +18,9 @@ from gapo.local.executor import Launched, View
 from gapo.local.run_monitor import Moment, RunWatch
 from gapo.metrics.figures import TaskFigures
 from gapo.planning.plan import Plan, State, Status
-from gapo.policies.attempts import Cause
 from gapo.policies.gate import not_passed
-from gapo.store.records import Decision, Ended
+from gapo.store.attempt_end import AttemptEnd, Cause
+from gapo.store.records import Decision
 from gapo.telemetry.wording import clock, fewer_prompts, left, shown, working
 
 LOOK_SECONDS = 1.0
@@ -79,9 +79,9 @@ class RunView(View):
         if not self._live or task.attempt:
             self.say(f"{self._clock()} {_name(launched)} starts{again}{resumed}")
 
-    def ended(self, launched: Launched, record: Ended) -> None:
+    def ended(self, launched: Launched, record: AttemptEnd) -> None:
         name = _name(launched)
-        if record.cause != Cause.COMMITTED.value:
+        if record.cause is not Cause.COMMITTED:
             why = f": {record.message}" if record.message else ""
             self.say(f"{self._clock()} {name} ended ({record.cause}){why}")
             return

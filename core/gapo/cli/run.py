@@ -211,7 +211,7 @@ def _exit_code(status: Status, place: Place, loaded: LoadedRun) -> int:
     ends = [a.ended for group in seen.attempts.values() for a in group if a.ended is not None]
     # The others were stopped because of it, free of charge.
     last = max((end for end in ends if end.charged), key=lambda end: end.ended_at, default=None)
-    code = None if last is None else last.code
+    code = None if last is None else last.exit_code
     return code if code is not None and 0 < code <= RetryableError.code else UNFORESEEN
 
 

@@ -22,9 +22,10 @@ from gapo.policies.attempts import Exit
 from gapo.run.driver import Driver, End, sha256_of
 from gapo.run.reader import Observer
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.claims import take_claim
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended
+from gapo.store.records import Decision
 from gapo.tasks import STOP_GRACE_SECONDS, Task
 
 ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
@@ -70,7 +71,7 @@ class View:
 
     def planned(self, made: Plan) -> None: ...
     def started(self, launched: Launched) -> None: ...
-    def ended(self, launched: Launched, record: Ended) -> None: ...
+    def ended(self, launched: Launched, record: AttemptEnd) -> None: ...
     def decided(self, decision: Decision) -> None: ...
     def stopping(self, running: list[Launched], grace: float | None) -> None:
         """The user wants the run to stop; its tasks have `grace` seconds for it, or all the time they need."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gapo.metrics.catalogue import CLASSES, FIGURES, GUARDS, PHASES, SCORE_BOUNDS, STATES
 from gapo.metrics.figures import RunFigures, TaskFigures
-from gapo.policies.attempts import Cause
+from gapo.store.attempt_end import Cause
 
 MAX_SERIES = 400
 """Of one run (docs/contracts/operator.md#metric-labels)."""

@@ -28,7 +28,7 @@ The walk stops at the first group that is not all committed. Attempts that run a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -38,11 +38,11 @@ from gapo.digest import digest
 from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
 from gapo.planning.plan import Plan, Revocation, RunFacts, State, Status
 from gapo.planning.stage_decision import change_at, change_params, choose_best, decide, lineage_of
-from gapo.policies.attempts import Cause, Ended
 from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
 from gapo.policies.rollback import Changes
 from gapo.reasons import Reason
 from gapo.recipes import Line, Recipe, Step, recipe_for
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import KINDS, Kind, Task, TaskKey, role_of, task_digest
 
@@ -360,6 +360,6 @@ def _newest_stage(seen: Observation) -> int:
     return max((key.stage for key in (*seen.committed, *seen.attempts)), default=0)
 
 
-def _renumbered(ended: Iterable[Ended]) -> list[Ended]:
+def _renumbered(ended: Iterable[AttemptEnd]) -> list[AttemptEnd]:
     """Attempts 0, 1, 2, … as the retry policy wants them, where a revocation has answered some."""
-    return [replace(end, attempt=n) for n, end in enumerate(ended)]
+    return [end.model_copy(update={"attempt": n}) for n, end in enumerate(ended)]

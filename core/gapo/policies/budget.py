@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gapo.policies.attempts import Ended
+from gapo.store.attempt_end import AttemptEnd
 
 ROLLOUTS = "ppo/rollouts"
 """Completions that a task sampled for training; ppo commits it."""
@@ -45,7 +45,7 @@ class BudgetVerdict:
     spent: Spent
 
 
-def spent(metrics: Iterable[Mapping[str, float]], ended: Sequence[Ended]) -> Spent:
+def spent(metrics: Iterable[Mapping[str, float]], ended: Sequence[AttemptEnd]) -> Spent:
     """What the run has used: work from every committed manifest's `metrics`, time from all ended attempts.
 
     Attempts that failed cost their GPU-hours and wall clock too; their rollouts were never committed and are not
@@ -63,7 +63,7 @@ def spent(metrics: Iterable[Mapping[str, float]], ended: Sequence[Ended]) -> Spe
 
 def judge_budget(
     metrics: Iterable[Mapping[str, float]],
-    ended: Sequence[Ended],
+    ended: Sequence[AttemptEnd],
     settings: BudgetSettings | None = None,
 ) -> BudgetVerdict:
     """Says, at a stage's end, whether a limit is reached: exactly used up counts, the next stage would exceed it."""

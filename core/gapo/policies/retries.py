@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gapo.errors import ACCESS_ERRORS, FencedError
-from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Cause, Ended, Exit
+from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Exit
 from gapo.reasons import Reason
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.tasks import KINDS, Kind
 
 MAX_FREE_PER_STAGE = 20
@@ -97,13 +98,13 @@ def classify(ended: Exit, *, resume_before: int | None, resume_after: int | None
     return Classified(Cause.KILLED if code < 0 or 128 < code < 160 else Cause.FAILED, charged=True)
 
 
-def free_ends(ended: Sequence[Ended]) -> int:
+def free_ends(ended: Sequence[AttemptEnd]) -> int:
     """Ends that were free but count towards a stage's limit of free ends."""
     return sum(not e.charged and e.cause not in NEVER_COUNTED for e in ended)
 
 
 def next_attempt(
-    ended: Sequence[Ended],
+    ended: Sequence[AttemptEnd],
     settings: RetrySettings | None = None,
     *,
     kind: str,
@@ -127,7 +128,8 @@ def next_attempt(
     for end in history:
         if end.cause is Cause.PERMANENT:
             return Fail(
-                Reason.PERMANENT_FAILURE, f"{kind} failed for good with exit {end.code}: {end.message}"
+                Reason.PERMANENT_FAILURE,
+                f"{kind} failed for good with exit {end.exit_code}: {end.message or ''}",
             )
     failure = _out_of_memory_again(history, kind)
     if failure is not None:
@@ -140,7 +142,7 @@ def next_attempt(
     if last.cause in FOR_A_PERSON:
         until = last.ended_at + _patience(history, settings)
         if now < until and not asked_anew:
-            return Wait(until, f"{kind} waits until somebody acts: {last.message}")
+            return Wait(until, f"{kind} waits until somebody acts: {last.message or ''}")
     elif charged and charged[-1] is last:
         wait = settings.backoff * 2 ** min(len(charged) - 1, 30)
         until = last.ended_at + min(wait, settings.backoff_limit)
@@ -148,15 +150,15 @@ def next_attempt(
             return Wait(
                 until, f"{kind} failed ({last.cause}), {len(charged)} of {settings.max_failures} allowed"
             )
-    resumes = [e.resume for e in history if e.resume is not None]
+    resumes = [e.last_resume for e in history if e.last_resume is not None]
     return Start(len(history), max(resumes, default=None))
 
 
-def _patience(history: Sequence[Ended], settings: RetrySettings) -> timedelta:
+def _patience(history: Sequence[AttemptEnd], settings: RetrySettings) -> timedelta:
     """Doubled by each end of the kind in a row; one that got on before it had to wait begins another row."""
     in_a_row, furthest = 0, -1
     for end in history:
-        resume = -1 if end.resume is None else end.resume
+        resume = -1 if end.last_resume is None else end.last_resume
         if end.cause not in FOR_A_PERSON:
             in_a_row = 0
         elif resume > furthest:
@@ -168,7 +170,7 @@ def _patience(history: Sequence[Ended], settings: RetrySettings) -> timedelta:
     return min(wait, settings.patience_limit)
 
 
-def _charged(history: Sequence[Ended], free_elsewhere: int) -> list[Ended]:
+def _charged(history: Sequence[AttemptEnd], free_elsewhere: int) -> list[AttemptEnd]:
     charged, free = [], free_elsewhere
     for end in history:
         if end.cause in NEVER_COUNTED:
@@ -180,7 +182,7 @@ def _charged(history: Sequence[Ended], free_elsewhere: int) -> list[Ended]:
     return charged
 
 
-def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
+def _out_of_memory_again(history: Sequence[AttemptEnd], kind: str) -> Fail | None:
     """Twice at the same step, and on the same side: a third time would not differ."""
     seen: set[tuple[int, bool]] = set()
     for end in history:
@@ -200,7 +202,7 @@ def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
     return None
 
 
-def _too_many(charged: Sequence[Ended], settings: RetrySettings, kind: str) -> str:
+def _too_many(charged: Sequence[AttemptEnd], settings: RetrySettings, kind: str) -> str:
     last = charged[-1]
     beyond = "" if last.charged else f" (free ends beyond {MAX_FREE_PER_STAGE} a stage are charged)"
     detail = f": {last.message}" if last.message else ""

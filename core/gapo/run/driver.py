@@ -17,16 +17,17 @@ from gapo.errors import InputArtifactError
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, Revocation, RunFacts
 from gapo.planning.planner import plan
-from gapo.policies.attempts import Cause, Exit
+from gapo.policies.attempts import Exit
 from gapo.policies.retries import classify
 from gapo.run.reader import Observer
 from gapo.run.retention import retire_at
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.claims import Fence
 from gapo.store.commit import last_resume_point
 from gapo.store.create_once import create_once
 from gapo.store.objects import Objects
-from gapo.store.records import Claim, Decision, Ended, ResumePoint, Revoked
+from gapo.store.records import Claim, Decision, ResumePoint, Revoked
 from gapo.tasks import Task
 
 MESSAGE_LIMIT = 4000
@@ -136,7 +137,7 @@ class Driver:
             from_n=from_n,
         )
 
-    def record_end(self, task: Task, end: End) -> Ended:
+    def record_end(self, task: Task, end: End) -> AttemptEnd:
         """Writes ended.json for an attempt. A manifest beats every exit code but that of a bad input."""
         self.fence.check()  # whoever took over records this end, and knows better what it was
         resume = self.resume_point(task, end.resume_before or 0)
@@ -145,9 +146,9 @@ class Driver:
         reason = end.said.get("reason") or end.exit.reason
         verdict = classify(end.exit, resume_before=end.resume_before, resume_after=number)
         message = end.said.get("message") or end.message
-        record = Ended(
+        record = AttemptEnd(
             attempt=task.attempt,
-            cause=verdict.cause.value,
+            cause=verdict.cause,
             charged=verdict.charged,
             exit_code=end.exit.code,
             reason=reason,
@@ -175,9 +176,9 @@ class Driver:
         self.observer.refresh(key)
         committed = self.observer.seen().committed.get(key)
         cause = Cause.EXECUTOR_LOST if committed is None else Cause.COMMITTED
-        record = Ended(
+        record = AttemptEnd(
             attempt=attempt.attempt,
-            cause=cause.value,
+            cause=cause,
             charged=False,
             message="its executor ended without recording it",
             started_at=now,

@@ -8,13 +8,12 @@ from typing import TypeVar
 
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
-from gapo.policies.attempts import Cause
-from gapo.policies.attempts import Ended as AttemptEnd
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.commit import check_objects, find_manifest
 from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended
+from gapo.store.records import Decision
 from gapo.tasks import KINDS, TaskKey
 
 START_KINDS = tuple(kind for kind, described in KINDS.items() if described.at_start)
@@ -136,7 +135,6 @@ class Observer:
                     a.number,
                     AttemptKey(key, a.number) in running,
                     a.ended,
-                    a.bad_input,
                     forgiven=AttemptKey(key, a.number) in forgiven,
                 )
                 for a in group
@@ -158,26 +156,5 @@ class Observer:
             self._attempts[key] = group
 
     def _attempt(self, key: TaskKey, number: int) -> ObservedAttempt:
-        record = read_record(self.objects, layout.ended(key.stage, key.kind.value, number), Ended)
-        if record is None:
-            return ObservedAttempt(number)
-        return ObservedAttempt(number, ended=attempt_end(record), bad_input=record.bad_input)
-
-
-def attempt_end(record: Ended) -> AttemptEnd:
-    """`ended.json` as the retry policy reads it. A cause of a later release counts as a failure."""
-    known = {cause.value: cause for cause in Cause}
-    return AttemptEnd(
-        attempt=record.attempt,
-        cause=known.get(record.cause, Cause.FAILED),
-        charged=record.charged,
-        started_at=record.started_at,
-        ended_at=record.ended_at,
-        code=record.exit_code,
-        message=record.message or "",
-        reason=record.reason,
-        resume=record.last_resume,
-        step=record.step,
-        gpus=record.gpus,
-        device_memory=record.device_memory,
-    )
+        end = read_record(self.objects, layout.ended(key.stage, key.kind.value, number), AttemptEnd)
+        return ObservedAttempt(number, ended=end)

@@ -169,30 +169,6 @@ class Claim(Record):
     started_at: AwareDatetime
 
 
-class Ended(Record):
-    """How one attempt ended. Retry budgets and GPU-hours are computed from these."""
-
-    schema_version: Literal[1] = 1
-    attempt: Count
-    cause: Word
-    charged: bool
-    """False where the attempt counts against no retry budget."""
-    exit_code: int | None = None
-    reason: Word | None = None
-    message: Text | None = None
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
-    gpus: Count = 0
-    last_resume: Count | None = None
-    """Number of the last resume point seen when the attempt ended: the search for the next starts here."""
-    step: Count | None = None
-    """Iteration of the last resume point that it saved or began from."""
-    device_memory: bool = False
-    """With cause `outOfMemory`: the device's memory ran out, not the host's."""
-    bad_input: Key | None = None
-    """Exit 66: the manifest that the attempt found corrupt."""
-
-
 class Revoked(Record):
     """Voids a manifest and everything made from it."""
 

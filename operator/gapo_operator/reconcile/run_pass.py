@@ -23,9 +23,10 @@ from gapo.reasons import Reason
 from gapo.run.driver import Driver, End
 from gapo.run.record import RunRecord, effective_spec, freeze, read_run_record
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.claims import adopt_claim, take_claim
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended
+from gapo.store.records import Decision
 from gapo.tasks import Task, role_of
 from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.pod_end import PREEMPTED_CODE
@@ -110,7 +111,7 @@ class RunPass:
         # What is new in storage and in the cluster since the last pass.
         self._poll(driver, children)
         self._notice(driver, children)
-        ended: list[tuple[AttemptKey, Ended]] = []
+        ended: list[tuple[AttemptKey, AttemptEnd]] = []
         decisions: list[Decision] = []
         # Ends are recorded before the plan, which reads them; a decision or a revocation calls for another plan.
         while True:
@@ -262,7 +263,7 @@ class RunPass:
 
     def _record_ends(
         self, driver: Driver, children: Mapping[AttemptKey, Child]
-    ) -> list[tuple[AttemptKey, Ended]]:
+    ) -> list[tuple[AttemptKey, AttemptEnd]]:
         recorded = []
         for attempt in self._unended(driver):
             child, memory = children.get(attempt), self._memories[attempt]
@@ -280,7 +281,7 @@ class RunPass:
                 recorded.append((attempt, end))
         return recorded
 
-    def _record_end(self, driver: Driver, attempt: AttemptKey, child: Child) -> Ended | None:
+    def _record_end(self, driver: Driver, attempt: AttemptKey, child: Child) -> AttemptEnd | None:
         """None while a manifest, or the pod that says what happened, may still show."""
         task, memory = self._task(driver, attempt), self._memories[attempt]
         committed = driver.committed(task)
@@ -305,7 +306,7 @@ class RunPass:
         )
         return driver.record_end(task, end)
 
-    def _record_stopped(self, driver: Driver, attempt: AttemptKey) -> Ended:
+    def _record_stopped(self, driver: Driver, attempt: AttemptKey) -> AttemptEnd:
         if self._memories[attempt].superseded:
             exit_ = Exit(stopped=True, reason=Reason.TASK_REPLACED)
             return self._record_gone(
@@ -315,7 +316,7 @@ class RunPass:
 
     def _record_gone(
         self, driver: Driver, attempt: AttemptKey, exit_: Exit, message: str | None = None
-    ) -> Ended:
+    ) -> AttemptEnd:
         """An attempt of which the cluster shows nothing any more: it ran from when that was seen until now."""
         task, now, started = self._task(driver, attempt), self._clock(), self._memories[attempt].started_at
         end = End(
@@ -375,9 +376,9 @@ class RunPass:
         """The newest resume point of earlier attempts: what this one could start from."""
         earlier = driver.observer.seen().attempts.get(attempt.task, ())
         points = [
-            a.ended.resume
+            a.ended.last_resume
             for a in earlier
-            if a.number < attempt.attempt and a.ended is not None and a.ended.resume is not None
+            if a.number < attempt.attempt and a.ended is not None and a.ended.last_resume is not None
         ]
         return max(points, default=None)
 

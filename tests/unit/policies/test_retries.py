@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from gapo.policies.attempts import Cause, Ended, Exit
+from gapo.policies.attempts import Exit
 from gapo.policies.retries import (
     Fail,
     RetrySettings,
@@ -17,6 +17,7 @@ from gapo.policies.retries import (
     free_ends,
     next_attempt,
 )
+from gapo.store.attempt_end import AttemptEnd, Cause
 
 T0 = datetime(2025, 1, 1, 12, tzinfo=UTC)
 LATER = T0 + timedelta(days=1)
@@ -69,12 +70,15 @@ def test_every_end_has_a_cause_and_a_price(
     assert (got.cause, got.charged) == (cause, charged)
 
 
-def ends(*specs: tuple[str, bool], **common: object) -> list[Ended]:
+def end(attempt: int, cause: Cause, charged: bool = False, **details: Any) -> AttemptEnd:
+    """An attempt that ended at T0."""
+    began = T0 - timedelta(minutes=5)
+    return AttemptEnd(attempt=attempt, cause=cause, charged=charged, started_at=began, ended_at=T0, **details)
+
+
+def ends(*specs: tuple[str, bool], **common: Any) -> list[AttemptEnd]:
     """Attempts 0, 1, … that ended at T0, each (cause, charged)."""
-    return [
-        Ended(n, Cause(cause), charged, T0 - timedelta(minutes=5), T0, **common)  # type: ignore[arg-type]
-        for n, (cause, charged) in enumerate(specs)
-    ]
+    return [end(n, Cause(cause), charged, **common) for n, (cause, charged) in enumerate(specs)]
 
 
 CHARGED = ("failed", True)
@@ -175,8 +179,8 @@ def test_what_was_put_right_once_is_waited_for_anew_at_first_shortly() -> None:
 def test_ends_that_got_on_before_they_had_to_wait_are_no_row() -> None:
     for resumes, seconds in (([1, 2, 3, 4], 30), ([1, 1, 1, 2, 2], 60), ([2, 2, 2], 120), ([None, 0, 0], 60)):
         history = [
-            replace(end, resume=resume)
-            for end, resume in zip(ends(*[("noAccess", False)] * len(resumes)), resumes, strict=True)
+            one.model_copy(update={"last_resume": resume})
+            for one, resume in zip(ends(*[("noAccess", False)] * len(resumes)), resumes, strict=True)
         ]
         waiting = next_attempt(history, kind="ppo", now=T0)
         assert isinstance(waiting, Wait)
@@ -196,19 +200,17 @@ def test_after_a_free_end_there_is_no_wait(end: tuple[str, bool]) -> None:
 
 def test_the_next_attempt_goes_on_from_the_newest_resume_point() -> None:
     history = [
-        Ended(0, Cause.PREEMPTED, False, T0, T0, resume=2),
-        Ended(1, Cause.PREEMPTED, False, T0, T0, resume=5),
-        Ended(2, Cause.STOPPED, False, T0, T0),
+        end(0, Cause.PREEMPTED, last_resume=2),
+        end(1, Cause.PREEMPTED, last_resume=5),
+        end(2, Cause.STOPPED),
     ]
     assert next_attempt(history[::-1], kind="ppo", now=LATER) == Start(3, 5)
 
 
 def test_a_permanent_end_is_final_whatever_came_with_it() -> None:
     history = [
-        Ended(
-            0, Cause.PERMANENT, True, T0, T0, code=73, message="families length and forbidden are at chance"
-        ),
-        Ended(1, Cause.STOPPED, False, T0, T0),
+        end(0, Cause.PERMANENT, True, exit_code=73, message="families length and forbidden are at chance"),
+        end(1, Cause.STOPPED),
     ]
     verdict = next_attempt(history, RetrySettings(max_failures=20), kind="rm-warmup", now=LATER)
     assert verdict == Fail(
@@ -217,8 +219,8 @@ def test_a_permanent_end_is_final_whatever_came_with_it() -> None:
     )
 
 
-def oom(attempt: int, step: int | None, device: bool = True) -> Ended:
-    return Ended(attempt, Cause.OUT_OF_MEMORY, True, T0, T0, step=step, device_memory=device)
+def oom(attempt: int, step: int | None, device: bool = True) -> AttemptEnd:
+    return end(attempt, Cause.OUT_OF_MEMORY, True, step=step, device_memory=device)
 
 
 @pytest.mark.parametrize(
@@ -249,12 +251,12 @@ def test_out_of_memory_twice_at_the_same_step_names_the_field_to_change(
         [oom(0, None), oom(1, None)],
     ],
 )
-def test_out_of_memory_that_is_not_twice_the_same_is_tried_again(history: list[Ended]) -> None:
+def test_out_of_memory_that_is_not_twice_the_same_is_tried_again(history: list[AttemptEnd]) -> None:
     assert next_attempt(history, kind="ppo", now=LATER) == Start(len(history), None)
 
 
 def test_an_out_of_memory_in_between_makes_no_difference() -> None:
-    history = [oom(0, 7), Ended(1, Cause.PREEMPTED, False, T0, T0), oom(2, 9), oom(3, 7)]
+    history = [oom(0, 7), end(1, Cause.PREEMPTED), oom(2, 9), oom(3, 7)]
     verdict = next_attempt(history, RetrySettings(max_failures=20), kind="ppo", now=LATER)
     assert isinstance(verdict, Fail)
     assert verdict.reason == "OutOfMemory"
