@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import JsonValue
 
@@ -15,9 +14,9 @@ from gapo.planning.observation import Observation
 from gapo.policies.best_stage import best_stage
 from gapo.policies.budget import BudgetSettings, judge_budget
 from gapo.policies.convergence import (
+    ConvergenceOutcome,
     ConvergenceSettings,
     StageSatisfaction,
-    VerdictKind,
     judge_convergence,
 )
 from gapo.policies.guards import (
@@ -29,11 +28,10 @@ from gapo.policies.guards import (
 )
 from gapo.policies.rollback import Changes, Rollback, in_effect, lineage, plan_rollback
 from gapo.recipes import Line
-from gapo.store.records import DECISION_METRICS_LIMIT, Decision
+from gapo.store.records import DECISION_METRICS_LIMIT, Decision, StageVerdict
 from gapo.tasks import Kind, TaskKey
 
 PRIMARY = "eval/satisfaction"
-Verdict = Literal["continue", "converged", "rolled-back", "stopped"]
 
 
 def lineage_of(stage: int, decisions: Mapping[int, Decision]) -> tuple[int, ...]:
@@ -97,7 +95,7 @@ def satisfactions(seen: Observation, stages: tuple[int, ...]) -> list[StageSatis
 
 @dataclass(frozen=True)
 class _Ruling:
-    verdict: Verdict
+    verdict: StageVerdict
     reason: str
     evidence: Mapping[str, float]
     parent: int | None = None
@@ -168,7 +166,7 @@ def _rule(spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...]) -> _Rul
     series = satisfactions(seen, tuple(k for k in stages if k > 0))
     convergence = judge_convergence(series, convergence_settings(spec))
     warning = f"; warning: {guards.reason}" if guards.action is GuardAction.WARN else ""
-    settled = convergence.kind is VerdictKind.CONVERGED and stages[-1] >= spec.stages.min
+    settled = convergence.kind is ConvergenceOutcome.CONVERGED and stages[-1] >= spec.stages.min
     return _Ruling(
         "converged" if settled else "continue",
         convergence.reason + warning,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gapo.api.methods import RETRAINING
 from gapo.report.formatting import interval, one_line, points, share
-from gapo.report.report_model import EnvironmentValue, Figures, Gate, SatisfactionFigure, Verdict
+from gapo.report.report_model import EnvironmentValue, Figures, Gate, RunVerdict, SatisfactionFigure
 from gapo.tasks import KINDS
 from gapo.telemetry.wording import fewer_prompts
 
@@ -15,13 +15,13 @@ STAGE_TRAINING = {kind for kind, task in KINDS.items() if task.commits_generator
 GUARDED_LABELS = ("half", "one", "drop")
 
 
-def verdict_of(figures: Figures) -> Verdict:
+def verdict_of(figures: Figures) -> RunVerdict:
     outcome, ending = _ending(figures)
     gate = _gate_sentence(figures, outcome)
     result = None if outcome == "empty" else _result(figures, outcome)
     informed = _verifier_informed(figures)
     sentences = [s for s in (gate, ending, result, informed) if s]
-    return Verdict(
+    return RunVerdict(
         headline=" ".join(sentences),
         outcome=outcome,
         reason=_reason(figures),

@@ -280,7 +280,7 @@ class RetiredObjects:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class RunVerdict:
     """How the run ended, in words: `headline` is the first line, `outcome` its one word."""
 
     headline: str
@@ -348,7 +348,7 @@ class Figures:
 class Report(Figures):
     """The whole document."""
 
-    verdict: Verdict
+    verdict: RunVerdict
 
     def to_json(self) -> str:
         """`report.json`. Equal reports give equal bytes."""

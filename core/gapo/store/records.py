@@ -37,6 +37,7 @@ Writer = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,
 Word = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Text = Annotated[str, StringConstraints(max_length=4096)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+StageVerdict = Literal["continue", "converged", "rolled-back", "stopped"]
 Metrics = dict[Annotated[str, StringConstraints(min_length=1, max_length=200)], float]
 
 
@@ -198,7 +199,7 @@ class Decision(Record):
 
     schema_version: Literal[1] = 1
     stage: Count
-    verdict: Literal["continue", "converged", "rolled-back", "stopped"]
+    verdict: StageVerdict
     reason: Text
     evidence: dict[Word, JsonValue] = {}
     metrics: dict[Count, Metrics] = {}
