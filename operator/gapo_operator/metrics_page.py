@@ -36,7 +36,7 @@ Units are in the name: seconds, nats (a token), tokens; `_ratio` is a share from
 
 Labels are `namespace`, `run`, `stage` and `role` (`data`, `generator`, `rewardModel`, `evaluation`), beside closed sets. A task's pod does not name its run: the scrape adds `namespace`, `run`, `stage` and `role` from the pod's labels.
 
-**How many.** A run has at most {MAX_SERIES} series: {RUN_SERIES} of `gapo_run_`, the others of `gapo_stage_`. Where its stages have more, the newest stages are served whole and older ones lose, in this order, families, score shares and cross-play; then all but satisfaction with its interval and pair accuracy ({HEADLINES} a stage); then those. `gapo_run_withheld_stages` counts the stages that lost something. A deleted run has none.
+**How many.** A run has at most {MAX_SERIES} series: {RUN_SERIES} of `gapo_run_`, the others of `gapo_stage_`. Where its stages have more, the newest stages are served whole and older ones lose, in this order, families, score shares and cross-play; then all but satisfaction with its interval and pair accuracy ({len(HEADLINES)} a stage); then those. `gapo_run_withheld_stages` counts the stages that lost something. A deleted run has none.
 
 ## Series
 

@@ -33,6 +33,7 @@ from gapo.cli.plugins import status_in_a_cluster
 from gapo.errors import DataError, SpecError
 from gapo.local.executor import Place
 from gapo.local.run_location import parse_locations, place_of
+from gapo.metrics.catalogue import FIGURES
 from gapo.planning.observation import Observation
 from gapo.planning.plan import Plan, RunFacts
 from gapo.planning.planner import plan
@@ -45,13 +46,8 @@ from gapo.tasks import Kind
 from gapo.telemetry.eta import forecast
 from gapo.telemetry.wording import UNKNOWN_TIME, clock, fewer_prompts
 
-SHOWN = (
-    ("satisfaction", "eval/satisfaction"),
-    ("RM pairs", "rm/pair_accuracy"),
-    ("fidelity", "fidelity/auc"),
-    ("reward", "ppo/reward"),
-    ("KL", "ppo/kl"),
-)
+COLUMNS = tuple((f.column, f.source) for f in FIGURES if f.column)
+"""Heading and figure of each column in the table of stages."""
 
 
 def open_run(
@@ -181,7 +177,7 @@ def stage_table(seen: Observation) -> Table:
     """One row a stage with the figures that matter, for a terminal."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
     table.add_column("stage")
-    for heading, _ in SHOWN:
+    for heading, _ in COLUMNS:
         table.add_column(heading, justify="right")
     table.add_column("decision")
     for stage in sorted({key.stage for key in seen.committed}):
@@ -189,7 +185,7 @@ def stage_table(seen: Observation) -> Table:
         decision = seen.decisions.get(stage)
         table.add_row(
             "0" if stage == 0 else f"A{stage}",
-            *(f"{metrics[name]:.3f}" if name in metrics else "" for _, name in SHOWN),
+            *(f"{metrics[name]:.3f}" if name in metrics else "" for _, name in COLUMNS),
             decision.verdict if decision else "",
         )
     return table

@@ -16,13 +16,12 @@ MAX_SERIES = 400
 """Of one run (docs/contracts/operator.md#metric-labels)."""
 RUN_SERIES = 60
 """Of these, what a run itself can have: stages' series are the same whatever else is known of the run."""
-HEADLINES = 4
-"""Figures of the catalogue, from the first, that every stage is given before any stage gets its others: the curve of
-a long run's satisfaction is not to begin in its middle."""
 DURATION = "wall/seconds"
 NONFINITE = "task/nonfinite"
 
-_STAGE = tuple((f.source, f"gapo_stage_{f.name}") for f in FIGURES if f.stage)
+HEADLINES = tuple((f.source, f"gapo_stage_{f.name}") for f in FIGURES if f.stage and f.headline)
+"""What every stage is given before any stage gets its others: (name in manifests, series)."""
+_OTHERS = tuple((f.source, f"gapo_stage_{f.name}") for f in FIGURES if f.stage and not f.headline)
 _LIVE = tuple((f.source, f"gapo_task_{f.name}") for f in FIGURES if f.live)
 _SCORES = {
     f"scores/{name}/le_{bound}": {"class": name, "le": str(bound)}
@@ -145,11 +144,11 @@ def _typical(figures: RunFigures) -> float | None:
 
 
 def _headlines(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Told]:
-    yield from _copied(metrics, _STAGE[:HEADLINES])
+    yield from _copied(metrics, HEADLINES)
 
 
 def _others(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Told]:
-    yield from _copied(metrics, _STAGE[HEADLINES:])
+    yield from _copied(metrics, _OTHERS)
     yield from _copied(metrics, ((DURATION, "gapo_stage_duration_seconds"),))
 
 
@@ -173,8 +172,8 @@ def _wide(metrics: Mapping[str, float], opponents: Mapping[int, float]) -> Itera
 def parts_of(metrics: Mapping[str, float]) -> tuple[dict[str, float], ...]:
     """What of a stage's metrics its series are made from, in the order in which it is kept where room is short: the
     HEADLINES, other single figures, and what has a series for each family, class or opponent."""
-    headlines = {source for source, _ in _STAGE[:HEADLINES]}
-    others = {source for source, _ in _STAGE[HEADLINES:]} | {DURATION}
+    headlines = {source for source, _ in HEADLINES}
+    others = {source for source, _ in _OTHERS} | {DURATION}
     wide = {f"eval/family/{family}" for family in families_of(metrics)}
     wide |= {name for name in metrics if name in _SCORES or _cell(name) is not None}
     return tuple(
