@@ -43,10 +43,7 @@ class Classified:
 
 @dataclass(frozen=True)
 class Start:
-    """Start attempt number `attempt`, from resume point `resume` where there is one."""
-
-    attempt: int
-    resume: int | None
+    """Start the next attempt; it finds the resume point to go on from by itself."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +121,7 @@ def next_attempt(
     if [e.attempt for e in history] != list(range(len(history))):
         raise ValueError(f"attempts {[e.attempt for e in history]} of {kind} have a gap or a double")
     if not history:
-        return Start(0, None)
+        return Start()
     for end in history:
         if end.cause is Cause.PERMANENT:
             return Fail(
@@ -150,8 +147,7 @@ def next_attempt(
             return Wait(
                 until, f"{kind} failed ({last.cause}), {len(charged)} of {settings.max_failures} allowed"
             )
-    resumes = [e.last_resume for e in history if e.last_resume is not None]
-    return Start(len(history), max(resumes, default=None))
+    return Start()
 
 
 def _patience(history: Sequence[AttemptEnd], settings: RetrySettings) -> timedelta:
