@@ -7,10 +7,10 @@ The walk:
 
     start(spec)                    the tasks of stage 0: data, supervised start, first reward model
     for k = 1, 2, ...:
-        learn(spec, line_k)        the tasks that lead to decision k: the generator's, then its evaluation
+        learn(spec, lineage_k)     the tasks that lead to decision k: the generator's, then its evaluation
         decision k                 from committed metrics; created once, by whoever comes first
-        retrain(spec, line_k)      the tasks that follow "continue": the reward model's
-        line_{k+1}                 builds on stage k, or on an older one where decision k rolled back
+        retrain(spec, lineage_k)   the tasks that follow "continue": the reward model's
+        lineage_{k+1}              builds on stage k, or on an older one where decision k rolled back
     export                         of the best stage, when a decision ends the run or k is the last
 
 At each group of tasks, for each task T with inputs I:
@@ -41,7 +41,7 @@ from gapo.planning.stage_decision import change_at, change_params, choose_best, 
 from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
 from gapo.policies.rollback import Changes
 from gapo.reasons import Reason
-from gapo.recipes import Line, Recipe, Step, recipe_for
+from gapo.recipes import Lineage, Recipe, Step, recipe_for
 from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import KINDS, Kind, Task, TaskKey, role_of, task_digest
@@ -275,43 +275,43 @@ def _advance(walk: _Walk, recipe: Recipe) -> tuple[Status, Decision | None]:
     spec, seen = walk.run.spec, walk.seen
     # Stage 0.
     start_steps = recipe.start(spec)
-    line = first_line(spec, start_steps)
+    lineage = first_lineage(spec, start_steps)
     if not walk.all_done(start_steps):
         return _running(walk, 0), None
     if spec.stages.max == 0:
-        return _export(walk, recipe, line, 0)
+        return _export(walk, recipe, lineage, 0)
     while True:
         # The generator learns, and is evaluated.
-        change = change_at(line.stage, seen.decisions)
-        if not walk.all_done(recipe.learn(spec, line), change):
-            return _running(walk, line.stage), None
+        change = change_at(lineage.stage, seen.decisions)
+        if not walk.all_done(recipe.learn(spec, lineage), change):
+            return _running(walk, lineage.stage), None
         # What follows depends on the decision; without one, it is made now.
-        decision = seen.decisions.get(line.stage)
+        decision = seen.decisions.get(lineage.stage)
         if decision is None:
-            made = decide(walk.run.run_id, spec, seen, line)
-            return _running(walk, line.stage), made
+            made = decide(walk.run.run_id, spec, seen, lineage)
+            return _running(walk, lineage.stage), made
         # The reward model learns from this stage only if another one follows, or it was asked for.
-        last = line.stage >= spec.stages.max
+        last = lineage.stage >= spec.stages.max
         ends = decision.verdict in ("converged", "stopped") or last
         goes_on = decision.verdict == "continue" and (not last or spec.adversarial.final_rm)
-        if goes_on and not walk.all_done(recipe.retrain(spec, line), change):
-            return _running(walk, line.stage), None
+        if goes_on and not walk.all_done(recipe.retrain(spec, lineage), change):
+            return _running(walk, lineage.stage), None
         if ends:
-            return _export(walk, recipe, line, line.stage)
-        line = _next_line(line, seen)
+            return _export(walk, recipe, lineage, lineage.stage)
+        lineage = _next_lineage(lineage, seen)
 
 
-def _export(walk: _Walk, recipe: Recipe, line: Line, stage: int) -> tuple[Status, None]:
+def _export(walk: _Walk, recipe: Recipe, lineage: Lineage, stage: int) -> tuple[Status, None]:
     """Commits the best stage's generator, then the run has succeeded."""
-    best = choose_best(walk.run.spec, walk.seen, line, stage)
+    best = choose_best(walk.run.spec, walk.seen, lineage, stage)
     key = TaskKey(stage, Kind.EXPORT)
     step = Step(
         key,
         {
             "data": TaskKey(0, Kind.DATA),
-            "generator": recipe.generator_at(best, line),
-            "last": recipe.generator_at(stage, line),
-            "start": line.start,
+            "generator": recipe.generator_at(best, lineage),
+            "last": recipe.generator_at(stage, lineage),
+            "start": lineage.start,
         },
     )
     if not walk.all_done([step]):
@@ -335,12 +335,12 @@ def _running(walk: _Walk, stage: int, best: int | None = None) -> Status:
     return Status(State.RUNNING, stage, Reason.RUNNING, message, best, waiting)
 
 
-def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
+def first_lineage(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Lineage:
     """What stage 1 builds on, after the recipe's steps of stage 0."""
     keys = [step.key for step in steps]
     rewarded = spec.reward_model is not None and spec.reward_model.source == "rewardModel"
     reward_models = [key for key in keys if KINDS[key.kind].commits_reward_model]
-    return Line(
+    return Lineage(
         stage=1,
         ancestors=(0,),
         start=next(key for key in keys if KINDS[key.kind].commits_generator),
@@ -349,11 +349,11 @@ def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
     )
 
 
-def _next_line(line: Line, seen: Observation) -> Line:
-    stage = line.stage + 1
+def _next_lineage(lineage: Lineage, seen: Observation) -> Lineage:
+    stage = lineage.stage + 1
     ancestors = lineage_of(stage, seen.decisions)[:-1]
     evaluated = tuple(k for k in ancestors if TaskKey(k, Kind.EVALUATE) in seen.committed)
-    return Line(stage, ancestors, line.start, line.rm_start, evaluated)
+    return Lineage(stage, ancestors, lineage.start, lineage.rm_start, evaluated)
 
 
 def _newest_stage(seen: Observation) -> int:

@@ -9,7 +9,7 @@ from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import Committed, Observation
 from gapo.planning.plan import RunFacts, State
-from gapo.planning.planner import first_line, plan
+from gapo.planning.planner import first_lineage, plan
 from gapo.recipes import recipe_for
 from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
@@ -51,15 +51,18 @@ def planned_keys(spec: GapoRunSpec) -> tuple[TaskKey, ...]:
     """The keys of the same tasks, in another order, from the recipe alone: in a thousandth of the time."""
     recipe, last = recipe_for(spec), spec.stages.max
     start = recipe.start(spec)
-    keys, line = [step.key for step in start], first_line(spec, start)
+    keys, lineage = [step.key for step in start], first_lineage(spec, start)
     for stage in range(1, last + 1):
-        learned = [step.key for step in recipe.learn(spec, line)]
+        learned = [step.key for step in recipe.learn(spec, lineage)]
         keys += learned
         if stage < last or spec.adversarial.final_rm:
-            keys += [step.key for step in recipe.retrain(spec, line)]
+            keys += [step.key for step in recipe.retrain(spec, lineage)]
         evaluated = (stage,) if TaskKey(stage, Kind.EVALUATE) in learned else ()
-        line = replace(
-            line, stage=stage + 1, ancestors=(*line.ancestors, stage), evaluated=(*line.evaluated, *evaluated)
+        lineage = replace(
+            lineage,
+            stage=stage + 1,
+            ancestors=(*lineage.ancestors, stage),
+            evaluated=(*lineage.evaluated, *evaluated),
         )
     return (*keys, TaskKey(last, Kind.EXPORT))
 

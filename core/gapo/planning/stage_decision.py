@@ -26,8 +26,8 @@ from gapo.policies.guards import (
     flagged_stages,
     judge_guards,
 )
-from gapo.policies.rollback import Changes, Rollback, in_effect, lineage, plan_rollback
-from gapo.recipes import Line
+from gapo.policies.rollback import Changes, Rollback, in_effect, plan_rollback, trace_lineage
+from gapo.recipes import Lineage
 from gapo.store.records import DECISION_METRICS_LIMIT, Decision, StageVerdict
 from gapo.tasks import Kind, TaskKey
 
@@ -36,7 +36,7 @@ PRIMARY = "eval/satisfaction"
 
 def lineage_of(stage: int, decisions: Mapping[int, Decision]) -> tuple[int, ...]:
     """The stages that `stage` was made from, itself last; only rollbacks break the order."""
-    return lineage(stage, {k + 1: d.parent for k, d in decisions.items() if d.parent is not None})
+    return trace_lineage(stage, {k + 1: d.parent for k, d in decisions.items() if d.parent is not None})
 
 
 def rollbacks_of(decisions: Mapping[int, Decision]) -> list[Rollback]:
@@ -102,12 +102,12 @@ class _Ruling:
     change: Changes | None = None
 
 
-def decide(run_id: str, spec: GapoRunSpec, seen: Observation, line: Line) -> Decision:
-    """The decision at the end of `line.stage`. Equal facts give equal bytes, whoever decides."""
-    stages = (*line.ancestors, line.stage)
+def decide(run_id: str, spec: GapoRunSpec, seen: Observation, lineage: Lineage) -> Decision:
+    """The decision at the end of `lineage.stage`. Equal facts give equal bytes, whoever decides."""
+    stages = (*lineage.ancestors, lineage.stage)
     ruling = _rule(spec, seen, stages)
     return Decision(
-        stage=line.stage,
+        stage=lineage.stage,
         verdict=ruling.verdict,
         reason=ruling.reason[:4000],
         evidence=dict(ruling.evidence),
@@ -196,9 +196,9 @@ def flagged(spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...]) -> di
     return flagged_stages(history, guard_settings(spec), start=stage_metrics(seen, 0))
 
 
-def choose_best(spec: GapoRunSpec, seen: Observation, line: Line, stage: int) -> int:
+def choose_best(spec: GapoRunSpec, seen: Observation, lineage: Lineage, stage: int) -> int:
     """The stage to export: the best on validation, or the last where nothing was evaluated."""
-    stages = tuple(k for k in (*line.ancestors, line.stage) if k <= stage)
+    stages = tuple(k for k in (*lineage.ancestors, lineage.stage) if k <= stage)
     best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
     return best.stage if best else stage
 
