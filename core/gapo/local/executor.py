@@ -19,8 +19,8 @@ from gapo.owned_files import own_folder
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, RunFacts, State, Status
 from gapo.policies.attempts import Exit
-from gapo.run.driver import Driver, End, sha256_of
 from gapo.run.reader import Observer
+from gapo.run.storage import ObservedEnd, RunStorage, sha256_of
 from gapo.store import layout
 from gapo.store.attempt_end import AttemptEnd
 from gapo.store.claims import take_claim
@@ -98,7 +98,7 @@ class Executor:
     ) -> None:
         self.place, self.server = place, server
         self.work, self.slots, self.view, self.clock = work, slots, view or View(), clock
-        self.driver = Driver(facts, place.objects, clock=clock, slots=slots)
+        self.storage = RunStorage(facts, place.objects, clock=clock, slots=slots)
         self.launched: dict[str, Launched] = {}
         self._interrupted = False
         self._grace: float | None = None
@@ -110,7 +110,7 @@ class Executor:
     @property
     def observer(self) -> Observer:
         """What is known of the run's storage."""
-        return self.driver.observer
+        return self.storage.observer
 
     def interrupt(self, grace: float | None = None) -> None:
         """Stops the run's tasks, each after saving where it is; `run` then returns. Safe in a signal handler.
@@ -131,7 +131,7 @@ class Executor:
         claim = take_claim(
             self.place.objects, f"gapo-run-{os.getpid()}", socket.gethostname()[:100], self.clock()
         )
-        self.driver.begin(claim)
+        self.storage.begin(claim)
         # Whoever starts a run again after a failure means that its cause is gone.
         self._forgiven = self.observer.ended()
         with own_folder(self.work) as self.scratch:
@@ -146,7 +146,7 @@ class Executor:
 
     def _round(self) -> Plan:
         running = {launched.key for launched in self.launched.values()}
-        made = self.driver.plan(running, self._forgiven)
+        made = self.storage.plan(running, self._forgiven)
         self.view.planned(made)
         if self._interrupted:
             self._stop_all()
@@ -157,7 +157,7 @@ class Executor:
 
     def _apply(self, made: Plan) -> bool:
         """Carries the plan out; True where that changed what a new plan would see at once."""
-        decision = self.driver.settle(made)
+        decision = self.storage.settle(made)
         if decision is not None:
             self.view.decided(decision)
         for task in made.start:
@@ -169,13 +169,13 @@ class Executor:
         return bool(made.lost or made.decide or made.revoke)
 
     def _start(self, task: Task) -> None:
-        if not self.driver.hand_over(task):
+        if not self.storage.hand_over(task):
             return  # another executor was first; the fence will say so
         writer = os.urandom(8).hex()
         scratch = self.scratch / f"{task.stage}-{task.kind.value}-{task.attempt}-{writer}"
         scratch.mkdir(parents=True)
         (scratch / "termination.json").write_bytes(b" " * TERMINATION_BYTES)
-        resume = self.driver.resume_point(task)
+        resume = self.storage.resume_point(task)
         launched = Launched(task, writer, scratch, self.clock(), None if resume is None else resume.number)
         self.launched[launched.name] = launched
         self.server.launch(
@@ -187,7 +187,7 @@ class Executor:
                 "task": layout.task(task.stage, task.kind.value, task.attempt),
                 "sha256": sha256_of(task),
                 "writer": writer,
-                "claim": self.driver.claim,
+                "claim": self.storage.claim,
                 "scratch": str(scratch),
                 "log": str(self.log_of(task)),
             },
@@ -218,7 +218,7 @@ class Executor:
     def _wait(self, seconds: float) -> None:
         if time.monotonic() - self._fenced_at > FENCE_SECONDS:
             self._fenced_at = time.monotonic()
-            self.driver.fence.check()
+            self.storage.fence.check()
         exited = self.server.wait(seconds)
         if exited is not None:
             self._ended(exited)
@@ -234,8 +234,8 @@ class Executor:
 
     def _record_end(self, launched: Launched, code: int | None, stopped: bool) -> None:
         task = launched.task
-        said = _termination(launched.scratch)
-        reason, message = said.get("reason"), None
+        termination = _termination(launched.scratch)
+        reason, message = termination.get("reason"), None
         if code not in (0, None) and not stopped:
             message = f"ended by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
             message += f"; its log is {self.log_of(task)}"
@@ -244,15 +244,15 @@ class Executor:
             reason=reason,
             stopped=stopped,
             executor_lost=code is None,
-            committed=code == 0 and self.driver.committed(task),
+            committed=code == 0 and self.storage.committed(task),
         )
-        record = self.driver.record_end(
+        record = self.storage.record_end(
             task,
-            End(
+            ObservedEnd(
                 exit_,
                 started_at=launched.started_at,
                 ended_at=self.clock(),
-                said=said,
+                termination=termination,
                 message=message,
                 resume_before=launched.resume_before,
             ),
@@ -273,9 +273,9 @@ class Executor:
 
 
 def _termination(scratch: Path) -> dict[str, Any]:
-    """What the task said of its end, as a pod says it in its termination message."""
+    """What the task left of its end, as a pod does in its termination message."""
     try:
-        said = json.loads((scratch / "termination.json").read_text(encoding="utf-8"))
+        termination = json.loads((scratch / "termination.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return termination if isinstance(termination, dict) else {}

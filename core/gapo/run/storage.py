@@ -1,7 +1,7 @@
 """What every executor of a run does in storage, wherever its tasks run: hand over, record ends, decide, retire.
 
 The laptop's executor and the cluster's operator differ in how an attempt is started, watched and stopped; the rest is
-here. Every record is created once, so that two drivers of one run, or one that is killed between any two writes,
+here. Every record is created once, so that two executors of one run, or one that is killed between any two writes,
 leave what a single undisturbed one would (docs/contracts/storage.md).
 """
 
@@ -34,13 +34,13 @@ MESSAGE_LIMIT = 4000
 
 
 @dataclass(frozen=True)
-class End:
+class ObservedEnd:
     """How an attempt ended, as its executor saw it. Times are timezone-aware."""
 
     exit: Exit
     started_at: datetime
     ended_at: datetime
-    said: Mapping[str, Any] = field(default_factory=dict)
+    termination: Mapping[str, Any] = field(default_factory=dict)
     """The task's termination message: reason, message, badInput."""
     message: str | None = None
     """What to say where the task said nothing."""
@@ -49,8 +49,8 @@ class End:
     gpus: int = 0
 
 
-class Driver:
-    """Drives one run's records. Call `begin` with a claim before anything else."""
+class RunStorage:
+    """One run in storage: what an executor reads of it, plans from it and records in it. Call `begin` with a claim first."""
 
     def __init__(
         self, facts: RunFacts, objects: Objects, *, clock: Callable[[], datetime], slots: int = 1
@@ -137,15 +137,15 @@ class Driver:
             from_n=from_n,
         )
 
-    def record_end(self, task: Task, end: End) -> AttemptEnd:
+    def record_end(self, task: Task, end: ObservedEnd) -> AttemptEnd:
         """Writes ended.json for an attempt. A manifest beats every exit code but that of a bad input."""
         self.fence.check()  # whoever took over records this end, and knows better what it was
         resume = self.resume_point(task, end.resume_before or 0)
         number = None if resume is None else resume.number
         self.observer.refresh(task.key)
-        reason = end.said.get("reason") or end.exit.reason
+        reason = end.termination.get("reason") or end.exit.reason
         verdict = classify(end.exit, resume_before=end.resume_before, resume_after=number)
-        message = end.said.get("message") or end.message
+        message = end.termination.get("message") or end.message
         record = AttemptEnd(
             attempt=task.attempt,
             cause=verdict.cause,
@@ -159,7 +159,7 @@ class Driver:
             last_resume=number,
             step=None if resume is None else resume.iteration,
             device_memory=reason == "OutOfMemory",
-            bad_input=end.said.get("badInput"),
+            bad_input=end.termination.get("badInput"),
         )
         stored = create_once(self.objects, layout.ended(task.stage, task.kind.value, task.attempt), record)
         self.observer.refresh(task.key)
