@@ -9,7 +9,7 @@ from typing import NamedTuple
 from prometheus_client.metrics import MetricWrapperBase
 
 from gapo.metrics.catalogue import (
-    FIGURES,
+    METRICS,
     RUN_FAMILIES,
     STAGE_FAMILIES,
     STAGE_LABELS,
@@ -63,14 +63,14 @@ def page() -> str:
 
 def rows() -> Iterator[Row]:
     """Every series that gapo exports, stages first."""
-    for figure in FIGURES:
-        if figure.stage:
-            yield Row(f"gapo_stage_{figure.name}", "gauge", STAGE_LABELS, figure.help, figure.source)
+    for metric in METRICS:
+        if metric.stage:
+            yield Row(f"gapo_stage_{metric.name}", "gauge", STAGE_LABELS, metric.help, metric.source)
     for family in (*STAGE_FAMILIES, *RUN_FAMILIES):
         yield Row(family.name, family.type, family.labels, family.help, family.source)
-    for figure in FIGURES:
-        if figure.live:
-            yield Row(f"gapo_task_{figure.name}", figure.type, TASK_LABELS, figure.help, figure.source)
+    for metric in METRICS:
+        if metric.live:
+            yield Row(f"gapo_task_{metric.name}", metric.type, TASK_LABELS, metric.help, metric.source)
     for family in TASK_FAMILIES:
         yield Row(family.name, family.type, family.labels, family.help, family.source)
     yield from _of_operator()

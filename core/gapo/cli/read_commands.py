@@ -33,7 +33,7 @@ from gapo.cli.plugins import status_in_a_cluster
 from gapo.errors import DataError, SpecError
 from gapo.local.executor import Place
 from gapo.local.run_location import parse_locations, place_of
-from gapo.metrics.catalogue import FIGURES
+from gapo.metrics.catalogue import METRICS
 from gapo.planning.observation import Observation
 from gapo.planning.plan import Plan, RunFacts
 from gapo.planning.planner import plan
@@ -46,7 +46,7 @@ from gapo.tasks import Kind
 from gapo.telemetry.eta import forecast
 from gapo.telemetry.wording import UNKNOWN_TIME, clock, fewer_prompts
 
-COLUMNS = tuple((f.column, f.source) for f in FIGURES if f.column)
+COLUMNS = tuple((f.column, f.source) for f in METRICS if f.column)
 """Heading and figure of each column in the table of stages."""
 
 

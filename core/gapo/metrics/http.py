@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gapo.metrics.catalogue import FIGURES, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES, Type
+from gapo.metrics.catalogue import METRICS, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES, Type
 from gapo.metrics.samples import Sample
 
 
@@ -39,8 +39,8 @@ def described(name: str) -> tuple[Type, str]:
 
 
 _DESCRIBED: dict[str, tuple[Type, str]] = {
-    **{f"gapo_stage_{f.name}": ("gauge", f.help) for f in FIGURES if f.stage},
-    **{f"gapo_task_{f.name}": (f.type, f.help) for f in FIGURES if f.live},
+    **{f"gapo_stage_{f.name}": ("gauge", f.help) for f in METRICS if f.stage},
+    **{f"gapo_task_{f.name}": (f.type, f.help) for f in METRICS if f.live},
     **{f.name: (f.type, f.help) for f in (*STAGE_FAMILIES, *RUN_FAMILIES, *TASK_FAMILIES)},
 }
 

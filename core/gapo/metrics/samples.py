@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from gapo.metrics.catalogue import CLASSES, FIGURES, GUARDS, PHASES, SCORE_BOUNDS, STATES
+from gapo.metrics.catalogue import CLASSES, GUARDS, METRICS, PHASES, SCORE_BOUNDS, STATES
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.store.attempt_end import Cause
 
@@ -19,10 +19,10 @@ RUN_SERIES = 60
 DURATION = "wall/seconds"
 NONFINITE = "task/nonfinite"
 
-HEADLINES = tuple((f.source, f"gapo_stage_{f.name}") for f in FIGURES if f.stage and f.headline)
+HEADLINES = tuple((f.source, f"gapo_stage_{f.name}") for f in METRICS if f.stage and f.headline)
 """What every stage is given before any stage gets its others: (name in manifests, series)."""
-_OTHERS = tuple((f.source, f"gapo_stage_{f.name}") for f in FIGURES if f.stage and not f.headline)
-_LIVE = tuple((f.source, f"gapo_task_{f.name}") for f in FIGURES if f.live)
+_OTHERS = tuple((f.source, f"gapo_stage_{f.name}") for f in METRICS if f.stage and not f.headline)
+_LIVE = tuple((f.source, f"gapo_task_{f.name}") for f in METRICS if f.live)
 _SCORES = {
     f"scores/{name}/le_{bound}": {"class": name, "le": str(bound)}
     for name in CLASSES

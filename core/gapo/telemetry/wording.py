@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from gapo.metrics.catalogue import FIGURES, RUN_FAMILIES
+from gapo.metrics.catalogue import METRICS, RUN_FAMILIES
 from gapo.metrics.figures import TaskFigures
 
 STEP, STEPS, PACE = "task/step", "task/steps", "task/tokens_per_second"
 """What a running task tells beside its figures: the step that is done, how many there are, tokens a second."""
-ON_TERMINAL = tuple(f.source for f in FIGURES if f.progress == "terminal")
-IN_LOG = tuple(f.source for f in FIGURES if f.progress)
+ON_TERMINAL = tuple(f.source for f in METRICS if f.progress == "terminal")
+IN_LOG = tuple(f.source for f in METRICS if f.progress)
 """Figures of a running task, the main ones first."""
-RESULTS = (*(f.source for f in FIGURES if f.result), *(f.source for f in RUN_FAMILIES if f.result))
+RESULTS = (*(f.source for f in METRICS if f.result), *(f.source for f in RUN_FAMILIES if f.result))
 """Figures of a task that has ended, the main ones first."""
 UNKNOWN_TIME = "time left unknown yet"
 
