@@ -47,7 +47,7 @@ class RunView(View):
         self.status: Status | None = None
         self._looked = 0.0
         self._warned: set[str] = set()
-        self._started = self._said = now()
+        self._started = self._last_line = now()
         # What is coloured for a reader of a log, or a terminal that cannot move its cursor, is no screen to draw on.
         screen = console.is_interactive and console.file.isatty()
         self._live = Live(console=console, auto_refresh=False, transient=True) if screen else None
@@ -63,14 +63,14 @@ class RunView(View):
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._said = self._now()
+        self._last_line = self._now()
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def planned(self, made: Plan) -> None:
-        before, self.status = self.status, made.status
-        said = before is not None and before.message == made.status.message
-        if not said and made.status.state is State.WAITING:
-            self.say(f"{self._clock()} waiting: {made.status.message}")
+    def planned(self, plan: Plan) -> None:
+        before, self.status = self.status, plan.status
+        repeated = before is not None and before.message == plan.status.message
+        if not repeated and plan.status.state is State.WAITING:
+            self.say(f"{self._clock()} waiting: {plan.status.message}")
 
     def started(self, launched: Launched) -> None:
         task = launched.task
@@ -86,7 +86,7 @@ class RunView(View):
             self.say(f"{self._clock()} {name} ended ({record.cause}){why}")
             return
         took = (record.ended_at - record.started_at).total_seconds()
-        committed = self.watch.observer.seen().committed.get(launched.task.key)
+        committed = self.watch.observer.observation().committed.get(launched.task.key)
         figures = committed.metrics if committed else {}
         self.say(f"{self._clock()} {name} done in {took:.1f} s{_headline(figures)}")
         for warning in (not_passed(figures, self.watch.facts.spec), fewer_prompts(figures)):
@@ -120,7 +120,7 @@ class RunView(View):
             moment = self.watch.look(self.status, running)
             if self._live is not None:
                 self._live.update(self.render(moment), refresh=True)
-        if self._live is None and now - self._said >= SILENT_SECONDS:
+        if self._live is None and now - self._last_line >= SILENT_SECONDS:
             self.say(self._line(self.status, self.watch.look(self.status, running)))
 
     def _line(self, status: Status, moment: Moment) -> str:
@@ -129,14 +129,14 @@ class RunView(View):
             f"{_name(launched)}: {working(figures) or 'has told nothing yet'}"
             for launched, figures in moment.tasks.values()
         ]
-        told = "; ".join(tasks) or f"waiting: {status.message}"
-        return f"{self._clock()} {told} · {_whole(moment)}"
+        text = "; ".join(tasks) or f"waiting: {status.message}"
+        return f"{self._clock()} {text} · {_whole(moment)}"
 
     def render(self, moment: Moment) -> RenderableType:
         """What a scrape would tell at this moment, for a reader: stages, running tasks, progress and time left."""
         rows: list[RenderableType] = []
-        if moment.seen.committed:
-            rows.append(stage_table(moment.seen))
+        if moment.observation.committed:
+            rows.append(stage_table(moment.observation))
         for launched, figures in moment.tasks.values():
             percentage = figures.progress_percentage or 0.0
             line = Table.grid(padding=(0, 1))
@@ -164,5 +164,5 @@ def _whole(moment: Moment) -> str:
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
-    told = shown(metrics)
-    return ": " + ", ".join(told) if told else ""
+    figures = shown(metrics)
+    return ": " + ", ".join(figures) if figures else ""

@@ -69,7 +69,7 @@ class Launched:
 class View:
     """What an executor tells its user. The default says nothing; the CLI has a live one."""
 
-    def planned(self, made: Plan) -> None: ...
+    def planned(self, plan: Plan) -> None: ...
     def started(self, launched: Launched) -> None: ...
     def ended(self, launched: Launched, record: AttemptEnd) -> None: ...
     def decided(self, decision: Decision) -> None: ...
@@ -102,7 +102,7 @@ class Executor:
         self.launched: dict[str, Launched] = {}
         self._interrupted = False
         self._grace: float | None = None
-        self._told = False
+        self._explained = False
         self._at_once = self._hurried = False
         self._stopping: dict[str, float] = {}
         self._fenced_at = 0.0
@@ -123,7 +123,7 @@ class Executor:
 
     def interrupt_again(self) -> None:
         """As `interrupt` at first; once the user has been told what this costs, ends the tasks at once."""
-        self._at_once = self._told
+        self._at_once = self._explained
         self.interrupt()
 
     def run(self) -> Status:
@@ -137,36 +137,36 @@ class Executor:
         with own_folder(self.work) as self.scratch:
             try:
                 while True:
-                    made = self._round()
-                    over = made.status.state in ENDED or self._interrupted
+                    plan = self._round()
+                    over = plan.status.state in ENDED or self._interrupted
                     if over and not self.launched:
-                        return made.status
+                        return plan.status
             finally:
                 self._abandon()
 
     def _round(self) -> Plan:
         running = {launched.key for launched in self.launched.values()}
-        made = self.storage.plan(running, self._forgiven)
-        self.view.planned(made)
+        plan = self.storage.plan(running, self._forgiven)
+        self.view.planned(plan)
         if self._interrupted:
             self._stop_all()
             self._wait(TICK_SECONDS)
-        elif not self._apply(made) and (self.launched or made.status.state not in ENDED):
+        elif not self._apply(plan) and (self.launched or plan.status.state not in ENDED):
             self._wait(TICK_SECONDS)
-        return made
+        return plan
 
-    def _apply(self, made: Plan) -> bool:
+    def _apply(self, plan: Plan) -> bool:
         """Carries the plan out; True where that changed what a new plan would see at once."""
-        decision = self.storage.settle(made)
+        decision = self.storage.settle(plan)
         if decision is not None:
             self.view.decided(decision)
-        for task in made.start:
+        for task in plan.start:
             self._start(task)
-        for attempt in made.stop:
+        for attempt in plan.stop:
             for launched in list(self.launched.values()):
                 if launched.key == attempt:
                     self._stop(launched)
-        return bool(made.lost or made.decide or made.revoke)
+        return bool(plan.lost or plan.decide or plan.revoke)
 
     def _start(self, task: Task) -> None:
         if not self.storage.hand_over(task):
@@ -204,8 +204,8 @@ class Executor:
         if at_once and not self._hurried:
             self._hurried = True
             self.view.ending_at_once(running)
-        elif not self._told:
-            self._told = True
+        elif not self._explained:
+            self._explained = True
             self.view.stopping(running, self._grace)
         for launched in running:
             self._stop(launched, 0.0 if at_once else self._grace)

@@ -20,13 +20,15 @@ class SampleCollector(Collector):
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        found: dict[str, Metric] = {}
+        families: dict[str, Metric] = {}
         for name, labels, value in self._read():
-            if name not in found:
+            if name not in families:
                 kind, text = described(name)
-                found[name] = Metric(name.removesuffix("_total") if kind == "counter" else name, text, kind)
-            found[name].add_sample(name, dict(labels), value)
-        yield from found.values()
+                families[name] = Metric(
+                    name.removesuffix("_total") if kind == "counter" else name, text, kind
+                )
+            families[name].add_sample(name, dict(labels), value)
+        yield from families.values()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing, so that registering it asks nobody."""

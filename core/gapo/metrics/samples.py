@@ -64,7 +64,7 @@ def run_samples(figures: RunFigures) -> list[Sample]:
 def task_samples(labels: Mapping[str, str], figures: TaskFigures) -> list[Sample]:
     """The series of a running task; `labels` are empty where the scrape adds them, else TASK_LABELS."""
     percentage, metrics = figures.progress_percentage, figures.metrics
-    told: list[tuple[str, Mapping[str, str], float | None]] = [
+    series: list[tuple[str, Mapping[str, str], float | None]] = [
         ("gapo_task_progress_ratio", {}, None if percentage is None else percentage / 100),
         ("gapo_task_remaining_seconds", {}, figures.estimated_remaining_seconds),
         ("gapo_task_start_timestamp_seconds", {}, figures.started),
@@ -78,16 +78,16 @@ def task_samples(labels: Mapping[str, str], figures: TaskFigures) -> list[Sample
     ]
     return [
         Sample(name, {**labels, **own}, value)
-        for name, own, value in told
+        for name, own, value in series
         if value is not None and _finite(value)
     ]
 
 
-_Told = tuple[str, Mapping[str, str], float]
+_Series = tuple[str, Mapping[str, str], float]
 _NONE: Mapping[str, str] = {}
 
 
-def _run(figures: RunFigures) -> Iterator[_Told]:
+def _run(figures: RunFigures) -> Iterator[_Series]:
     for state in STATES:
         yield "gapo_run_state", {"status": state}, float(figures.state == state)
     for kind, status in sorted(figures.conditions.items()):
@@ -143,22 +143,22 @@ def _typical(figures: RunFigures) -> float | None:
     return median(finished) if finished else None
 
 
-def _headlines(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Told]:
+def _headlines(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Series]:
     yield from _copied(metrics, HEADLINES)
 
 
-def _others(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Told]:
+def _others(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Series]:
     yield from _copied(metrics, _OTHERS)
     yield from _copied(metrics, ((DURATION, "gapo_stage_duration_seconds"),))
 
 
-def _copied(metrics: Mapping[str, float], names: Iterable[tuple[str, str]]) -> Iterator[_Told]:
+def _copied(metrics: Mapping[str, float], names: Iterable[tuple[str, str]]) -> Iterator[_Series]:
     for source, name in names:
         if source in metrics and _finite(metrics[source]):
             yield name, _NONE, metrics[source]
 
 
-def _wide(metrics: Mapping[str, float], opponents: Mapping[int, float]) -> Iterator[_Told]:
+def _wide(metrics: Mapping[str, float], opponents: Mapping[int, float]) -> Iterator[_Series]:
     for source, labels in _SCORES.items():
         if source in metrics and _finite(metrics[source]):
             yield "gapo_stage_score_share_ratio", labels, metrics[source]
@@ -204,8 +204,8 @@ def _crossplay(stages: Mapping[int, Mapping[str, float]]) -> dict[int, dict[int,
 
 def _cell(name: str) -> tuple[int, int] | None:
     """The stages of `crossplay/auc/<rm>/<generator>`."""
-    found = re.fullmatch(r"crossplay/auc/([0-9]{1,4})/([0-9]{1,4})", name)
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.fullmatch(r"crossplay/auc/([0-9]{1,4})/([0-9]{1,4})", name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _finite(value: float) -> bool:

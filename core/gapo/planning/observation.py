@@ -1,4 +1,4 @@
-"""What the planner is told: facts read from storage and from the executor's own processes."""
+"""What the planner gets: facts read from storage and from the executor's own processes."""
 
 from __future__ import annotations
 

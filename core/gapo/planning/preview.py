@@ -36,12 +36,12 @@ def preview(spec: GapoRunSpec, run_id: str) -> Preview:
     tasks: list[Task] = []
     now = datetime(2000, 1, 1, tzinfo=UTC)
     for _ in range(LIMIT):
-        made = plan(RunFacts(run_id, active), Observation(committed=committed, decisions=decisions), now)
-        if made.status.state is State.SUCCEEDED:
+        next_plan = plan(RunFacts(run_id, active), Observation(committed=committed, decisions=decisions), now)
+        if next_plan.status.state is State.SUCCEEDED:
             break
-        if made.decide is not None:
-            decisions[made.decide.stage] = made.decide
-        for task in made.start:
+        if next_plan.decide is not None:
+            decisions[next_plan.decide.stage] = next_plan.decide
+        for task in next_plan.start:
             tasks.append(task)
             committed[task.key] = _pretended(task)
     return Preview(tuple(tasks))

@@ -180,12 +180,12 @@ def _charged(history: Sequence[AttemptEnd], free_elsewhere: int) -> list[Attempt
 
 def _out_of_memory_again(history: Sequence[AttemptEnd], kind: str) -> Fail | None:
     """Twice at the same step, and on the same side: a third time would not differ."""
-    seen: set[tuple[int, bool]] = set()
+    earlier: set[tuple[int, bool]] = set()
     for end in history:
         if end.cause is not Cause.OUT_OF_MEMORY or end.step is None:
             continue
         at = (end.step, end.device_memory)
-        if at in seen:
+        if at in earlier:
             if end.device_memory:
                 act = f"lower {KINDS[Kind(kind)].memory_field}"
             else:
@@ -194,7 +194,7 @@ def _out_of_memory_again(history: Sequence[AttemptEnd], kind: str) -> Fail | Non
             return Fail(
                 Reason.OUT_OF_MEMORY, f"{kind} ran out of {where} memory twice at step {end.step}; {act}"
             )
-        seen.add(at)
+        earlier.add(at)
     return None
 
 

@@ -1,4 +1,4 @@
-"""From storage to `Observation`: what the planner is told, by probing expected keys, never by a LIST
+"""From storage to `Observation`: what the planner gets, by probing expected keys, never by a LIST
 (docs/contracts/storage.md#polling)."""
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def walk(look: Callable[[int, Sequence[TaskKey]], bool]) -> None:
 
 
 def read_attempts(
-    objects: Objects, key: TaskKey, read: Callable[[TaskKey, int], A], known: Sequence[A] = ()
+    objects: Objects, key: TaskKey, read: Callable[[TaskKey, int], A], read_before: Sequence[A] = ()
 ) -> list[A]:
-    """A task's attempts by number, those beyond `known` with `read`: one HEAD for each, and one for the next."""
-    attempts = list(known)
+    """A task's attempts by number, those beyond `read_before` with `read`: one HEAD for each, and one for the next."""
+    attempts = list(read_before)
     while objects.exists(layout.task(key.stage, key.kind.value, len(attempts))):
         attempts.append(read(key, len(attempts)))
     return attempts
@@ -73,7 +73,7 @@ class Observer:
         self._refresh_attempts(key)
         self._problems.pop(key, None)
         try:
-            found = find_manifest(
+            lookup = find_manifest(
                 self.objects,
                 key.stage,
                 key.kind.value,
@@ -81,21 +81,21 @@ class Observer:
                 from_generation=self._revoked.get(key, 0),
             )
             # Objects of older commits are their consumers' to verify: retention may have removed them by now.
-            if self._live and found.committed is not None and key not in self._committed:
-                check_objects(self.objects, found.committed)
+            if self._live and lookup.committed is not None and key not in self._committed:
+                check_objects(self.objects, lookup.committed)
         except InputArtifactError as error:
             self._problems[key] = str(error)
             self._committed.pop(key, None)
             return
-        if found.generation:
-            self._revoked[key] = found.generation
-        if found.committed is None:
+        if lookup.generation:
+            self._revoked[key] = lookup.generation
+        if lookup.committed is None:
             self._committed.pop(key, None)
             return
-        manifest = found.committed.manifest
+        manifest = lookup.committed.manifest
         self._committed[key] = Committed(
-            ref=found.committed.ref,
-            generation=found.generation,
+            ref=lookup.committed.ref,
+            generation=lookup.generation,
             task_digest=manifest.task_digest,
             inputs=manifest.inputs,
             metrics=manifest.metrics,
@@ -124,7 +124,7 @@ class Observer:
             AttemptKey(key, a.number) for key, group in self._attempts.items() for a in group if a.ended
         )
 
-    def seen(
+    def observation(
         self, running: Collection[AttemptKey] = (), forgiven: Collection[AttemptKey] = ()
     ) -> Observation:
         """What is known now; `running` are the attempts whose processes this executor knows to live, `forgiven`

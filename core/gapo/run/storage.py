@@ -82,29 +82,29 @@ class RunStorage:
     ) -> Plan:
         """`running`: attempts that live as far as the executor knows; `forgiven`: failures that no longer count;
         `asked_anew`: the manifest has just been changed."""
-        seen = self.observer.seen(running, forgiven)
-        return plan(self.facts, seen, self.clock(), slots=self.slots, asked_anew=asked_anew)
+        observation = self.observer.observation(running, forgiven)
+        return plan(self.facts, observation, self.clock(), slots=self.slots, asked_anew=asked_anew)
 
-    def settle(self, made: Plan) -> Decision | None:
+    def settle(self, next_plan: Plan) -> Decision | None:
         """Writes what the plan asks to be recorded: lost attempts, revocations, a decision, which it returns.
 
         Raises FencedError where another executor has taken the run over.
         """
-        if made.lost or made.decide or made.revoke:
+        if next_plan.lost or next_plan.decide or next_plan.revoke:
             self.fence.check()
-        for attempt in made.lost:
+        for attempt in next_plan.lost:
             self.record_lost(attempt)
-        for revocation in made.revoke:
+        for revocation in next_plan.revoke:
             self._revoke(revocation)
-        if made.decide is not None:
-            create_once(self.objects, layout.decision(made.decide.stage), made.decide)
-            self.observer.refresh_decision(made.decide.stage)
+        if next_plan.decide is not None:
+            create_once(self.objects, layout.decision(next_plan.decide.stage), next_plan.decide)
+            self.observer.refresh_decision(next_plan.decide.stage)
             self.retire()
-        return made.decide
+        return next_plan.decide
 
     def retire(self) -> None:
         """Deletes what the rest of the run cannot need."""
-        retire_at(self.objects, self.facts.run_id, self.facts.spec, self.observer.seen())
+        retire_at(self.objects, self.facts.run_id, self.facts.spec, self.observer.observation())
 
     def hand_over(self, task: Task) -> bool:
         """Stores task.json; False where another executor was first, with another one."""
@@ -168,13 +168,13 @@ class RunStorage:
     def committed(self, task: Task) -> bool:
         """Whether a manifest of this task is there, looked up anew."""
         self.observer.refresh(task.key)
-        return self.observer.seen().committed.get(task.key) is not None
+        return self.observer.observation().committed.get(task.key) is not None
 
     def record_lost(self, attempt: AttemptKey) -> None:
         """An attempt of an executor that is gone: nobody saw its end, so its start and end are now."""
         key, now = attempt.task, self.clock()
         self.observer.refresh(key)
-        committed = self.observer.seen().committed.get(key)
+        committed = self.observer.observation().committed.get(key)
         cause = Cause.EXECUTOR_LOST if committed is None else Cause.COMMITTED
         record = AttemptEnd(
             attempt=attempt.attempt,

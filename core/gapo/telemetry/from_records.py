@@ -73,5 +73,5 @@ def _epoch(time: str | None) -> float | None:
 
 
 def _manifest(objects: Objects, stage: int, kind: Kind, run_id: str) -> Manifest | None:
-    found = find_manifest(objects, stage, kind.value, run_id=run_id)
-    return found.committed.manifest if found.committed else None
+    lookup = find_manifest(objects, stage, kind.value, run_id=run_id)
+    return lookup.committed.manifest if lookup.committed else None

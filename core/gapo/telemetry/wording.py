@@ -27,17 +27,17 @@ def clock(seconds: float) -> str:
 
 def working(figures: TaskFigures, names: Sequence[str] = ON_TERMINAL, *, most: int = 4) -> str:
     """Where a running task is, such as `45 %, step 9 of 20, 1:20 left, ppo/reward 0.512, 5,231 tokens/s`."""
-    told = figures.metrics
+    metrics = figures.metrics
     parts = []
     if figures.progress_percentage is not None:
         parts.append(f"{figures.progress_percentage:.0f} %")
-    if STEP in told and STEPS in told:
-        parts.append(f"step {told[STEP]:.0f} of {told[STEPS]:.0f}")
+    if STEP in metrics and STEPS in metrics:
+        parts.append(f"step {metrics[STEP]:.0f} of {metrics[STEPS]:.0f}")
     if figures.estimated_remaining_seconds:
         parts.append(f"{clock(figures.estimated_remaining_seconds)} left")
-    parts += shown(told, names, most=most)
-    if PACE in told:
-        parts.append(f"{told[PACE]:,.0f} tokens/s")
+    parts += shown(metrics, names, most=most)
+    if PACE in metrics:
+        parts.append(f"{metrics[PACE]:,.0f} tokens/s")
     return ", ".join(parts)
 
 

@@ -123,14 +123,14 @@ class RunPass:
             if decision is None and not made.revoke:
                 break
         outcome = Outcome(
-            made, driver.observer.seen(), record, driver.claim, ended=ended, decisions=decisions
+            made, driver.observer.observation(), record, driver.claim, ended=ended, decisions=decisions
         )
         outcome.adopted, self._adopted = self._adopted, False
         # Hand over what is to start, and name the Jobs that must be there or must go.
         self._carry_out(driver, made, children, outcome)
         self._asked_anew = False
         # What people are shown of it, and when to look again without an event.
-        outcome.seen = driver.observer.seen(self._unended(driver))
+        outcome.seen = driver.observer.observation(self._unended(driver))
         outcome.told = self._outlook.told(driver, outcome.seen, children)
         outcome.figures = self._outlook.figures(
             driver, loaded, made.status, outcome.seen, children, outcome.told
@@ -157,7 +157,7 @@ class RunPass:
                 memory.begun = memory.begun or child.begun
                 memory.started_at = child.started_at or memory.started_at
                 memory.superseded = memory.superseded or child.superseded
-            if attempt.task in driver.observer.seen().committed and memory.committed_since is None:
+            if attempt.task in driver.observer.observation().committed and memory.committed_since is None:
                 memory.committed_since = self._monotonic()
 
     def _plan(
@@ -168,7 +168,7 @@ class RunPass:
         if made.status.state not in (State.RUNNING, State.WAITING):
             return made
         held = self._held_up(driver, made.status, children, waited)
-        committed = driver.observer.seen().committed
+        committed = driver.observer.observation().committed
         alive = [a for a in self._unended(driver) if a.task not in committed]
         if held is not None:
             return Plan(held, stop=tuple(alive))
@@ -185,7 +185,7 @@ class RunPass:
         scheduling, now = driver.facts.spec.scheduling, self._monotonic()
         limit = scheduling.active_deadline_seconds
         starts = [m.started_at for m in self._memories.values() if m.started_at is not None]
-        used = active_seconds(driver.observer.seen(), starts, self._clock())
+        used = active_seconds(driver.observer.observation(), starts, self._clock())
         if limit is not None and used > limit:
             message = (
                 f"tasks ran {used:.0f} s of {limit} allowed; raise scheduling.activeDeadlineSeconds to go on"
@@ -242,7 +242,7 @@ class RunPass:
         """Attempts that were handed over and whose end is not recorded: running, or to be run."""
         return [
             AttemptKey(key, attempt.number)
-            for key, attempts in sorted(driver.observer.seen().attempts.items())
+            for key, attempts in sorted(driver.observer.observation().attempts.items())
             for attempt in attempts
             if attempt.ended is None
         ]
@@ -267,7 +267,7 @@ class RunPass:
         recorded = []
         for attempt in self._unended(driver):
             child, memory = children.get(attempt), self._memories[attempt]
-            committed = attempt.task in driver.observer.seen().committed
+            committed = attempt.task in driver.observer.observation().committed
             end = None
             if child is not None and child.over:
                 end = self._record_end(driver, attempt, child)
@@ -335,7 +335,7 @@ class RunPass:
         stopped, unended = set(made.stop), self._unended(driver)
         for attempt in unended:
             child, memory = children.get(attempt), self._memories[attempt]
-            committed = attempt.task in driver.observer.seen().committed
+            committed = attempt.task in driver.observer.observation().committed
             if attempt in stopped and child is None and memory.told_to_go:
                 outcome.ended.append((attempt, self._record_stopped(driver, attempt)))
                 if memory.superseded:
@@ -374,7 +374,7 @@ class RunPass:
 
     def _resume_before(self, driver: RunStorage, attempt: AttemptKey) -> int | None:
         """The newest resume point of earlier attempts: what this one could start from."""
-        earlier = driver.observer.seen().attempts.get(attempt.task, ())
+        earlier = driver.observer.observation().attempts.get(attempt.task, ())
         points = [
             a.ended.last_resume
             for a in earlier

@@ -121,4 +121,4 @@ class Story:
         """By a scan of the store from nothing."""
         again = RunStorage(self.facts, self.objects, clock=lambda: self.now)
         again.observer.scan()
-        return again.observer.seen(running)
+        return again.observer.observation(running)

@@ -229,9 +229,9 @@ def test_while_samples_are_served_every_second_is_looked_at(midway: Midway) -> N
 def ended_with(midway: Midway, key: TaskKey, times: int = 1, **metrics: float) -> list[str]:
     """What is said of a task's end that committed these figures."""
     named = {name.replace("__", "/"): value for name, value in metrics.items()}
-    seen = midway.watch.observer.seen()
+    seen = midway.watch.observer.observation()
     committed = dataclasses.replace(seen.committed[key], metrics=named)
-    midway.watch.observer.seen = lambda: dataclasses.replace(  # type: ignore[method-assign]
+    midway.watch.observer.observation = lambda: dataclasses.replace(  # type: ignore[method-assign]
         seen, committed={**seen.committed, key: committed}
     )
     view, out = piped(midway, Hands())
