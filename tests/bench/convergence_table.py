@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gapo.policies.convergence import (
+from gapo.decision_rules.convergence import (
     ConvergenceOutcome,
     ConvergenceSettings,
     StageSatisfaction,

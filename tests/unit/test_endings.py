@@ -13,10 +13,10 @@ import pytest
 import requests
 import torch
 
+from gapo.decision_rules.attempts import Exit
+from gapo.decision_rules.retries import Fail, classify, next_attempt
 from gapo.digest import sha256_hex
 from gapo.errors import DataError, FencedError, InvariantError, StoreError
-from gapo.policies.attempts import Exit
-from gapo.policies.retries import Fail, classify, next_attempt
 from gapo.store.attempt_end import AttemptEnd
 from gapo.tasks import Kind, Task
 from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words

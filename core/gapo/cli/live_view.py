@@ -14,11 +14,11 @@ from rich.text import Text
 
 from gapo.cli.read_commands import stage_table
 from gapo.cli.stop_messages import ended_at_once, stopping
+from gapo.decision_rules.gate import not_passed
 from gapo.local.executor import Launched, View
 from gapo.local.run_monitor import Moment, RunWatch
 from gapo.metrics.figures import TaskFigures
 from gapo.planning.plan import Plan, State, Status
-from gapo.policies.gate import not_passed
 from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.records import Decision
 from gapo.telemetry.wording import clock, fewer_prompts, left, shown, working

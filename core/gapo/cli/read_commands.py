@@ -30,6 +30,7 @@ from gapo.cli.options import (
 )
 from gapo.cli.output_folder import check_empty, copy_export, out_folder
 from gapo.cli.plugins import status_in_a_cluster
+from gapo.decision_rules.gate import not_passed
 from gapo.errors import DataError, SpecError
 from gapo.local.executor import Place
 from gapo.local.run_location import parse_locations, place_of
@@ -39,7 +40,6 @@ from gapo.planning.plan import Plan, RunFacts
 from gapo.planning.planner import plan
 from gapo.planning.preview import planned_keys
 from gapo.planning.stage_decision import stage_metrics
-from gapo.policies.gate import not_passed
 from gapo.run.reader import Observer
 from gapo.run.record import effective_spec, read_run_record
 from gapo.tasks import Kind

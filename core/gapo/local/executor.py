@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gapo.decision_rules.attempts import Exit
 from gapo.errors import ACCESS_ERRORS, DiskFullError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.owned_files import own_folder
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, RunFacts, State, Status
-from gapo.policies.attempts import Exit
 from gapo.run.reader import Observer
 from gapo.run.storage import ObservedEnd, RunStorage, sha256_of
 from gapo.store import layout

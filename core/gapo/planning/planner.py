@@ -34,12 +34,12 @@ from typing import Any
 
 from gapo.api.methods import METHODS
 from gapo.api.run import GapoRunSpec
+from gapo.decision_rules.retries import RetrySettings, Start, Wait, free_ends, next_attempt
+from gapo.decision_rules.rollback import Changes
 from gapo.digest import digest
 from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
 from gapo.planning.plan import Plan, Revocation, RunFacts, State, Status
 from gapo.planning.stage_decision import change_at, change_params, choose_best, decide, lineage_of
-from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
-from gapo.policies.rollback import Changes
 from gapo.reasons import Reason
 from gapo.recipes import Lineage, Recipe, Step, recipe_for
 from gapo.store.attempt_end import AttemptEnd, Cause

@@ -8,25 +8,25 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from gapo.api.run import GapoRunSpec
-from gapo.digest import canonical_json
-from gapo.metrics.samples import parts_of
-from gapo.planning.observation import Observation
-from gapo.policies.best_stage import best_stage
-from gapo.policies.budget import BudgetSettings, judge_budget
-from gapo.policies.convergence import (
+from gapo.decision_rules.best_stage import best_stage
+from gapo.decision_rules.budget import BudgetSettings, judge_budget
+from gapo.decision_rules.convergence import (
     ConvergenceOutcome,
     ConvergenceSettings,
     StageSatisfaction,
     judge_convergence,
 )
-from gapo.policies.guards import (
+from gapo.decision_rules.guards import (
     GuardAction,
     GuardSettings,
     StageMetrics,
     flagged_stages,
     judge_guards,
 )
-from gapo.policies.rollback import Changes, Rollback, in_effect, plan_rollback, trace_lineage
+from gapo.decision_rules.rollback import Changes, Rollback, in_effect, plan_rollback, trace_lineage
+from gapo.digest import canonical_json
+from gapo.metrics.samples import parts_of
+from gapo.planning.observation import Observation
 from gapo.recipes import Lineage
 from gapo.store.records import DECISION_METRICS_LIMIT, Decision, StageVerdict
 from gapo.tasks import Kind, TaskKey

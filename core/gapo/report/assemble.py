@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from gapo.policies.gate import PASSED, judge_gate
+from gapo.decision_rules.gate import PASSED, judge_gate
 from gapo.report.data import Attempt, RunData, TaskData
 from gapo.report.headline import verdict_of
 from gapo.report.report_model import (

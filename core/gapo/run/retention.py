@@ -1,6 +1,6 @@
 """Retention at a stage's end: which objects the rest of the run cannot need, recorded and then deleted.
 
-`policies.retention` chooses; this file gathers what it chooses from (docs/contracts/storage.md#retention).
+`decision_rules.retention` chooses; this file gathers what it chooses from (docs/contracts/storage.md#retention).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain
 
 from gapo.api.run import GapoRunSpec
+from gapo.decision_rules.best_stage import best_stage
+from gapo.decision_rules.retention import Part, RetentionSettings, StoredObject, to_retire
 from gapo.digest import canonical_json
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import Observation
 from gapo.planning.stage_decision import flagged, lineage_of, satisfactions
-from gapo.policies.best_stage import best_stage
-from gapo.policies.retention import Part, RetentionSettings, StoredObject, to_retire
 from gapo.store import layout
 from gapo.store.commit import find_manifest
 from gapo.store.create_once import read_record

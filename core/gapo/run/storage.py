@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from gapo.decision_rules.attempts import Exit
+from gapo.decision_rules.retries import classify
 from gapo.digest import sha256_hex
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, Revocation, RunFacts
 from gapo.planning.planner import plan
-from gapo.policies.attempts import Exit
-from gapo.policies.retries import classify
 from gapo.run.reader import Observer
 from gapo.run.retention import retire_at
 from gapo.store import layout

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from gapo.decision_rules.budget import spent
 from gapo.planning.observation import AttemptKey, Observation
-from gapo.policies.budget import spent
 from gapo.reasons import Reason
 from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo_operator.kube.job_states import Child, ChildState, Problem

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gapo.api.load import LoadedRun
+from gapo.decision_rules.attempts import FOR_A_PERSON, NEVER_COUNTED
 from gapo.planning.plan import State
-from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED
 from gapo.reasons import Reason
 from gapo.store.attempt_end import Cause
 from gapo_operator.reconcile.outcome import Outcome

@@ -15,10 +15,10 @@ from datetime import datetime
 import gapo
 from gapo.api.load import LoadedRun
 from gapo.api.run import GapoRunSpec
+from gapo.decision_rules.attempts import Exit
 from gapo.errors import RunMovedError
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, RunFacts, State, Status
-from gapo.policies.attempts import Exit
 from gapo.reasons import Reason
 from gapo.run.record import RunRecord, effective_spec, freeze, read_run_record
 from gapo.run.storage import ObservedEnd, RunStorage

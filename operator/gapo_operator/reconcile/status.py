@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from gapo.api.run import GapoRunSpec
 from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
+from gapo.decision_rules.attempts import FOR_A_PERSON
 from gapo.errors import SourceRefusedError
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import stage_metrics
-from gapo.policies.attempts import FOR_A_PERSON
 from gapo.reasons import Reason
 from gapo.store.attempt_end import Cause
 from gapo.tasks import KINDS, TaskKey

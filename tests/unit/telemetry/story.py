@@ -10,9 +10,9 @@ from typing import Any
 from obstore.store import LocalStore
 from tests.unit.planner.world import spec_of
 
+from gapo.decision_rules.attempts import Exit
 from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import RunFacts, State, Status
-from gapo.policies.attempts import Exit
 from gapo.run.storage import ObservedEnd, RunStorage
 from gapo.store.claims import take_claim
 from gapo.store.commit import commit_manifest

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gapo.policies.attempts import Exit
-from gapo.policies.retries import (
+from gapo.decision_rules.attempts import Exit
+from gapo.decision_rules.retries import (
     Fail,
     RetrySettings,
     Start,

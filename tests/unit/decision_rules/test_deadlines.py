@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gapo.policies.budget import BudgetSettings, judge_budget, spent
+from gapo.decision_rules.budget import BudgetSettings, judge_budget, spent
 from gapo.store.attempt_end import AttemptEnd, Cause
 
 T0 = datetime(2025, 1, 1, 12, tzinfo=UTC)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gapo.policies.best_stage import best_stage
-from gapo.policies.convergence import StageSatisfaction
-from gapo.policies.rollback import (
+from gapo.decision_rules.best_stage import best_stage
+from gapo.decision_rules.convergence import StageSatisfaction
+from gapo.decision_rules.rollback import (
     Changes,
     Rollback,
     RollbacksExhausted,

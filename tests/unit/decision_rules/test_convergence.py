@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from tests.bench.convergence_table import stop_stages
 
-from gapo.policies.convergence import (
+from gapo.decision_rules.convergence import (
     ConvergenceOutcome,
     ConvergenceSettings,
     StageSatisfaction,

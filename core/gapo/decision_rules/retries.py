@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gapo.decision_rules.attempts import FOR_A_PERSON, NEVER_COUNTED, Exit
 from gapo.errors import ACCESS_ERRORS, FencedError
-from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Exit
 from gapo.reasons import Reason
 from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.tasks import KINDS, Kind
