@@ -61,7 +61,7 @@ unit: env ## Fast tests
 	@$(MAKE) --no-print-directory -j3 --output-sync=target unit-training unit-data unit-rest
 
 # In three processes: importing torch takes long, and only the first two need it; much of the third is waiting.
-TRAINING := $(addprefix tests/unit/,bench evaluate ppo reward rollout sft test_lanes.py report policies/test_convergence.py)
+TRAINING := $(addprefix tests/unit/,bench evaluate ppo reward rollout sft test_lanes.py report decision_rules/test_convergence.py)
 DATA := $(addprefix tests/unit/,data locate constraints test_task_telemetry.py)
 UNIT := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -m "not slow and not browser"
 

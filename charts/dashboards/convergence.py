@@ -8,7 +8,7 @@ from charts.dashboards.board import Board, Mark, Section, namespace_and_run, pri
 from charts.dashboards.expressions import OF_RUN, RATE, of_run, of_stage, of_task
 from charts.dashboards.panels import Query, by_stage, by_stage_and, over_time, single, timeline, with_names
 
-from gapo.policies.attempts import Cause
+from gapo.store.attempt_end import Cause
 
 GPU_HOURS = f"sum by (namespace, run) ({of_run('gpu_seconds_total', 'role')}) / 3600"
 STAGE_NOW = f'count_values by (namespace, run) ("stage", {of_run("stage")})'

@@ -42,11 +42,11 @@ def series() -> Mapping[str, Series]:
 
 
 def _of_runs() -> Iterator[Series]:
-    for figure in catalogue.FIGURES:
-        if figure.stage:
-            yield Series(f"gapo_stage_{figure.name}", "gauge", (*catalogue.STAGE_LABELS, *OF_TARGET))
-        if figure.live:
-            yield Series(f"gapo_task_{figure.name}", figure.type, (*catalogue.TASK_LABELS, *OF_TARGET))
+    for metric in catalogue.METRICS:
+        if metric.stage:
+            yield Series(f"gapo_stage_{metric.name}", "gauge", (*catalogue.STAGE_LABELS, *OF_TARGET))
+        if metric.live:
+            yield Series(f"gapo_task_{metric.name}", metric.type, (*catalogue.TASK_LABELS, *OF_TARGET))
     for family in (*catalogue.STAGE_FAMILIES, *catalogue.RUN_FAMILIES, *catalogue.TASK_FAMILIES):
         yield Series(family.name, family.type, (*family.labels, *OF_TARGET))
 

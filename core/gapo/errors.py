@@ -86,12 +86,12 @@ class UnforeseenError(GapoError):
     @classmethod
     def of(cls, error: BaseException) -> UnforeseenError:
         """Says what it was and where, in one line; the traceback is for a log."""
-        said = in_one_line(error)[:1000]
+        message = in_one_line(error)[:1000]
         frames = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in frames if f"{os.sep}gapo" in os.path.dirname(frame.filename)]
         where = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
         return cls(
-            f"{type(error).__name__}: {said or 'no message'}{where}: an error that gapo did not foresee; what would meet "
+            f"{type(error).__name__}: {message or 'no message'}{where}: an error that gapo did not foresee; what would meet "
             "it again is not tried again"
         )
 
@@ -152,10 +152,12 @@ class DiskFullError(StoreError):
     reason = "DiskFull"
 
     def __init__(self, error: BaseException | str) -> None:
-        said = in_one_line(error)
-        full = said.startswith("the disk is full")
+        message = in_one_line(error)
+        full = message.startswith("the disk is full")
         super().__init__(
-            said if full else f"the disk is full: {said}; free some space, then run the same command again"
+            message
+            if full
+            else f"the disk is full: {message}; free some space, then run the same command again"
         )
 
 

@@ -65,8 +65,8 @@ class Owned:
         try:
             if path.is_symlink():
                 return Owned(folder, {}, 0)
-            found = _Record.model_validate_json(path.read_bytes())
-            return Owned(folder, found.files, path.stat().st_mtime_ns)
+            record = _Record.model_validate_json(path.read_bytes())
+            return Owned(folder, record.files, path.stat().st_mtime_ns)
         except (OSError, ValidationError):
             return Owned(folder, {}, 0)
 
@@ -300,18 +300,18 @@ def _locked(lock: IO[str]) -> bool | None:
 
 def _names(folder: Path) -> list[str]:
     """Every file, link and special file below a folder, but no folders."""
-    found = []
+    names = []
     for above, folders, files in os.walk(folder):
         links = [name for name in folders if Path(above, name).is_symlink()]
-        found += [Path(above, name).relative_to(folder).as_posix() for name in (*files, *links)]
-    return sorted(found)
+        names += [Path(above, name).relative_to(folder).as_posix() for name in (*files, *links)]
+    return sorted(names)
 
 
 def _describe(
     folder: Path, names: Iterable[str], what: str, sha256: Mapping[str, str] | None
 ) -> dict[str, _File]:
-    known = sha256 or {}
-    return {name: _File(what=what, sha256=[known.get(name) or _sha256(folder / name)]) for name in names}
+    digests = sha256 or {}
+    return {name: _File(what=what, sha256=[digests.get(name) or _sha256(folder / name)]) for name in names}
 
 
 def _write_record(folder: Path, staging: Path, files: Mapping[str, _File]) -> None:

@@ -1,7 +1,7 @@
 """The words that conditions, events and records give as their reason, in one place: CamelCase, and what is so.
 
 An error's own word stands at its class (`gapo.errors`); a task's end without one is called after its cause
-(`gapo.policies.attempts`).
+(`gapo.store.attempt_end`).
 """
 
 from __future__ import annotations

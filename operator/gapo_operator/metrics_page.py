@@ -9,7 +9,7 @@ from typing import NamedTuple
 from prometheus_client.metrics import MetricWrapperBase
 
 from gapo.metrics.catalogue import (
-    FIGURES,
+    METRICS,
     RUN_FAMILIES,
     STAGE_FAMILIES,
     STAGE_LABELS,
@@ -36,7 +36,7 @@ Units are in the name: seconds, nats (a token), tokens; `_ratio` is a share from
 
 Labels are `namespace`, `run`, `stage` and `role` (`data`, `generator`, `rewardModel`, `evaluation`), beside closed sets. A task's pod does not name its run: the scrape adds `namespace`, `run`, `stage` and `role` from the pod's labels.
 
-**How many.** A run has at most {MAX_SERIES} series: {RUN_SERIES} of `gapo_run_`, the others of `gapo_stage_`. Where its stages have more, the newest stages are served whole and older ones lose, in this order, families, score shares and cross-play; then all but satisfaction with its interval and pair accuracy ({HEADLINES} a stage); then those. `gapo_run_withheld_stages` counts the stages that lost something. A deleted run has none.
+**How many.** A run has at most {MAX_SERIES} series: {RUN_SERIES} of `gapo_run_`, the others of `gapo_stage_`. Where its stages have more, the newest stages are served whole and older ones lose, in this order, families, score shares and cross-play; then all but satisfaction with its interval and pair accuracy ({len(HEADLINES)} a stage); then those. `gapo_run_withheld_stages` counts the stages that lost something. A deleted run has none.
 
 ## Series
 
@@ -63,14 +63,14 @@ def page() -> str:
 
 def rows() -> Iterator[Row]:
     """Every series that gapo exports, stages first."""
-    for figure in FIGURES:
-        if figure.stage:
-            yield Row(f"gapo_stage_{figure.name}", "gauge", STAGE_LABELS, figure.help, figure.source)
+    for metric in METRICS:
+        if metric.stage:
+            yield Row(f"gapo_stage_{metric.name}", "gauge", STAGE_LABELS, metric.help, metric.source)
     for family in (*STAGE_FAMILIES, *RUN_FAMILIES):
         yield Row(family.name, family.type, family.labels, family.help, family.source)
-    for figure in FIGURES:
-        if figure.live:
-            yield Row(f"gapo_task_{figure.name}", figure.type, TASK_LABELS, figure.help, figure.source)
+    for metric in METRICS:
+        if metric.live:
+            yield Row(f"gapo_task_{metric.name}", metric.type, TASK_LABELS, metric.help, metric.source)
     for family in TASK_FAMILIES:
         yield Row(family.name, family.type, family.labels, family.help, family.source)
     yield from _of_operator()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -14,11 +16,12 @@ from prometheus_client import (
 )
 
 import gapo
+from gapo.store.records import StageVerdict
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 FAILURES = ("kubernetes", "storage", "internal")
 """What a pass may fail at."""
-VERDICTS = ("continue", "converged", "rolled-back", "stopped")
+VERDICTS: tuple[str, ...] = get_args(StageVerdict)
 UNANSWERED = "0"
 """The code of a request to the API server that got no answer."""
 

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gapo.policies.convergence import (
+from gapo.decision_rules.convergence import (
+    ConvergenceOutcome,
     ConvergenceSettings,
     StageSatisfaction,
-    VerdictKind,
     judge_convergence,
 )
 
@@ -72,7 +72,7 @@ def _curve(
 def _stop(rates: Sequence[float], n: int, settings: ConvergenceSettings) -> int | None:
     points = [StageSatisfaction(k, rate, n) for k, rate in enumerate(rates, start=1)]
     for k in range(settings.min_points, len(points) + 1):
-        if judge_convergence(points[:k], settings).kind is VerdictKind.CONVERGED:
+        if judge_convergence(points[:k], settings).kind is ConvergenceOutcome.CONVERGED:
             return k
     return None
 

@@ -107,7 +107,7 @@ def finished(name: str, spec: Mapping[str, Any], folder: Path) -> Finished:
     run_id = run_id_of(name, spec)
     observer = Observer(objects_of(folder, name, run_id), run_id)
     observer.scan()
-    return Finished(name, run_id, observer.seen())
+    return Finished(name, run_id, observer.observation())
 
 
 def objects_of(folder: Path, name: str, run_id: str) -> Objects:

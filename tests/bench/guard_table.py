@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gapo.policies.guards import GuardAction, GuardSettings, StageMetrics, judge_guards
+from gapo.decision_rules.guards import GuardAction, GuardSettings, StageMetrics, judge_guards
 from gapo_trainer.ppo.state import Progress
 from gapo_trainer.ppo.summary import Share, guard_metrics
 

@@ -135,7 +135,7 @@ def story(node: Node, node_s3: S3Server) -> Story:
         node_s3.objects(node_s3.operator, told.location.removeprefix(f"{node_s3.uri}/")), loaded.run_id
     )
     observer.scan()
-    told.seen = observer.seen()
+    told.seen = observer.observation()
     told.laptop = on_one_machine(told)
     return told
 

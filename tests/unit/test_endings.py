@@ -13,10 +13,11 @@ import pytest
 import requests
 import torch
 
+from gapo.decision_rules.attempts import Exit
+from gapo.decision_rules.retries import Fail, classify, next_attempt
 from gapo.digest import sha256_hex
 from gapo.errors import DataError, FencedError, InvariantError, StoreError
-from gapo.policies.attempts import Ended, Exit
-from gapo.policies.retries import Fail, classify, next_attempt
+from gapo.store.attempt_end import AttemptEnd
 from gapo.tasks import Kind, Task
 from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
 from gapo_trainer.worker.runner import Request, run_request
@@ -88,7 +89,15 @@ def test_an_error_that_nobody_foresaw_comes_once_and_says_where_it_was_met(tmp_p
     assert said["message"].startswith("KeyError: 'data' in data.py, line ")
     assert "\n" not in said["message"]
     verdict = classify(Exit(code, said["reason"]), resume_before=None, resume_after=None)
-    end = Ended(0, verdict.cause, verdict.charged, NOW, NOW, code=code, message=said["message"])
+    end = AttemptEnd(
+        attempt=0,
+        cause=verdict.cause,
+        charged=verdict.charged,
+        exit_code=code,
+        message=said["message"],
+        started_at=NOW,
+        ended_at=NOW,
+    )
     assert isinstance(next_attempt([end], kind="data", now=NOW), Fail)
 
 

@@ -81,7 +81,7 @@ def identity_hash(written: Mapping[str, Any]) -> str:
 def _as_read(written: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """Written fields as the models read them, so that one manifest has one hash however it was stored: an API server
     makes `1.0` into `1`, a YAML reader `1e-4` into text, and an empty section says nothing."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         key = field.alias or name
         if key not in written:
@@ -90,12 +90,12 @@ def _as_read(written: Mapping[str, Any], model: type[BaseModel]) -> dict[str, An
         if nested is not None and isinstance(value, Mapping):
             inner = _as_read(value, nested)
             if inner:
-                found[key] = inner
+                fields[key] = inner
         elif nested is not None and isinstance(value, list):
-            found[key] = [_as_read(v, nested) if isinstance(v, Mapping) else v for v in value]
+            fields[key] = [_as_read(v, nested) if isinstance(v, Mapping) else v for v in value]
         else:
-            found[key] = _whole(_read(model, name, value))
-    return found
+            fields[key] = _whole(_read(model, name, value))
+    return fields
 
 
 def _read(model: type[BaseModel], name: str, value: Any) -> Any:

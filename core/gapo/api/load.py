@@ -79,8 +79,8 @@ def _out_of_a_list(document: dict[str, Any], where: str) -> dict[str, Any]:
         return document
     items = document.get("items")
     if not isinstance(items, list) or len(items) != 1 or not isinstance(items[0], dict):
-        found = len(items) if isinstance(items, list) else 0
-        raise SpecError(f"{where}: needs exactly one GapoRun; this list has {found}")
+        count = len(items) if isinstance(items, list) else 0
+        raise SpecError(f"{where}: needs exactly one GapoRun; this list has {count}")
     return items[0]
 
 
@@ -224,6 +224,6 @@ def _suggestion(location: tuple[int | str, ...]) -> str:
         model = model_in(fields[part]) if part in fields else None
     if model is None:
         return ""
-    known = [field.alias or name for name, field in model.model_fields.items()]
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(known))}"
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    near = difflib.get_close_matches(str(location[-1]), names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(sorted(names))}"

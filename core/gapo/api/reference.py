@@ -76,10 +76,10 @@ def _section(
     model: type[BaseModel],
     inherited: FieldClass | None,
     tiny: Mapping[str, Any],
-    told: dict[type[BaseModel], str],
+    headings: dict[type[BaseModel], str],
 ) -> Iterator[str]:
     """A heading, a table, and the sections of nested models; a model that several fields share is told once."""
-    told[model] = path
+    headings[model] = path
     yield f"## {path}\n"
     yield f"{_line(model.__doc__)}\n"
     yield "| field | type | default | may change | meaning |\n|---|---|---|---|---|"
@@ -90,19 +90,19 @@ def _section(
         if inner is None:
             kind, default = _type(field), _default(field, below)
         else:
-            where = told.get(inner, f"{path}.{key}")
+            where = headings.get(inner, f"{path}.{key}")
             several = "list of " if get_origin(field.annotation) is list else ""
             kind = f"{several}[{where.removeprefix('spec.')}](#{where.replace('.', '').lower()})"
             default = _required(field)
-            if inner not in told:
-                told[inner] = where
+            if inner not in headings:
+                headings[inner] = where
                 nested.append((where, inner, own, below if isinstance(below, Mapping) else {}))
         change = "" if inner is not None else CHANGES[own] if own is not None else ""
         meaning = field.description or (inner.__doc__ if inner is not None else "")
         yield f"| `{key}` | {kind} | {default} | {change} | {_line(meaning)} |"
     yield ""
     for where, inner, own, below in nested:
-        yield from _section(where, inner, own, below, told)
+        yield from _section(where, inner, own, below, headings)
 
 
 def _type(field: FieldInfo) -> str:

@@ -15,13 +15,13 @@ from rich.text import Text
 
 from gapo.cli.read_commands import stage_table
 from gapo.cli.stop_messages import ended_at_once, stopping
+from gapo.decision_rules.gate import not_passed
 from gapo.local.executor import Launched, View
 from gapo.local.run_monitor import Moment, RunWatch
 from gapo.metrics.figures import TaskFigures
 from gapo.planning.plan import Plan, State, Status
-from gapo.policies.attempts import Cause
-from gapo.policies.gate import not_passed
-from gapo.store.records import Decision, Ended
+from gapo.store.attempt_end import AttemptEnd, Cause
+from gapo.store.records import Decision
 from gapo.telemetry.wording import clock, fewer_prompts, left, shown, working
 
 LOOK_SECONDS = 1.0
@@ -48,7 +48,7 @@ class RunView(View):
         self.status: Status | None = None
         self._looked = 0.0
         self._warned: set[str] = set()
-        self._started = self._said = now()
+        self._started = self._last_line = now()
         # What is coloured for a reader of a log, or a terminal that cannot move its cursor, is no screen to draw on.
         screen = console.is_interactive and console.file.isatty()
         self._live = Live(console=console, auto_refresh=False, transient=True) if screen else None
@@ -64,14 +64,14 @@ class RunView(View):
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._said = self._now()
+        self._last_line = self._now()
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def planned(self, made: Plan) -> None:
-        before, self.status = self.status, made.status
-        said = before is not None and before.message == made.status.message
-        if not said and made.status.state is State.WAITING:
-            self.say(f"{self._clock()} waiting: {made.status.message}")
+    def planned(self, plan: Plan) -> None:
+        before, self.status = self.status, plan.status
+        repeated = before is not None and before.message == plan.status.message
+        if not repeated and plan.status.state is State.WAITING:
+            self.say(f"{self._clock()} waiting: {plan.status.message}")
 
     def started(self, launched: Launched) -> None:
         task = launched.task
@@ -80,14 +80,14 @@ class RunView(View):
         if not self._live or task.attempt:
             self.say(f"{self._clock()} {_name(launched)} starts{again}{resumed}")
 
-    def ended(self, launched: Launched, record: Ended) -> None:
+    def ended(self, launched: Launched, record: AttemptEnd) -> None:
         name = _name(launched)
-        if record.cause != Cause.COMMITTED.value:
+        if record.cause is not Cause.COMMITTED:
             why = f": {record.message}" if record.message else ""
             self.say(f"{self._clock()} {name} ended ({record.cause}){why}")
             return
         took = (record.ended_at - record.started_at).total_seconds()
-        committed = self.watch.observer.seen().committed.get(launched.task.key)
+        committed = self.watch.observer.observation().committed.get(launched.task.key)
         figures = committed.metrics if committed else {}
         self.say(f"{self._clock()} {name} done in {took:.1f} s{_headline(figures)}")
         for warning in (not_passed(figures, self.watch.facts.spec), fewer_prompts(figures)):
@@ -131,7 +131,7 @@ class RunView(View):
             moment = self.watch.look(self.status, running)
             if self._live is not None:
                 self._live.update(self.render(moment), refresh=True)
-        if self._live is None and now - self._said >= SILENT_SECONDS:
+        if self._live is None and now - self._last_line >= SILENT_SECONDS:
             self.say(self._line(self.status, self.watch.look(self.status, running)))
 
     def _line(self, status: Status, moment: Moment) -> str:
@@ -140,14 +140,14 @@ class RunView(View):
             f"{_name(launched)}: {working(figures) or 'has told nothing yet'}"
             for launched, figures in moment.tasks.values()
         ]
-        told = "; ".join(tasks) or f"waiting: {status.message}"
-        return f"{self._clock()} {told} · {_whole(moment)}"
+        text = "; ".join(tasks) or f"waiting: {status.message}"
+        return f"{self._clock()} {text} · {_whole(moment)}"
 
     def render(self, moment: Moment) -> RenderableType:
         """What a scrape would tell at this moment, for a reader: stages, running tasks, progress and time left."""
         rows: list[RenderableType] = []
-        if moment.seen.committed:
-            rows.append(stage_table(moment.seen))
+        if moment.observation.committed:
+            rows.append(stage_table(moment.observation))
         for launched, figures in moment.tasks.values():
             percentage = figures.progress_percentage or 0.0
             line = Table.grid(padding=(0, 1))
@@ -179,5 +179,5 @@ def _whole(moment: Moment) -> str:
 
 
 def _headline(metrics: Mapping[str, float]) -> str:
-    told = shown(metrics)
-    return ": " + ", ".join(told) if told else ""
+    figures = shown(metrics)
+    return ": " + ", ".join(figures) if figures else ""

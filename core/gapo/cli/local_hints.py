@@ -90,5 +90,5 @@ def _logs(run: str) -> str:
         folder = work_folder(load_run(user_path(run))) / "logs"
         logs = sorted(folder.glob("*-*-*.log"), key=lambda path: path.stat().st_mtime)
         return f"{folder}, the newest is {logs[-1].name}" if logs else f"{folder}; it has none yet"
-    found = sorted(path for path in work_root().glob(f"{run}-*/logs") if path.is_dir())
-    return " and ".join(str(path) for path in found) or f"{work_root()}/NAME-RUNID/logs, one file a task"
+    folders = sorted(path for path in work_root().glob(f"{run}-*/logs") if path.is_dir())
+    return " and ".join(str(path) for path in folders) or f"{work_root()}/NAME-RUNID/logs, one file a task"

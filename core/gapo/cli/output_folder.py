@@ -85,10 +85,10 @@ def copy_export(place: Place, run_id: str, key: TaskKey, folder: Path) -> None:
 
 
 def _export(place: Place, run_id: str, key: TaskKey) -> Committed:
-    found = find_manifest(place.objects, key.stage, Kind.EXPORT.value, run_id=run_id)
-    if found.committed is None:
+    lookup = find_manifest(place.objects, key.stage, Kind.EXPORT.value, run_id=run_id)
+    if lookup.committed is None:
         raise InputArtifactError(f"{key} is not committed", manifest=str(key))
-    return found.committed
+    return lookup.committed
 
 
 def _digests(committed: Committed) -> dict[str, str]:

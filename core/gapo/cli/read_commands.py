@@ -30,28 +30,24 @@ from gapo.cli.options import (
 )
 from gapo.cli.output_folder import check_empty, copy_export, out_folder
 from gapo.cli.plugins import status_in_a_cluster
+from gapo.decision_rules.gate import not_passed
 from gapo.errors import DataError, SpecError
 from gapo.local.executor import Place
 from gapo.local.run_location import parse_locations, place_of
+from gapo.metrics.catalogue import METRICS
 from gapo.planning.observation import Observation
 from gapo.planning.plan import Plan, RunFacts
 from gapo.planning.planner import plan
 from gapo.planning.preview import planned_keys
 from gapo.planning.stage_decision import stage_metrics
-from gapo.policies.gate import not_passed
 from gapo.run.reader import Observer
 from gapo.run.record import effective_spec, read_run_record
 from gapo.tasks import Kind
 from gapo.telemetry.eta import forecast
 from gapo.telemetry.wording import UNKNOWN_TIME, clock, fewer_prompts
 
-SHOWN = (
-    ("satisfaction", "eval/satisfaction"),
-    ("RM pairs", "rm/pair_accuracy"),
-    ("fidelity", "fidelity/auc"),
-    ("reward", "ppo/reward"),
-    ("KL", "ppo/kl"),
-)
+COLUMNS = tuple((f.column, f.source) for f in METRICS if f.column)
+"""Heading and figure of each column in the table of stages."""
 
 
 def open_run(
@@ -73,8 +69,8 @@ def look(loaded: LoadedRun, place: Place) -> tuple[Observation, Plan]:
     spec = effective_spec(record, loaded.spec) if record is not None else loaded.spec
     observer = Observer(place.objects, loaded.run_id)
     observer.scan()
-    seen = observer.seen()
-    return seen, plan(RunFacts(loaded.run_id, spec), seen, datetime.now(UTC))
+    observation = observer.observation()
+    return observation, plan(RunFacts(loaded.run_id, spec), observation, datetime.now(UTC))
 
 
 def status(
@@ -120,19 +116,19 @@ def _print_local(
     file: Path, location: list[str] | None, endpoint: str | None, region: str | None, output: Output
 ) -> None:
     loaded, place = open_run(file, location, endpoint, region)
-    seen, made = look(loaded, place)
-    stages = sorted({key.stage for key in seen.committed})
-    expected = forecast(planned_keys(loaded.spec), seen, made.status.stage, {})
+    observation, current_plan = look(loaded, place)
+    stages = sorted({key.stage for key in observation.committed})
+    expected = forecast(planned_keys(loaded.spec), observation, current_plan.status.stage, {})
     if output is Output.JSON:
         body = {
             "name": loaded.run.metadata.name,
             "runID": loaded.run_id,
-            "state": made.status.state.value,
-            "stage": made.status.stage,
-            "reason": made.status.reason,
-            "message": made.status.message,
-            "bestStage": made.status.best_stage,
-            "waitingFor": [str(key) for key in made.status.waiting_for],
+            "state": current_plan.status.state.value,
+            "stage": current_plan.status.stage,
+            "reason": current_plan.status.reason,
+            "message": current_plan.status.message,
+            "bestStage": current_plan.status.best_stage,
+            "waitingFor": [str(key) for key in current_plan.status.waiting_for],
             "progressPercentage": int(100 * expected.progress),
             "estimatedRemainingSeconds": None
             if expected.remaining_seconds is None
@@ -141,9 +137,11 @@ def _print_local(
             "stages": [
                 {
                     "stage": stage,
-                    "committed": [k.kind.value for k in sorted(seen.committed) if k.stage == stage],
-                    "decision": seen.decisions[stage].verdict if stage in seen.decisions else None,
-                    "metrics": stage_metrics(seen, stage),
+                    "committed": [k.kind.value for k in sorted(observation.committed) if k.stage == stage],
+                    "decision": observation.decisions[stage].verdict
+                    if stage in observation.decisions
+                    else None,
+                    "metrics": stage_metrics(observation, stage),
                 }
                 for stage in stages
             ],
@@ -152,9 +150,9 @@ def _print_local(
         return
     console = Console()
     console.print(
-        f"[bold]{loaded.run.metadata.name}[/] ({loaded.run_id}): {made.status.state.value}, stage {made.status.stage}"
+        f"[bold]{loaded.run.metadata.name}[/] ({loaded.run_id}): {current_plan.status.state.value}, stage {current_plan.status.stage}"
     )
-    console.print(made.status.message)
+    console.print(current_plan.status.message)
     if expected.remaining_seconds != 0:
         rest = (
             UNKNOWN_TIME
@@ -164,32 +162,32 @@ def _print_local(
         console.print(
             f"{int(100 * expected.progress)} % of the run is done, by expected times; {rest}", highlight=False
         )
-    for warning in _warnings(loaded, seen, stages):
+    for warning in _warnings(loaded, observation, stages):
         console.print(f"warning: {warning}", highlight=False, markup=False, soft_wrap=True)
-    console.print(stage_table(seen))
+    console.print(stage_table(observation))
 
 
-def _warnings(loaded: LoadedRun, seen: Observation, stages: Sequence[int]) -> list[str]:
+def _warnings(loaded: LoadedRun, observation: Observation, stages: Sequence[int]) -> list[str]:
     """What qualifies the figures, each once."""
-    figures = [stage_metrics(seen, stage) for stage in stages]
-    found = [not_passed(metrics, loaded.spec) for metrics in figures]
-    found += [fewer_prompts(metrics) for metrics in figures]
-    return list(dict.fromkeys(warning for warning in found if warning is not None))
+    figures = [stage_metrics(observation, stage) for stage in stages]
+    warnings = [not_passed(metrics, loaded.spec) for metrics in figures]
+    warnings += [fewer_prompts(metrics) for metrics in figures]
+    return list(dict.fromkeys(warning for warning in warnings if warning is not None))
 
 
-def stage_table(seen: Observation) -> Table:
+def stage_table(observation: Observation) -> Table:
     """One row a stage with the figures that matter, for a terminal."""
     table = Table(box=None, padding=(0, 2), header_style="bold")
     table.add_column("stage")
-    for heading, _ in SHOWN:
+    for heading, _ in COLUMNS:
         table.add_column(heading, justify="right")
     table.add_column("decision")
-    for stage in sorted({key.stage for key in seen.committed}):
-        metrics = stage_metrics(seen, stage)
-        decision = seen.decisions.get(stage)
+    for stage in sorted({key.stage for key in observation.committed}):
+        metrics = stage_metrics(observation, stage)
+        decision = observation.decisions.get(stage)
         table.add_row(
             "0" if stage == 0 else f"A{stage}",
-            *(f"{metrics[name]:.3f}" if name in metrics else "" for _, name in SHOWN),
+            *(f"{metrics[name]:.3f}" if name in metrics else "" for _, name in COLUMNS),
             decision.verdict if decision else "",
         )
     return table
@@ -229,9 +227,11 @@ def export(
     """Copy a finished run's exported generator to a plain folder, verified, in Hugging Face format."""
     loaded, place = open_run(file, location, endpoint, region)
     check_empty(folder)
-    seen, made = look(loaded, place)
-    exports = sorted(key for key in seen.committed if key.kind is Kind.EXPORT)
+    observation, current_plan = look(loaded, place)
+    exports = sorted(key for key in observation.committed if key.kind is Kind.EXPORT)
     if not exports:
-        raise DataError(f"run {loaded.run.metadata.name} has exported nothing yet: {made.status.message}")
+        raise DataError(
+            f"run {loaded.run.metadata.name} has exported nothing yet: {current_plan.status.message}"
+        )
     copy_export(place, loaded.run_id, exports[-1], folder)
     typer.echo(f"model: {folder}")

@@ -207,11 +207,11 @@ def _ended(status: Status, place: Place, loaded: LoadedRun) -> GapoError:
 def _exit_code(status: Status, place: Place, loaded: LoadedRun) -> int:
     if status.state is State.STALLED:
         return InputArtifactError.code
-    seen, _ = look(loaded, place)
-    ends = [a.ended for group in seen.attempts.values() for a in group if a.ended is not None]
+    observation, _ = look(loaded, place)
+    ends = [a.ended for group in observation.attempts.values() for a in group if a.ended is not None]
     # The others were stopped because of it, free of charge.
     last = max((end for end in ends if end.charged), key=lambda end: end.ended_at, default=None)
-    code = None if last is None else last.code
+    code = None if last is None else last.exit_code
     return code if code is not None and 0 < code <= RetryableError.code else UNFORESEEN
 
 

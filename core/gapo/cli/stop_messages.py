@@ -7,7 +7,7 @@ from typing import Any
 
 from gapo.metrics.catalogue import PHASES
 from gapo.metrics.figures import TaskFigures
-from gapo.tasks import KINDS, Kind, Task
+from gapo.tasks import KINDS, Task
 from gapo.telemetry.wording import STEP, clock
 
 
@@ -34,18 +34,19 @@ def ended_at_once(name: str, figures: TaskFigures, now: float) -> str:
 
 def _iteration(task: Task, figures: TaskFigures, now: float) -> str:
     """How long the iteration under way would still take, by those that this attempt has done; empty where it has none."""
-    if task.kind is not Kind.PPO:
+    counter = KINDS[task.kind].rollouts_metric
+    if counter is None:
         return ""
-    took = iteration_seconds(task.params, figures)
+    took = _iteration_seconds(task.params, figures, counter)
     if took is None or figures.last_updated is None:
         return " (the iteration is not waited for; how long one takes is not known yet)"
     left = max(0.0, took - (now - figures.last_updated))
     return f" (the iteration is not waited for; it would take {_time(left)} more, as the last ones took {_time(took)})"
 
 
-def iteration_seconds(params: Mapping[str, Any], figures: TaskFigures) -> float | None:
-    """Mean of PPO's iterations since the attempt began; None before the first is over."""
-    done = figures.metrics.get("ppo/rollouts", 0.0) / params["stages"]["rolloutsPerIteration"]
+def _iteration_seconds(params: Mapping[str, Any], figures: TaskFigures, counter: str) -> float | None:
+    """Mean of the iterations since the attempt began; None before the first is over."""
+    done = figures.metrics.get(counter, 0.0) / params["stages"]["rolloutsPerIteration"]
     took = sum(figures.metrics.get(f"wall/{phase}", 0.0) for phase in PHASES)
     return took / done if done > 0 and took > 0 else None
 

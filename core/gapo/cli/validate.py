@@ -34,7 +34,7 @@ def ignored_here(loaded: LoadedRun) -> list[str]:
     """What a manifest says that only a cluster can honour, by field name."""
     spec = loaded.spec
     usual = Scheduling()
-    found = [
+    fields = [
         f"scheduling.{field.alias}"
         for name, field in Scheduling.model_fields.items()
         if name != "max_failures" and getattr(spec.scheduling, name) != getattr(usual, name)
@@ -46,12 +46,12 @@ def ignored_here(loaded: LoadedRun) -> list[str]:
     }
     for name, role in {**roles, "evaluation": spec.roles.evaluation}.items():
         unset = Role()
-        found += [
+        fields += [
             f"roles.{name}.{field}"
             for field in ("image", "resources", "pod", "cache")
             if getattr(role, field) != getattr(unset, field)
         ]
-    return found
+    return fields
 
 
 def refused_by_a_cluster(loaded: LoadedRun) -> list[str]:

@@ -79,9 +79,12 @@ def _property(field: FieldInfo, where: str, own: FieldClass | None, defaults: bo
         value = field.get_default(call_default_factory=True)
         if value is not None and value not in ([], {}, ()):
             schema["default"] = _plain(value)
-    said = field.description or schema.get("description") or schema.get("items", {}).get("description", "")
-    told = _told_default(field) if "default" not in schema and "properties" not in schema else ""
-    return {"description": _line(f"{said} {told}"), **{k: v for k, v in schema.items() if k != "description"}}
+    text = field.description or schema.get("description") or schema.get("items", {}).get("description", "")
+    default = _default_text(field) if "default" not in schema and "properties" not in schema else ""
+    return {
+        "description": _line(f"{text} {default}"),
+        **{k: v for k, v in schema.items() if k != "description"},
+    }
 
 
 def _type(
@@ -129,23 +132,23 @@ def _type(
 
 def _lengths(metadata: Iterable[Any], where: str, least: str, most: str) -> Schema:
     """Bounds on a size. Without an upper one the API server cannot bound the cost of a rule over the field."""
-    found: Schema = {}
+    bounds: Schema = {}
     for m in _flat(metadata):
         if isinstance(m, MinLen):
-            found[least] = m.min_length
+            bounds[least] = m.min_length
         elif isinstance(m, MaxLen):
-            found[most] = m.max_length
+            bounds[most] = m.max_length
         elif isinstance(m, StringConstraints):
-            found |= {k: v for k, v in ((least, m.min_length), (most, m.max_length)) if v is not None}
-    if most not in found:
+            bounds |= {k: v for k, v in ((least, m.min_length), (most, m.max_length)) if v is not None}
+    if most not in bounds:
         raise InvariantError(f"{where} needs an upper bound on its size")
-    return found
+    return bounds
 
 
 def _pattern(metadata: Iterable[Any]) -> Schema:
     patterns = [getattr(m, "pattern", None) for m in _flat(metadata)]
-    found = [str(pattern) for pattern in patterns if pattern is not None]
-    return {"pattern": found[-1]} if found else {}
+    texts = [str(pattern) for pattern in patterns if pattern is not None]
+    return {"pattern": texts[-1]} if texts else {}
 
 
 def _flat(metadata: Iterable[Any]) -> Iterator[Any]:
@@ -185,11 +188,11 @@ def _holds(section: Any, path: list[str]) -> bool:
 
 
 def _with_rules(schema: Schema, rules: Iterable[Mapping[str, str]]) -> Schema:
-    found = [dict(rule) for rule in rules]
-    return {**schema, "x-kubernetes-validations": found} if found else schema
+    validations = [dict(rule) for rule in rules]
+    return {**schema, "x-kubernetes-validations": validations} if validations else schema
 
 
-def _told_default(field: FieldInfo) -> str:
+def _default_text(field: FieldInfo) -> str:
     """A default that the operator fills in, for `kubectl explain`."""
     if field.is_required():
         return ""

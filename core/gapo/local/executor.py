@@ -13,19 +13,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gapo.decision_rules.attempts import Exit
 from gapo.errors import ACCESS_ERRORS, DiskFullError
 from gapo.local.processes import Exited, TrainerServer
 from gapo.local.rollout_servers import LocalRolloutServers
 from gapo.owned_files import own_folder
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, RunFacts, State, Status
-from gapo.policies.attempts import Exit
-from gapo.run.driver import Driver, End, sha256_of
 from gapo.run.reader import Observer
+from gapo.run.storage import ObservedEnd, RunStorage, sha256_of
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.claims import take_claim
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended
+from gapo.store.records import Decision
 from gapo.tasks import KINDS, STOP_GRACE_SECONDS, Kind, Task, role_of
 
 ENDED = (State.SUCCEEDED, State.FAILED, State.STALLED, State.SUSPENDED)
@@ -69,9 +70,9 @@ class Launched:
 class View:
     """What an executor tells its user. The default says nothing; the CLI has a live one."""
 
-    def planned(self, made: Plan) -> None: ...
+    def planned(self, plan: Plan) -> None: ...
     def started(self, launched: Launched) -> None: ...
-    def ended(self, launched: Launched, record: Ended) -> None: ...
+    def ended(self, launched: Launched, record: AttemptEnd) -> None: ...
     def decided(self, decision: Decision) -> None: ...
     def stopping(self, running: list[Launched], grace: float | None) -> None:
         """The user wants the run to stop; its tasks have `grace` seconds for it, or all the time they need."""
@@ -101,12 +102,12 @@ class Executor:
     ) -> None:
         self.place, self.server = place, server
         self.work, self.slots, self.view, self.clock = work, slots, view or View(), clock
+        self.storage = RunStorage(facts, place.objects, clock=clock, slots=slots)
         self.rollout = LocalRolloutServers(work)
-        self.driver = Driver(facts, place.objects, clock=clock, slots=slots)
         self.launched: dict[str, Launched] = {}
         self._interrupted = False
         self._grace: float | None = None
-        self._told = False
+        self._explained = False
         self._at_once = self._hurried = False
         self._stopping: dict[str, float] = {}
         self._fenced_at = 0.0
@@ -115,7 +116,7 @@ class Executor:
     @property
     def observer(self) -> Observer:
         """What is known of the run's storage."""
-        return self.driver.observer
+        return self.storage.observer
 
     def interrupt(self, grace: float | None = None) -> None:
         """Stops the run's tasks, each after saving where it is; `run` then returns. Safe in a signal handler.
@@ -128,7 +129,7 @@ class Executor:
 
     def interrupt_again(self) -> None:
         """As `interrupt` at first; once the user has been told what this costs, ends the tasks at once."""
-        self._at_once = self._told
+        self._at_once = self._explained
         self.interrupt()
 
     def run(self) -> Status:
@@ -136,67 +137,67 @@ class Executor:
         claim = take_claim(
             self.place.objects, f"gapo-run-{os.getpid()}", socket.gethostname()[:100], self.clock()
         )
-        self.driver.begin(claim)
+        self.storage.begin(claim)
         # Whoever starts a run again after a failure means that its cause is gone.
         self._forgiven = self.observer.ended()
         with own_folder(self.work) as self.scratch:
             try:
                 while True:
-                    made = self._round()
-                    over = made.status.state in ENDED or self._interrupted
+                    plan = self._round()
+                    over = plan.status.state in ENDED or self._interrupted
                     if over and not self.launched:
-                        return made.status
+                        return plan.status
             finally:
                 self._abandon()
 
     def _round(self) -> Plan:
         running = {launched.key for launched in self.launched.values()}
-        made = self.driver.plan(running, self._forgiven)
-        self.view.planned(made)
+        plan = self.storage.plan(running, self._forgiven)
+        self.view.planned(plan)
         if self._interrupted:
             self._stop_all()
             self._wait(TICK_SECONDS)
-        elif not self._apply(made) and (self.launched or made.status.state not in ENDED):
+        elif not self._apply(plan) and (self.launched or plan.status.state not in ENDED):
             self._wait(TICK_SECONDS)
-        return made
+        return plan
 
-    def _apply(self, made: Plan) -> bool:
+    def _apply(self, plan: Plan) -> bool:
         """Carries the plan out; True where that changed what a new plan would see at once."""
-        decision = self.driver.settle(made)
+        decision = self.storage.settle(plan)
         if decision is not None:
             self.view.decided(decision)
-        self._have_servers(made)
-        for task in made.start:
-            if made.rollout is None or not KINDS[task.kind].samples or self.rollout.ready:
+        self._have_servers(plan)
+        for task in plan.start:
+            if plan.rollout is None or not KINDS[task.kind].samples or self.rollout.ready:
                 self._start(task)
-        for attempt in made.stop:
+        for attempt in plan.stop:
             for launched in list(self.launched.values()):
                 if launched.key == attempt:
                     self._stop(launched)
-        return bool(made.lost or made.decide or made.revoke)
+        return bool(plan.lost or plan.decide or plan.revoke)
 
-    def _have_servers(self, made: Plan) -> None:
+    def _have_servers(self, plan: Plan) -> None:
         """Makes so what the plan wants of rollout servers."""
         place = {
             "uri": self.place.uri,
-            "run_id": self.driver.facts.run_id,
+            "run_id": self.storage.facts.run_id,
             "endpoint": self.place.endpoint,
             "region": self.place.region,
         }
-        threads = role_of(self.driver.facts.spec, Kind.PPO).threads
-        self.rollout.want(made.rollout, place, threads)
+        threads = role_of(self.storage.facts.spec, Kind.PPO).threads
+        self.rollout.want(plan.rollout, place, threads)
         if self.rollout.starting != self._serving:
             self._serving = self.rollout.starting
             self.view.rollout(*self._serving, self.rollout.log_of(0))
 
     def _start(self, task: Task) -> None:
-        if not self.driver.hand_over(task):
+        if not self.storage.hand_over(task):
             return  # another executor was first; the fence will say so
         writer = os.urandom(8).hex()
         scratch = self.scratch / f"{task.stage}-{task.kind.value}-{task.attempt}-{writer}"
         scratch.mkdir(parents=True)
         (scratch / "termination.json").write_bytes(b" " * TERMINATION_BYTES)
-        resume = self.driver.resume_point(task)
+        resume = self.storage.resume_point(task)
         launched = Launched(task, writer, scratch, self.clock(), None if resume is None else resume.number)
         self.launched[launched.name] = launched
         self.server.launch(
@@ -208,7 +209,7 @@ class Executor:
                 "task": layout.task(task.stage, task.kind.value, task.attempt),
                 "sha256": sha256_of(task),
                 "writer": writer,
-                "claim": self.driver.claim,
+                "claim": self.storage.claim,
                 "scratch": str(scratch),
                 "log": str(self.log_of(task)),
                 "rollout": self.rollout.access if KINDS[task.kind].samples else None,
@@ -226,8 +227,8 @@ class Executor:
         if at_once and not self._hurried:
             self._hurried = True
             self.view.ending_at_once(running)
-        elif not self._told:
-            self._told = True
+        elif not self._explained:
+            self._explained = True
             self.view.stopping(running, self._grace)
         for launched in running:
             self._stop(launched, 0.0 if at_once else self._grace)
@@ -240,7 +241,7 @@ class Executor:
     def _wait(self, seconds: float) -> None:
         if time.monotonic() - self._fenced_at > FENCE_SECONDS:
             self._fenced_at = time.monotonic()
-            self.driver.fence.check()
+            self.storage.fence.check()
         exited = self.server.wait(seconds)
         if exited is not None:
             self._ended(exited)
@@ -256,8 +257,8 @@ class Executor:
 
     def _record_end(self, launched: Launched, code: int | None, stopped: bool) -> None:
         task = launched.task
-        said = _termination(launched.scratch)
-        reason, message = said.get("reason"), None
+        termination = _termination(launched.scratch)
+        reason, message = termination.get("reason"), None
         if code not in (0, None) and not stopped:
             message = f"ended by signal {-code}" if code is not None and code < 0 else f"exit code {code}"
             message += f"; its log is {self.log_of(task)}"
@@ -266,15 +267,15 @@ class Executor:
             reason=reason,
             stopped=stopped,
             executor_lost=code is None,
-            committed=code == 0 and self.driver.committed(task),
+            committed=code == 0 and self.storage.committed(task),
         )
-        record = self.driver.record_end(
+        record = self.storage.record_end(
             task,
-            End(
+            ObservedEnd(
                 exit_,
                 started_at=launched.started_at,
                 ended_at=self.clock(),
-                said=said,
+                termination=termination,
                 message=message,
                 resume_before=launched.resume_before,
             ),
@@ -296,9 +297,9 @@ class Executor:
 
 
 def _termination(scratch: Path) -> dict[str, Any]:
-    """What the task said of its end, as a pod says it in its termination message."""
+    """What the task left of its end, as a pod does in its termination message."""
     try:
-        said = json.loads((scratch / "termination.json").read_text(encoding="utf-8"))
+        termination = json.loads((scratch / "termination.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return termination if isinstance(termination, dict) else {}

@@ -40,9 +40,9 @@ def place_of(loaded: LoadedRun, locations: dict[str, Location]) -> Place:
     """The run's folder. Raises SpecError where the spec names a location that was not given."""
     name = loaded.spec.storage.location
     if name not in locations:
-        known = ", ".join(sorted(locations))
+        names = ", ".join(sorted(locations))
         raise SpecError(
-            f"spec.storage.location {name!r} is not known here ({known}); give --location {name}=URI"
+            f"spec.storage.location {name!r} is not known here ({names}); give --location {name}=URI"
         )
     location = locations[name]
     metadata = loaded.run.metadata

@@ -26,7 +26,7 @@ from gapo.telemetry.from_observation import figures_of
 class Moment:
     """A run as it was looked at. Never changes, so that threads may share it."""
 
-    seen: Observation
+    observation: Observation
     run: RunFigures
     forecast: Forecast
     tasks: Mapping[str, tuple[Launched, TaskFigures]]
@@ -89,23 +89,26 @@ class RunWatch:
         """Costs one GET a running task. What cannot be read just now stays as it was."""
         before = self.moment.tasks if self.moment else {}
         tasks = {
-            launched.name: (launched, _told(self.observer.objects, launched) or _last(before, launched))
+            launched.name: (
+                launched,
+                _progress_of(self.observer.objects, launched) or _last(before, launched),
+            )
             for launched in running
         }
-        seen = self.observer.seen()
+        observation = self.observer.observation()
         live = {launched.task.key: figures for launched, figures in tasks.values()}
-        expected = forecast(self.planned, seen, status.stage, live)
+        expected = forecast(self.planned, observation, status.stage, live)
         figures = figures_of(
             self.namespace,
             self.name,
             self.facts.spec,
-            seen,
+            observation,
             status,
             progress=expected.progress,
             remaining_seconds=expected.remaining_seconds if tasks else None,
             started={launched.key: launched.started_at for launched, _ in tasks.values()},
         )
-        self.moment = Moment(seen, figures, expected, tasks)
+        self.moment = Moment(observation, figures, expected, tasks)
         return self.moment
 
     def samples(self) -> list[Sample]:
@@ -114,7 +117,7 @@ class RunWatch:
         moment = self.moment
         if moment is None:
             return []
-        found = run_samples(moment.run)
+        samples = run_samples(moment.run)
         for launched, figures in moment.tasks.values():
             labels = {
                 "namespace": self.namespace,
@@ -122,19 +125,21 @@ class RunWatch:
                 "stage": str(launched.task.stage),
                 "role": KINDS[launched.task.kind].role,
             }
-            found += task_samples(labels, figures)
-        return found
+            samples += task_samples(labels, figures)
+        return samples
 
 
-def _told(objects: Objects, launched: Launched) -> TaskFigures | None:
+def _progress_of(objects: Objects, launched: Launched) -> TaskFigures | None:
     task = launched.task
     key = layout.progress(task.stage, task.kind.value, task.attempt, launched.writer)
     try:
         data = objects.get(key, limit=PROGRESS_LIMIT)
     except GapoError:
         return None
-    told = None if data is None else task_figures(data, run_id=task.run_id, task_digest=task.digest)
-    return None if told is None else replace(told, started=told.started or launched.started_at.timestamp())
+    progress = None if data is None else task_figures(data, run_id=task.run_id, task_digest=task.digest)
+    if progress is None:
+        return None
+    return replace(progress, started=progress.started or launched.started_at.timestamp())
 
 
 def _last(before: Mapping[str, tuple[Launched, TaskFigures]], launched: Launched) -> TaskFigures:

@@ -27,7 +27,7 @@ STATES = ("Pending", "Queued", "Running", "Suspended", "Stalled", "Succeeded", "
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """A metric of manifests or of progress, and what it is called for Prometheus."""
 
     source: str
@@ -41,6 +41,15 @@ class Figure:
     """Exported as `gapo_task_<name>` while its task runs."""
     type: Type = "gauge"
     """Of the live series; what a stage committed is a gauge."""
+    headline: bool = False
+    """Kept of every stage before any stage gets its other figures, where a run has more series than it may have: the
+    curve of a long run's satisfaction is not to begin in its middle."""
+    column: str = ""
+    """Heading of its column where a terminal lists a run's stages; empty for none."""
+    progress: Literal["terminal", "log"] | None = None
+    """In the line about its running task: on a terminal and in the task's log, or only in the log."""
+    result: bool = False
+    """In the line about its task once that has committed."""
 
 
 @dataclass(frozen=True)
@@ -53,68 +62,89 @@ class Family:
     type: Type = "gauge"
     source: str = ""
     """Flat name, where there is one; what stands between < and > is a label."""
+    result: bool = False
+    """As of a Metric."""
 
 
-FIGURES: tuple[Figure, ...] = (
+METRICS: tuple[Metric, ...] = (
+    # Of one task the main ones come first: lines on a terminal keep this order.
     # What people want: do the responses meet their constraints?
-    Figure(
+    Metric(
         "eval/satisfaction",
         "satisfaction_ratio",
         "Share of sampled validation responses that are not cut off and meet all their constraints",
         stage=True,
+        headline=True,
+        column="satisfaction",
+        result=True,
     ),
-    Figure(
+    Metric(
         "eval/satisfaction_lo",
         "satisfaction_lower_ratio",
         "Lower end of the 95 % interval of satisfaction",
         stage=True,
+        headline=True,
     ),
-    Figure(
+    Metric(
         "eval/satisfaction_hi",
         "satisfaction_upper_ratio",
         "Upper end of the 95 % interval of satisfaction",
         stage=True,
+        headline=True,
     ),
     # The reward model.
-    Figure(
+    Metric(
+        "rm/loss",
+        "rm_loss",
+        "Binary cross-entropy of the reward model on training rows",
+        live=True,
+        progress="terminal",
+    ),
+    Metric(
         "rm/pair_accuracy",
         "rm_pair_accuracy_ratio",
         "Share of held-out original pairs whose accepted member scores higher; 0.5 is chance",
         stage=True,
         live=True,
+        headline=True,
+        column="RM pairs",
+        progress="terminal",
+        result=True,
     ),
-    Figure(
+    Metric(
         "fidelity/auc",
         "fidelity_auc_ratio",
         "AUC of the reward model that trained the stage, against the verifier's verdicts on the stage's own samples",
         stage=True,
+        column="fidelity",
+        result=True,
     ),
-    Figure(
+    Metric(
         "fidelity/ece",
         "fidelity_calibration_error_ratio",
         "Expected calibration error of the same scores",
         stage=True,
     ),
-    Figure(
+    Metric(
         "rm/adversarial_auc",
         "rm_adversarial_auc_ratio",
         "AUC of the retrained reward model, generated against accepted; 0.5, chance, is the goal",
         stage=True,
     ),
-    Figure(
+    Metric(
         "rm/memorisation_gap",
         "rm_memorisation_gap",
         "Mean score of accepted training rows minus that of held-out ones",
         stage=True,
         live=True,
     ),
-    Figure(
+    Metric(
         "rm/prompt_swap_gap",
         "rm_prompt_swap_gap",
         "Mean score of generated responses with their own prompt minus with another's",
         stage=True,
     ),
-    Figure(
+    Metric(
         "rm/score_generated",
         "score_mean",
         "Mean score of the stage's validation samples, by the reward model that trained it; of its training samples, by "
@@ -122,66 +152,92 @@ FIGURES: tuple[Figure, ...] = (
         stage=True,
     ),
     # The generator.
-    Figure(
-        "ppo/reward", "reward_mean", "Mean reward of rollouts, KL penalty included", stage=True, live=True
+    Metric(
+        "ppo/reward",
+        "reward_mean",
+        "Mean reward of rollouts, KL penalty included",
+        stage=True,
+        live=True,
+        column="reward",
+        progress="terminal",
+        result=True,
     ),
-    Figure("ppo/kl", "kl_nats", "KL to the reference, nats a token", stage=True, live=True),
-    Figure("eval/kl_sft", "kl_start_nats", "KL to the supervised start, nats a token", stage=True),
-    Figure("ppo/entropy", "entropy_nats", "Entropy of the policy, nats a token", stage=True, live=True),
-    Figure("ppo/clip_fraction", "clip_ratio", "Share of ratios that PPO clipped", stage=True, live=True),
-    Figure(
+    Metric(
+        "ppo/kl",
+        "kl_nats",
+        "KL to the reference, nats a token",
+        stage=True,
+        live=True,
+        column="KL",
+        progress="terminal",
+        result=True,
+    ),
+    Metric("eval/kl_sft", "kl_start_nats", "KL to the supervised start, nats a token", stage=True),
+    Metric("ppo/entropy", "entropy_nats", "Entropy of the policy, nats a token", stage=True, live=True),
+    Metric("ppo/clip_fraction", "clip_ratio", "Share of ratios that PPO clipped", stage=True, live=True),
+    Metric(
         "critic/explained_variance",
         "explained_variance_ratio",
         "Share of the returns' variance that the critic explains; below 0 it is worse than a constant",
         stage=True,
         live=True,
     ),
-    Figure(
+    Metric(
         "eval/response_length",
         "response_length_tokens",
         "Mean length of sampled validation responses",
         stage=True,
     ),
-    Figure(
+    Metric(
         "eval/distinct_responses",
         "distinct_responses_ratio",
         "Share of sampled responses that are unlike every other",
         stage=True,
     ),
     # Only while a task runs.
-    Figure(
+    Metric(
         "ppo/satisfaction",
         "rollout_satisfaction_ratio",
         "Share of rollouts that the verifier passes",
         live=True,
+        progress="terminal",
+        result=True,
     ),
-    Figure(
+    Metric(
         "ppo/score", "rollout_score_mean", "Mean score of rollouts, before normalisation and KL", live=True
     ),
-    Figure("ppo/score_std", "rollout_score_stddev", "Standard deviation of rollouts' scores", live=True),
-    Figure(
+    Metric("ppo/score_std", "rollout_score_stddev", "Standard deviation of rollouts' scores", live=True),
+    Metric(
         "ppo/kl_sft",
         "rollout_kl_start_nats",
         "KL of rollouts to the supervised start, nats a token",
         live=True,
     ),
-    Figure("ppo/kl_coef", "kl_coefficient", "Weight of the KL penalty in the reward", live=True),
-    Figure("ppo/response_length", "rollout_length_tokens", "Mean length of rollouts", live=True),
-    Figure("ppo/policy_loss", "policy_loss", "PPO's clipped policy loss", live=True),
-    Figure("ppo/value_loss", "value_loss", "PPO's clipped value loss", live=True),
-    Figure(
+    Metric("ppo/kl_coef", "kl_coefficient", "Weight of the KL penalty in the reward", live=True),
+    Metric("ppo/response_length", "rollout_length_tokens", "Mean length of rollouts", live=True),
+    Metric("ppo/policy_loss", "policy_loss", "PPO's clipped policy loss", live=True, progress="log"),
+    Metric("ppo/value_loss", "value_loss", "PPO's clipped value loss", live=True, progress="log"),
+    Metric(
         "ppo/approx_kl",
         "update_kl_nats",
         "KL that one iteration's updates moved the policy, nats a token",
         live=True,
     ),
-    Figure("rm/loss", "rm_loss", "Binary cross-entropy of the reward model on training rows", live=True),
-    Figure("sft/loss", "sft_loss", "Cross-entropy on training rows, nats a token", live=True),
-    Figure("sft/val_loss", "sft_validation_loss", "Cross-entropy on held-out rows, nats a token", live=True),
-    Figure("ppo/rollouts", "rollouts_total", "Rollouts sampled", live=True, type="counter"),
-    Figure("ppo/generated_tokens", "generated_tokens_total", "Tokens sampled", live=True, type="counter"),
-    Figure("ppo/trained_tokens", "trained_tokens_total", "Tokens trained on", live=True, type="counter"),
-    Figure(
+    Metric(
+        "sft/loss", "sft_loss", "Cross-entropy on training rows, nats a token", live=True, progress="terminal"
+    ),
+    Metric(
+        "sft/val_loss",
+        "sft_validation_loss",
+        "Cross-entropy on held-out rows, nats a token",
+        live=True,
+        progress="terminal",
+        result=True,
+    ),
+    Metric("ppo/rollouts", "rollouts_total", "Rollouts sampled", live=True, type="counter"),
+    Metric("ppo/generated_tokens", "generated_tokens_total", "Tokens sampled", live=True, type="counter"),
+    Metric("ppo/trained_tokens", "trained_tokens_total", "Tokens trained on", live=True, type="counter"),
+    Metric(
         "ppo/skipped_updates",
         "skipped_updates_total",
         "Updates that were skipped because the reward model scored all rollouts alike",
@@ -293,12 +349,14 @@ RUN_FAMILIES: tuple[Family, ...] = (
         "Satisfaction of the exported stage on the untouched test split",
         RUN_LABELS,
         source="test/best_satisfaction",
+        result=True,
     ),
     Family(
         "gapo_run_test_gain_ratio",
         "Satisfaction on the test split: exported stage minus start, paired by prompt",
         RUN_LABELS,
         source="test/gain",
+        result=True,
     ),
     Family(
         "gapo_run_withheld_stages",

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gapo.metrics.catalogue import FIGURES, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES, Type
+from gapo.metrics.catalogue import METRICS, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES, Type
 from gapo.metrics.samples import Sample
 
 
@@ -20,13 +20,15 @@ class SampleCollector(Collector):
         self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        found: dict[str, Metric] = {}
+        families: dict[str, Metric] = {}
         for name, labels, value in self._read():
-            if name not in found:
+            if name not in families:
                 kind, text = described(name)
-                found[name] = Metric(name.removesuffix("_total") if kind == "counter" else name, text, kind)
-            found[name].add_sample(name, dict(labels), value)
-        yield from found.values()
+                families[name] = Metric(
+                    name.removesuffix("_total") if kind == "counter" else name, text, kind
+                )
+            families[name].add_sample(name, dict(labels), value)
+        yield from families.values()
 
     def describe(self) -> Iterable[Metric]:
         """Nothing, so that registering it asks nobody."""
@@ -39,8 +41,8 @@ def described(name: str) -> tuple[Type, str]:
 
 
 _DESCRIBED: dict[str, tuple[Type, str]] = {
-    **{f"gapo_stage_{f.name}": ("gauge", f.help) for f in FIGURES if f.stage},
-    **{f"gapo_task_{f.name}": (f.type, f.help) for f in FIGURES if f.live},
+    **{f"gapo_stage_{f.name}": ("gauge", f.help) for f in METRICS if f.stage},
+    **{f"gapo_task_{f.name}": (f.type, f.help) for f in METRICS if f.live},
     **{f.name: (f.type, f.help) for f in (*STAGE_FAMILIES, *RUN_FAMILIES, *TASK_FAMILIES)},
 }
 

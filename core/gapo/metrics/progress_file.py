@@ -48,19 +48,19 @@ class _Progress(_Part):
 def task_figures(data: bytes, *, run_id: str, task_digest: str) -> TaskFigures | None:
     """What the task tells; None where the bytes are no progress.json, or not this task's."""
     try:
-        said = _Progress.model_validate_json(data)
+        progress = _Progress.model_validate_json(data)
     except ValidationError:
         return None
-    if (said.run_id, said.task_digest) != (run_id, task_digest):
+    if (progress.run_id, progress.task_digest) != (run_id, task_digest):
         return None
-    numbers = {metric.name: float(metric.value) for metric in said.metrics}
+    numbers = {metric.name: float(metric.value) for metric in progress.metrics}
     return TaskFigures(
-        progress_percentage=said.progress_percentage,
-        estimated_remaining_seconds=said.estimated_remaining_seconds,
+        progress_percentage=progress.progress_percentage,
+        estimated_remaining_seconds=progress.estimated_remaining_seconds,
         metrics={name: value for name, value in numbers.items() if math.isfinite(value)},
-        last_updated=_seconds(said.last_updated_time),
-        started=_seconds(said.start_time),
-        checkpoint=_seconds(said.checkpoint_time),
+        last_updated=_seconds(progress.last_updated_time),
+        started=_seconds(progress.start_time),
+        checkpoint=_seconds(progress.checkpoint_time),
     )
 
 

@@ -8,22 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import median
 from typing import NamedTuple
 
-from gapo.metrics.catalogue import CLASSES, FIGURES, GUARDS, PHASES, SCORE_BOUNDS, STATES
+from gapo.metrics.catalogue import CLASSES, GUARDS, METRICS, PHASES, SCORE_BOUNDS, STATES
 from gapo.metrics.figures import RunFigures, TaskFigures
-from gapo.policies.attempts import Cause
+from gapo.store.attempt_end import Cause
 
 MAX_SERIES = 400
 """Of one run (docs/contracts/operator.md#metric-labels)."""
 RUN_SERIES = 60
 """Of these, what a run itself can have: stages' series are the same whatever else is known of the run."""
-HEADLINES = 4
-"""Figures of the catalogue, from the first, that every stage is given before any stage gets its others: the curve of
-a long run's satisfaction is not to begin in its middle."""
 DURATION = "wall/seconds"
 NONFINITE = "task/nonfinite"
 
-_STAGE = tuple((f.source, f"gapo_stage_{f.name}") for f in FIGURES if f.stage)
-_LIVE = tuple((f.source, f"gapo_task_{f.name}") for f in FIGURES if f.live)
+HEADLINES = tuple((f.source, f"gapo_stage_{f.name}") for f in METRICS if f.stage and f.headline)
+"""What every stage is given before any stage gets its others: (name in manifests, series)."""
+_OTHERS = tuple((f.source, f"gapo_stage_{f.name}") for f in METRICS if f.stage and not f.headline)
+_LIVE = tuple((f.source, f"gapo_task_{f.name}") for f in METRICS if f.live)
 _SCORES = {
     f"scores/{name}/le_{bound}": {"class": name, "le": str(bound)}
     for name in CLASSES
@@ -65,7 +64,7 @@ def run_samples(figures: RunFigures) -> list[Sample]:
 def task_samples(labels: Mapping[str, str], figures: TaskFigures) -> list[Sample]:
     """The series of a running task; `labels` are empty where the scrape adds them, else TASK_LABELS."""
     percentage, metrics = figures.progress_percentage, figures.metrics
-    told: list[tuple[str, Mapping[str, str], float | None]] = [
+    series: list[tuple[str, Mapping[str, str], float | None]] = [
         ("gapo_task_progress_ratio", {}, None if percentage is None else percentage / 100),
         ("gapo_task_remaining_seconds", {}, figures.estimated_remaining_seconds),
         ("gapo_task_start_timestamp_seconds", {}, figures.started),
@@ -79,16 +78,16 @@ def task_samples(labels: Mapping[str, str], figures: TaskFigures) -> list[Sample
     ]
     return [
         Sample(name, {**labels, **own}, value)
-        for name, own, value in told
+        for name, own, value in series
         if value is not None and _finite(value)
     ]
 
 
-_Told = tuple[str, Mapping[str, str], float]
+_Series = tuple[str, Mapping[str, str], float]
 _NONE: Mapping[str, str] = {}
 
 
-def _run(figures: RunFigures) -> Iterator[_Told]:
+def _run(figures: RunFigures) -> Iterator[_Series]:
     for state in STATES:
         yield "gapo_run_state", {"status": state}, float(figures.state == state)
     for kind, status in sorted(figures.conditions.items()):
@@ -144,22 +143,22 @@ def _typical(figures: RunFigures) -> float | None:
     return median(finished) if finished else None
 
 
-def _headlines(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Told]:
-    yield from _copied(metrics, _STAGE[:HEADLINES])
+def _headlines(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Series]:
+    yield from _copied(metrics, HEADLINES)
 
 
-def _others(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Told]:
-    yield from _copied(metrics, _STAGE[HEADLINES:])
+def _others(metrics: Mapping[str, float], _: Mapping[int, float]) -> Iterator[_Series]:
+    yield from _copied(metrics, _OTHERS)
     yield from _copied(metrics, ((DURATION, "gapo_stage_duration_seconds"),))
 
 
-def _copied(metrics: Mapping[str, float], names: Iterable[tuple[str, str]]) -> Iterator[_Told]:
+def _copied(metrics: Mapping[str, float], names: Iterable[tuple[str, str]]) -> Iterator[_Series]:
     for source, name in names:
         if source in metrics and _finite(metrics[source]):
             yield name, _NONE, metrics[source]
 
 
-def _wide(metrics: Mapping[str, float], opponents: Mapping[int, float]) -> Iterator[_Told]:
+def _wide(metrics: Mapping[str, float], opponents: Mapping[int, float]) -> Iterator[_Series]:
     for source, labels in _SCORES.items():
         if source in metrics and _finite(metrics[source]):
             yield "gapo_stage_score_share_ratio", labels, metrics[source]
@@ -173,8 +172,8 @@ def _wide(metrics: Mapping[str, float], opponents: Mapping[int, float]) -> Itera
 def parts_of(metrics: Mapping[str, float]) -> tuple[dict[str, float], ...]:
     """What of a stage's metrics its series are made from, in the order in which it is kept where room is short: the
     HEADLINES, other single figures, and what has a series for each family, class or opponent."""
-    headlines = {source for source, _ in _STAGE[:HEADLINES]}
-    others = {source for source, _ in _STAGE[HEADLINES:]} | {DURATION}
+    headlines = {source for source, _ in HEADLINES}
+    others = {source for source, _ in _OTHERS} | {DURATION}
     wide = {f"eval/family/{family}" for family in families_of(metrics)}
     wide |= {name for name in metrics if name in _SCORES or _cell(name) is not None}
     return tuple(
@@ -205,8 +204,8 @@ def _crossplay(stages: Mapping[int, Mapping[str, float]]) -> dict[int, dict[int,
 
 def _cell(name: str) -> tuple[int, int] | None:
     """The stages of `crossplay/auc/<rm>/<generator>`."""
-    found = re.fullmatch(r"crossplay/auc/([0-9]{1,4})/([0-9]{1,4})", name)
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.fullmatch(r"crossplay/auc/([0-9]{1,4})/([0-9]{1,4})", name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _finite(value: float) -> bool:

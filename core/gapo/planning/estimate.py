@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gapo.api.models import FromScratch
 from gapo.api.run import GapoRunSpec
-from gapo.tasks import Kind, TaskKey, kinds_of_line
+from gapo.tasks import KINDS, TaskKey
 
 CPU_FLOPS = 52e9
 """Measured: forward and backward of small models, float32, one x86-64 core."""
@@ -85,8 +85,7 @@ def _tensors(file: Path) -> dict[str, int]:
 
 def estimate(spec: GapoRunSpec, keys: Iterable[TaskKey], *, device: str = "cpu", count: int = 1) -> Estimate:
     """Estimates the planned tasks on `count` cores, or on one of `count` GPUs: a task is one process on one device."""
-    kinds = [key.kind for key in keys]
-    stages = kinds.count(Kind.PPO)
+    tasks = [KINDS[key.kind] for key in keys]
     generator = _size(spec.generator.from_scratch, spec.generator.model)
     rm_spec = spec.reward_model
     has_rm = rm_spec is not None and rm_spec.source == "rewardModel"
@@ -94,33 +93,27 @@ def estimate(spec: GapoRunSpec, keys: Iterable[TaskKey], *, device: str = "cpu",
     critic = folder_parameters(spec.critic.model) if spec.critic.model else generator
     response = spec.generation.max_new_tokens
     row = response + min(spec.data.max_prompt_tokens, response * 2)
-    rollouts = stages * spec.stages.iterations * spec.stages.rollouts_per_iteration
-    samples = stages * spec.adversarial.samples_per_stage
-    judged = kinds.count(Kind.EVALUATE) * spec.evaluation.prompts * (spec.evaluation.samples + 1)
-    judged += kinds.count(Kind.EXPORT) * 3 * spec.evaluation.test_prompts
-    generated = (rollouts + samples + judged) * response
-    sft_rows = sum(map(kinds.count, kinds_of_line("sft"))) * spec.sft.steps * spec.sft.batch
-    rm_rows = 0
-    if rm_spec is not None and has_rm:
-        rm_rows = kinds.count(Kind.RM_WARMUP) * rm_spec.warmup.steps * rm_spec.batch
-        per_stage = rm_spec.steps * rm_spec.batch if rm_spec.steps else 4 * spec.adversarial.samples_per_stage
-        rm_rows += kinds.count(Kind.RM) * per_stage
-    ppo_rows = rollouts * spec.ppo.epochs
+    work = [(task, task.workload(spec)) for task in tasks]
+    rollouts = sum(one.rollouts for _, one in work)
+    generated = sum(one.rollouts + one.completions for _, one in work) * response
+    generator_rows = sum(one.rows for task, one in work if task.commits_generator)
+    critic_rows = sum(one.rows for task, one in work if task.loads == "critic")
+    rm_rows = sum(one.rows for task, one in work if task.commits_reward_model)
     seconds = None
     if generator is not None and rm is not None and critic is not None:
-        flops = 6.0 * row * (generator * (sft_rows + ppo_rows) + critic * ppo_rows + rm * rm_rows)
+        flops = 6.0 * row * (generator * generator_rows + critic * critic_rows + rm * rm_rows)
         flops += 2.0 * row * rollouts * (2 * generator + critic + rm)
         flops += 2.0 * generated * generator * DECODE_SLOWDOWN
         seconds = flops / (count * CPU_FLOPS if device == "cpu" else GPU_FLOPS)
     return Estimate(
         models=(
             ModelSize("generator", generator, trained=True),
-            ModelSize("critic", critic, trained=stages > 0),
+            ModelSize("critic", critic, trained=any(task.loads == "critic" for task in tasks)),
             ModelSize("reward model", rm, trained=has_rm),
         ),
         rollouts=rollouts,
         generated_tokens=generated,
-        trained_tokens=row * (sft_rows + 2 * ppo_rows + rm_rows),
+        trained_tokens=row * (generator_rows + critic_rows + rm_rows),
         memory_bytes={
             "generator": _sum(
                 _times(generator, OPTIMISER_BYTES),
@@ -150,5 +143,5 @@ def _times(count: int | None, factor: int) -> int | None:
 
 
 def _sum(*parts: int | None) -> int | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+    counts = [part for part in parts if part is not None]
+    return sum(counts) if len(counts) == len(parts) else None

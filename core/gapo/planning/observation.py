@@ -1,4 +1,4 @@
-"""What the planner is told: facts read from storage and from the executor's own processes."""
+"""What the planner gets: facts read from storage and from the executor's own processes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from gapo.policies.attempts import Ended
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import TaskKey
 
@@ -38,11 +38,14 @@ class ObservedAttempt:
 
     number: int
     running: bool = False
-    ended: Ended | None = None
-    bad_input: str | None = None
-    """Key of the manifest that the attempt found corrupt (exit 66)."""
+    ended: AttemptEnd | None = None
     forgiven: bool = False
     """It ended before a person started the run again: a failure then says nothing about now."""
+
+    @property
+    def bad_input(self) -> str | None:
+        """Key of the manifest that the attempt found corrupt (exit 66)."""
+        return None if self.ended is None else self.ended.bad_input
 
 
 @dataclass(frozen=True)

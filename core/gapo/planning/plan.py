@@ -76,7 +76,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the planner must know of a run beside what is seen."""
+    """What the planner must know of a run beside what was observed."""
 
     run_id: str
     spec: GapoRunSpec

@@ -7,10 +7,10 @@ The walk:
 
     start(spec)                    the tasks of stage 0: data, supervised start, first reward model
     for k = 1, 2, ...:
-        learn(spec, line_k)        the tasks that lead to decision k: the generator's, then its evaluation
+        learn(spec, lineage_k)     the tasks that lead to decision k: the generator's, then its evaluation
         decision k                 from committed metrics; created once, by whoever comes first
-        retrain(spec, line_k)      the tasks that follow "continue": the reward model's
-        line_{k+1}                 builds on stage k, or on an older one where decision k rolled back
+        retrain(spec, lineage_k)   the tasks that follow "continue": the reward model's
+        lineage_{k+1}              builds on stage k, or on an older one where decision k rolled back
     export                         of the best stage, when a decision ends the run or k is the last
 
 At each group of tasks, for each task T with inputs I:
@@ -28,21 +28,21 @@ The walk stops at the first group that is not all committed. Attempts that run a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from gapo.api.methods import METHODS
 from gapo.api.run import GapoRunSpec
+from gapo.decision_rules.retries import RetrySettings, Start, Wait, free_ends, next_attempt
+from gapo.decision_rules.rollback import Changes
 from gapo.digest import digest
 from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
 from gapo.planning.plan import Plan, Revocation, RolloutServers, RunFacts, State, Status
 from gapo.planning.stage_decision import change_at, change_params, choose_best, decide, lineage_of
-from gapo.policies.attempts import Cause, Ended
-from gapo.policies.retries import RetrySettings, Start, Wait, free_ends, next_attempt
-from gapo.policies.rollback import Changes
 from gapo.reasons import Reason
-from gapo.recipes import Line, Recipe, Step, recipe_for
+from gapo.recipes import Lineage, Recipe, Step, recipe_for
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import KINDS, Kind, Task, TaskKey, role_of, task_digest
 
@@ -58,7 +58,7 @@ class _Walk:
     """One pass over the recipe. Collects what is missing, and ends at the first group with a gap."""
 
     run: RunFacts
-    seen: Observation
+    observation: Observation
     now: datetime
     slots: int
     asked_anew: bool = False
@@ -76,20 +76,20 @@ class _Walk:
         return all(done)
 
     def _done(self, step: Step, change: Changes | None) -> bool:
-        if step.key in self.seen.problems:
-            raise _Failed(State.STALLED, Reason.FOREIGN_MANIFEST, self.seen.problems[step.key])
+        if step.key in self.observation.problems:
+            raise _Failed(State.STALLED, Reason.FOREIGN_MANIFEST, self.observation.problems[step.key])
         # An input counts only while nothing has voided it in this very walk.
-        inputs = {name: self.seen.committed.get(key) for name, key in step.inputs.items()}
+        inputs = {name: self.observation.committed.get(key) for name, key in step.inputs.items()}
         ready = all(
             c is not None and key not in self._void()
             for key, c in zip(step.inputs.values(), inputs.values(), strict=True)
         )
         refs = {name: c.ref for name, c in inputs.items() if c is not None}
-        found = self.seen.committed.get(step.key)
-        if found is not None and not ready:
+        committed = self.observation.committed.get(step.key)
+        if committed is not None and not ready:
             return False  # an input was voided; the walk has it already among what is waited for
-        if found is not None:
-            return self._is_ours(step, found, refs, change)
+        if committed is not None:
+            return self._is_ours(step, committed, refs, change)
         self.waiting_for.append(step.key)
         self.wanted.add(step.key)
         if ready:
@@ -100,33 +100,35 @@ class _Walk:
         return {revocation.task for revocation in self.revoke}
 
     def _is_ours(
-        self, step: Step, found: Committed, refs: Mapping[str, ManifestRef], change: Changes | None
+        self, step: Step, committed: Committed, refs: Mapping[str, ManifestRef], change: Changes | None
     ) -> bool:
-        if dict(found.inputs) != dict(refs):
+        if dict(committed.inputs) != dict(refs):
             if self._revoked_ancestor(step):
-                self.revoke.append(Revocation(step.key, found.generation, "an input was revoked"))
+                self.revoke.append(Revocation(step.key, committed.generation, "an input was revoked"))
                 self.waiting_for.append(step.key)
                 return False
             raise _Failed(
                 State.STALLED,
                 Reason.FOREIGN_MANIFEST,
-                f"{found.ref.key}: made from other inputs than this run's",
+                f"{committed.ref.key}: made from other inputs than this run's",
             )
-        if found.task_digest != self._expected_digest(step.key, refs, change):
+        if committed.task_digest != self._expected_digest(step.key, refs, change):
             raise _Failed(
                 State.STALLED,
                 Reason.FOREIGN_MANIFEST,
-                f"{found.ref.key}: made by another task than this run's; give the run another spec.runID",
+                f"{committed.ref.key}: made by another task than this run's; give the run another spec.runID",
             )
         return True
 
     def _revoked_ancestor(self, step: Step) -> bool:
-        return any(self.seen.revoked.get(key, 0) > 0 for key in step.inputs.values())
+        return any(self.observation.revoked.get(key, 0) > 0 for key in step.inputs.values())
 
     def _expected_digest(self, key: TaskKey, refs: Mapping[str, ManifestRef], change: Changes | None) -> str:
         params, seed = self._params(key, change)
-        known = self.run.params_digests[key.kind] if seed is None else digest(params)
-        return task_digest(self.run.run_id, key, refs, known, self.run.spec.seed if seed is None else seed)
+        params_digest = self.run.params_digests[key.kind] if seed is None else digest(params)
+        return task_digest(
+            self.run.run_id, key, refs, params_digest, self.run.spec.seed if seed is None else seed
+        )
 
     def _params(self, key: TaskKey, change: Changes | None) -> tuple[dict[str, Any], int | None]:
         """The task's parameters, and its seed where a rollback changed both."""
@@ -145,7 +147,7 @@ class _Walk:
             run_id=self.run.run_id,
             stage=key.stage,
             kind=key.kind,
-            generation=self.seen.revoked.get(key, 0),
+            generation=self.observation.revoked.get(key, 0),
             inputs=dict(refs),
             params=params,
             seed=spec.seed if seed is None else seed,
@@ -155,7 +157,7 @@ class _Walk:
         )
 
     def _attempt(self, step: Step, refs: Mapping[str, ManifestRef], change: Changes | None) -> None:
-        attempts = self.seen.attempts.get(step.key, ())
+        attempts = self.observation.attempts.get(step.key, ())
         # One attempt of a task at a time.
         running = [a for a in attempts if a.running and a.ended is None]
         if running:
@@ -170,7 +172,7 @@ class _Walk:
         # An attempt that has committed needs no successor, unless its commit was voided since.
         spec = self.run.spec
         commits = sum(a.ended is not None and a.ended.cause is Cause.COMMITTED for a in attempts)
-        if commits > self.seen.revoked.get(step.key, 0):
+        if commits > self.observation.revoked.get(step.key, 0):
             return  # a stale view: the manifest is there and will be seen
         ended = [
             a.ended for a in attempts if a.ended is not None and not a.forgiven and not self._superseded(a)
@@ -185,7 +187,7 @@ class _Walk:
             asked_anew=self.asked_anew,
         )
         if isinstance(verdict, Start):
-            busy = sum(a.running for group in self.seen.attempts.values() for a in group)
+            busy = sum(a.running for group in self.observation.attempts.values() for a in group)
             if busy + len(self.start) < self.slots:
                 self.start.append(self._task(step, refs, change, attempt=len(attempts)))
         elif isinstance(verdict, Wait):
@@ -197,14 +199,14 @@ class _Walk:
     def _superseded(self, attempt: ObservedAttempt) -> bool:
         """An end that a revocation of its input has answered: it says nothing about the task as it is now."""
         return attempt.bad_input is not None and not any(
-            c.ref.key == attempt.bad_input for c in self.seen.committed.values()
+            c.ref.key == attempt.bad_input for c in self.observation.committed.values()
         )
 
     def _revoke_bad_input(self, step: Step, attempts: tuple[ObservedAttempt, ...]) -> None:
         for attempt in attempts:
             if attempt.bad_input is None or self._superseded(attempt):
                 continue
-            for key, committed in self.seen.committed.items():
+            for key, committed in self.observation.committed.items():
                 if committed.ref.key != attempt.bad_input:
                     continue
                 if committed.generation > 0:
@@ -220,13 +222,13 @@ class _Walk:
     def _free_elsewhere(self, key: TaskKey) -> int:
         return sum(
             free_ends([a.ended for a in attempts if a.ended is not None])
-            for other, attempts in self.seen.attempts.items()
+            for other, attempts in self.observation.attempts.items()
             if other.stage == key.stage and other != key
         )
 
 
 def plan(
-    run: RunFacts, seen: Observation, now: datetime, *, slots: int = 1, asked_anew: bool = False
+    run: RunFacts, observation: Observation, now: datetime, *, slots: int = 1, asked_anew: bool = False
 ) -> Plan:
     """The next actions for a run.
 
@@ -235,27 +237,30 @@ def plan(
     """
     lost = tuple(
         AttemptKey(key, a.number)
-        for key, attempts in sorted(seen.attempts.items())
+        for key, attempts in sorted(observation.attempts.items())
         for a in attempts
         if a.ended is None and not a.running
     )
     alive = {
         AttemptKey(key, a.number)
-        for key, attempts in seen.attempts.items()
+        for key, attempts in observation.attempts.items()
         for a in attempts
-        if a.running and a.ended is None and key not in seen.committed
+        if a.running and a.ended is None and key not in observation.committed
     }
     # A suspended run keeps its ends recorded, and nothing else happens.
     if run.spec.suspend:
         status = Status(
-            State.SUSPENDED, _newest_stage(seen), Reason.SUSPENDED, "spec.suspend is true; nothing runs"
+            State.SUSPENDED,
+            _newest_stage(observation),
+            Reason.SUSPENDED,
+            "spec.suspend is true; nothing runs",
         )
         return Plan(status, stop=tuple(sorted(alive)), lost=lost)
-    walk = _Walk(run, seen, now, slots, asked_anew)
+    walk = _Walk(run, observation, now, slots, asked_anew)
     try:
         status, decision = _advance(walk, recipe_for(run.spec))
     except _Failed as failed:
-        status = Status(failed.state, _newest_stage(seen), failed.reason, failed.message)
+        status = Status(failed.state, _newest_stage(observation), failed.reason, failed.message)
         return Plan(status, stop=tuple(sorted(alive)), lost=lost)
     # What runs and is not on the way to the next gap was begun before a rollback or a revocation.
     obsolete = tuple(sorted(a for a in alive if a.task not in walk.wanted))
@@ -279,63 +284,63 @@ def _rollout_servers(walk: _Walk, status: Status) -> RolloutServers | None:
         return None
     now = {task.key for task in walk.start} | {attempt.task for attempt in walk.running}
     if rollout.hold == "run":
-        now |= set(walk.seen.attempts)
+        now |= set(walk.observation.attempts)
     if not any(KINDS[key.kind].samples for key in now):
         return None
     # All of a run's generators have one architecture; the first is never retired.
-    generators = [key for key in walk.seen.committed if KINDS[key.kind].commits_generator]
-    return RolloutServers(rollout.replicas, walk.seen.committed[min(generators)].ref)
+    generators = [key for key in walk.observation.committed if KINDS[key.kind].commits_generator]
+    return RolloutServers(rollout.replicas, walk.observation.committed[min(generators)].ref)
 
 
 def _advance(walk: _Walk, recipe: Recipe) -> tuple[Status, Decision | None]:
     """Walks from stage 0 to the first thing that is missing."""
-    spec, seen = walk.run.spec, walk.seen
+    spec, observation = walk.run.spec, walk.observation
     # Stage 0.
     start_steps = recipe.start(spec)
-    line = first_line(spec, start_steps)
+    lineage = first_lineage(spec, start_steps)
     if not walk.all_done(start_steps):
         return _running(walk, 0), None
     if spec.stages.max == 0:
-        return _export(walk, recipe, line, 0)
+        return _export(walk, recipe, lineage, 0)
     while True:
         # The generator learns, and is evaluated.
-        change = change_at(line.stage, seen.decisions)
-        if not walk.all_done(recipe.learn(spec, line), change):
-            return _running(walk, line.stage), None
+        change = change_at(lineage.stage, observation.decisions)
+        if not walk.all_done(recipe.learn(spec, lineage), change):
+            return _running(walk, lineage.stage), None
         # What follows depends on the decision; without one, it is made now.
-        decision = seen.decisions.get(line.stage)
+        decision = observation.decisions.get(lineage.stage)
         if decision is None:
-            made = decide(walk.run.run_id, spec, seen, line)
-            return _running(walk, line.stage), made
+            decision = decide(walk.run.run_id, spec, observation, lineage)
+            return _running(walk, lineage.stage), decision
         # The reward model learns from this stage only if another one follows, or it was asked for.
-        last = line.stage >= spec.stages.max
+        last = lineage.stage >= spec.stages.max
         ends = decision.verdict in ("converged", "stopped") or last
         goes_on = decision.verdict == "continue" and (not last or spec.adversarial.final_rm)
-        if goes_on and not walk.all_done(recipe.retrain(spec, line), change):
-            return _running(walk, line.stage), None
+        if goes_on and not walk.all_done(recipe.retrain(spec, lineage), change):
+            return _running(walk, lineage.stage), None
         if ends:
-            return _export(walk, recipe, line, line.stage)
-        line = _next_line(line, seen)
+            return _export(walk, recipe, lineage, lineage.stage)
+        lineage = _next_lineage(lineage, observation)
 
 
-def _export(walk: _Walk, recipe: Recipe, line: Line, stage: int) -> tuple[Status, None]:
+def _export(walk: _Walk, recipe: Recipe, lineage: Lineage, stage: int) -> tuple[Status, None]:
     """Commits the best stage's generator, then the run has succeeded."""
-    best = choose_best(walk.run.spec, walk.seen, line, stage)
+    best = choose_best(walk.run.spec, walk.observation, lineage, stage)
     key = TaskKey(stage, Kind.EXPORT)
     step = Step(
         key,
         {
             "data": TaskKey(0, Kind.DATA),
-            "generator": recipe.generator_at(best, line),
-            "last": recipe.generator_at(stage, line),
-            "start": line.start,
+            "generator": recipe.generator_at(best, lineage),
+            "last": recipe.generator_at(stage, lineage),
+            "start": lineage.start,
         },
     )
     if not walk.all_done([step]):
         return _running(walk, stage, best), None
     reason: str = Reason.STAGES_COMPLETED
     why = f"all {walk.run.spec.stages.max} stages are done"
-    decision = walk.seen.decisions.get(stage)
+    decision = walk.observation.decisions.get(stage)
     if decision is not None and decision.verdict == "converged":
         reason, why = Reason.CONVERGED, f"converged at stage {stage}: {decision.reason}"
     elif decision is not None and decision.verdict == "stopped":
@@ -352,12 +357,12 @@ def _running(walk: _Walk, stage: int, best: int | None = None) -> Status:
     return Status(State.RUNNING, stage, Reason.RUNNING, message, best, waiting)
 
 
-def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
+def first_lineage(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Lineage:
     """What stage 1 builds on, after the recipe's steps of stage 0."""
     keys = [step.key for step in steps]
     rewarded = spec.reward_model is not None and spec.reward_model.source == "rewardModel"
     reward_models = [key for key in keys if KINDS[key.kind].commits_reward_model]
-    return Line(
+    return Lineage(
         stage=1,
         ancestors=(0,),
         start=next(key for key in keys if KINDS[key.kind].commits_generator),
@@ -366,17 +371,17 @@ def first_line(spec: GapoRunSpec, steps: tuple[Step, ...]) -> Line:
     )
 
 
-def _next_line(line: Line, seen: Observation) -> Line:
-    stage = line.stage + 1
-    ancestors = lineage_of(stage, seen.decisions)[:-1]
-    evaluated = tuple(k for k in ancestors if TaskKey(k, Kind.EVALUATE) in seen.committed)
-    return Line(stage, ancestors, line.start, line.rm_start, evaluated)
+def _next_lineage(lineage: Lineage, observation: Observation) -> Lineage:
+    stage = lineage.stage + 1
+    ancestors = lineage_of(stage, observation.decisions)[:-1]
+    evaluated = tuple(k for k in ancestors if TaskKey(k, Kind.EVALUATE) in observation.committed)
+    return Lineage(stage, ancestors, lineage.start, lineage.rm_start, evaluated)
 
 
-def _newest_stage(seen: Observation) -> int:
-    return max((key.stage for key in (*seen.committed, *seen.attempts)), default=0)
+def _newest_stage(observation: Observation) -> int:
+    return max((key.stage for key in (*observation.committed, *observation.attempts)), default=0)
 
 
-def _renumbered(ended: Iterable[Ended]) -> list[Ended]:
+def _renumbered(ended: Iterable[AttemptEnd]) -> list[AttemptEnd]:
     """Attempts 0, 1, 2, … as the retry policy wants them, where a revocation has answered some."""
-    return [replace(end, attempt=n) for n, end in enumerate(ended)]
+    return [end.model_copy(update={"attempt": n}) for n, end in enumerate(ended)]

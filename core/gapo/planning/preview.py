@@ -9,7 +9,7 @@ from gapo.api.run import GapoRunSpec
 from gapo.digest import digest
 from gapo.planning.observation import Committed, Observation
 from gapo.planning.plan import RunFacts, State
-from gapo.planning.planner import first_line, plan
+from gapo.planning.planner import first_lineage, plan
 from gapo.recipes import recipe_for
 from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
@@ -36,12 +36,12 @@ def preview(spec: GapoRunSpec, run_id: str) -> Preview:
     tasks: list[Task] = []
     now = datetime(2000, 1, 1, tzinfo=UTC)
     for _ in range(LIMIT):
-        made = plan(RunFacts(run_id, active), Observation(committed=committed, decisions=decisions), now)
-        if made.status.state is State.SUCCEEDED:
+        next_plan = plan(RunFacts(run_id, active), Observation(committed=committed, decisions=decisions), now)
+        if next_plan.status.state is State.SUCCEEDED:
             break
-        if made.decide is not None:
-            decisions[made.decide.stage] = made.decide
-        for task in made.start:
+        if next_plan.decide is not None:
+            decisions[next_plan.decide.stage] = next_plan.decide
+        for task in next_plan.start:
             tasks.append(task)
             committed[task.key] = _pretended(task)
     return Preview(tuple(tasks))
@@ -51,15 +51,18 @@ def planned_keys(spec: GapoRunSpec) -> tuple[TaskKey, ...]:
     """The keys of the same tasks, in another order, from the recipe alone: in a thousandth of the time."""
     recipe, last = recipe_for(spec), spec.stages.max
     start = recipe.start(spec)
-    keys, line = [step.key for step in start], first_line(spec, start)
+    keys, lineage = [step.key for step in start], first_lineage(spec, start)
     for stage in range(1, last + 1):
-        learned = [step.key for step in recipe.learn(spec, line)]
+        learned = [step.key for step in recipe.learn(spec, lineage)]
         keys += learned
         if stage < last or spec.adversarial.final_rm:
-            keys += [step.key for step in recipe.retrain(spec, line)]
+            keys += [step.key for step in recipe.retrain(spec, lineage)]
         evaluated = (stage,) if TaskKey(stage, Kind.EVALUATE) in learned else ()
-        line = replace(
-            line, stage=stage + 1, ancestors=(*line.ancestors, stage), evaluated=(*line.evaluated, *evaluated)
+        lineage = replace(
+            lineage,
+            stage=stage + 1,
+            ancestors=(*lineage.ancestors, stage),
+            evaluated=(*lineage.evaluated, *evaluated),
         )
     return (*keys, TaskKey(last, Kind.EXPORT))
 

@@ -4,41 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import JsonValue
 
 from gapo.api.run import GapoRunSpec
-from gapo.digest import canonical_json
-from gapo.metrics.samples import parts_of
-from gapo.planning.observation import Observation
-from gapo.policies.best_stage import best_stage
-from gapo.policies.budget import BudgetSettings, judge_budget
-from gapo.policies.convergence import (
+from gapo.decision_rules.best_stage import best_stage
+from gapo.decision_rules.budget import BudgetSettings, judge_budget
+from gapo.decision_rules.convergence import (
+    ConvergenceOutcome,
     ConvergenceSettings,
     StageSatisfaction,
-    VerdictKind,
     judge_convergence,
 )
-from gapo.policies.guards import (
+from gapo.decision_rules.guards import (
     GuardAction,
     GuardSettings,
     StageMetrics,
     flagged_stages,
     judge_guards,
 )
-from gapo.policies.rollback import Changes, Rollback, in_effect, lineage, plan_rollback
-from gapo.recipes import Line
-from gapo.store.records import DECISION_METRICS_LIMIT, Decision
+from gapo.decision_rules.rollback import Changes, Rollback, in_effect, plan_rollback, trace_lineage
+from gapo.digest import canonical_json
+from gapo.metrics.samples import parts_of
+from gapo.planning.observation import Observation
+from gapo.recipes import Lineage
+from gapo.store.records import DECISION_METRICS_LIMIT, Decision, StageVerdict
 from gapo.tasks import Kind, TaskKey
 
 PRIMARY = "eval/satisfaction"
-Verdict = Literal["continue", "converged", "rolled-back", "stopped"]
 
 
 def lineage_of(stage: int, decisions: Mapping[int, Decision]) -> tuple[int, ...]:
     """The stages that `stage` was made from, itself last; only rollbacks break the order."""
-    return lineage(stage, {k + 1: d.parent for k, d in decisions.items() if d.parent is not None})
+    return trace_lineage(stage, {k + 1: d.parent for k, d in decisions.items() if d.parent is not None})
 
 
 def rollbacks_of(decisions: Mapping[int, Decision]) -> list[Rollback]:
@@ -58,15 +56,15 @@ def change_at(stage: int, decisions: Mapping[int, Decision]) -> Changes | None:
     return in_effect(stage, done) if done else None
 
 
-def stage_metrics(seen: Observation, stage: int) -> dict[str, float]:
+def stage_metrics(observation: Observation, stage: int) -> dict[str, float]:
     """All that a stage's tasks committed, but for an export's."""
-    found = (seen.committed.get(TaskKey(stage, kind)) for kind in Kind if kind is not Kind.EXPORT)
-    return together(committed.metrics for committed in found if committed is not None)
+    commits = (observation.committed.get(TaskKey(stage, kind)) for kind in Kind if kind is not Kind.EXPORT)
+    return together(committed.metrics for committed in commits if committed is not None)
 
 
-def committed_stages(seen: Observation) -> list[int]:
+def committed_stages(observation: Observation) -> list[int]:
     """The stages that have committed anything but an export."""
-    return sorted({key.stage for key in seen.committed if key.kind is not Kind.EXPORT})
+    return sorted({key.stage for key in observation.committed if key.kind is not Kind.EXPORT})
 
 
 def together(metrics: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -84,48 +82,48 @@ def together(metrics: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return merged
 
 
-def satisfactions(seen: Observation, stages: tuple[int, ...]) -> list[StageSatisfaction]:
+def satisfactions(observation: Observation, stages: tuple[int, ...]) -> list[StageSatisfaction]:
     """The evaluated ones of these stages."""
     points = []
     for stage in stages:
-        found = seen.committed.get(TaskKey(stage, Kind.EVALUATE))
-        if found is not None and PRIMARY in found.metrics:
-            n = int(found.metrics.get(f"{PRIMARY}_n", 1))
-            points.append(StageSatisfaction(stage, found.metrics[PRIMARY], max(n, 1)))
+        evaluation = observation.committed.get(TaskKey(stage, Kind.EVALUATE))
+        if evaluation is not None and PRIMARY in evaluation.metrics:
+            n = int(evaluation.metrics.get(f"{PRIMARY}_n", 1))
+            points.append(StageSatisfaction(stage, evaluation.metrics[PRIMARY], max(n, 1)))
     return points
 
 
 @dataclass(frozen=True)
 class _Ruling:
-    verdict: Verdict
+    verdict: StageVerdict
     reason: str
     evidence: Mapping[str, float]
     parent: int | None = None
     change: Changes | None = None
 
 
-def decide(run_id: str, spec: GapoRunSpec, seen: Observation, line: Line) -> Decision:
-    """The decision at the end of `line.stage`. Equal facts give equal bytes, whoever decides."""
-    stages = (*line.ancestors, line.stage)
-    ruling = _rule(spec, seen, stages)
+def decide(run_id: str, spec: GapoRunSpec, observation: Observation, lineage: Lineage) -> Decision:
+    """The decision at the end of `lineage.stage`. Equal facts give equal bytes, whoever decides."""
+    stages = (*lineage.ancestors, lineage.stage)
+    ruling = _rule(spec, observation, stages)
     return Decision(
-        stage=line.stage,
+        stage=lineage.stage,
         verdict=ruling.verdict,
         reason=ruling.reason[:4000],
         evidence=dict(ruling.evidence),
-        metrics=listed_metrics(seen),
+        metrics=listed_metrics(observation),
         parent=ruling.parent,
         change=None if ruling.change is None else change_params(ruling.change),
         by=run_id,
     )
 
 
-def listed_metrics(seen: Observation) -> dict[int, dict[str, float]]:
+def listed_metrics(observation: Observation) -> dict[int, dict[str, float]]:
     """What a decision embeds of every stage so far, abandoned ones too: all that its series are made from, so that
     whoever shows an ended run reads one object. Where that is too much, the oldest stages lose their families,
     histograms and cross-play, then all but the headlines."""
-    stages = committed_stages(seen)[::-1]
-    parts = {stage: parts_of(stage_metrics(seen, stage)) for stage in stages}
+    stages = committed_stages(observation)[::-1]
+    parts = {stage: parts_of(stage_metrics(observation, stage)) for stage in stages}
     listed: dict[int, dict[str, float]] = {stage: {} for stage in stages}
     room = DECISION_METRICS_LIMIT - sum(len(f'"{stage}":{{}},') for stage in stages)
     whole = stages
@@ -149,26 +147,26 @@ def change_params(change: Changes) -> dict[str, JsonValue]:
     }
 
 
-def _rule(spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...]) -> _Ruling:
-    history = [StageMetrics(k, stage_metrics(seen, k)) for k in stages if k > 0]
-    start = stage_metrics(seen, 0)
+def _rule(spec: GapoRunSpec, observation: Observation, stages: tuple[int, ...]) -> _Ruling:
+    history = [StageMetrics(k, stage_metrics(observation, k)) for k in stages if k > 0]
+    start = stage_metrics(observation, 0)
     guards = judge_guards(history, guard_settings(spec), start=start)
     figures = {k: v for finding in guards.findings for k, v in finding.evidence.items()}
     if guards.action is GuardAction.ROLLBACK:
-        return _roll_back(spec, seen, stages, guards.reason, figures)
+        return _roll_back(spec, observation, stages, guards.reason, figures)
     if guards.action is GuardAction.STOP:
         return _Ruling("stopped", guards.reason, figures)
     budget = judge_budget(
-        [c.metrics for c in seen.committed.values()],
-        [a.ended for group in seen.attempts.values() for a in group if a.ended is not None],
+        [c.metrics for c in observation.committed.values()],
+        [a.ended for group in observation.attempts.values() for a in group if a.ended is not None],
         BudgetSettings(**spec.budget.model_dump()),
     )
     if budget.exceeded is not None:
         return _Ruling("stopped", budget.reason, {})
-    series = satisfactions(seen, tuple(k for k in stages if k > 0))
+    series = satisfactions(observation, tuple(k for k in stages if k > 0))
     convergence = judge_convergence(series, convergence_settings(spec))
     warning = f"; warning: {guards.reason}" if guards.action is GuardAction.WARN else ""
-    settled = convergence.kind is VerdictKind.CONVERGED and stages[-1] >= spec.stages.min
+    settled = convergence.kind is ConvergenceOutcome.CONVERGED and stages[-1] >= spec.stages.min
     return _Ruling(
         "converged" if settled else "continue",
         convergence.reason + warning,
@@ -177,13 +175,19 @@ def _rule(spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...]) -> _Rul
 
 
 def _roll_back(
-    spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...], why: str, figures: Mapping[str, float]
+    spec: GapoRunSpec,
+    observation: Observation,
+    stages: tuple[int, ...],
+    why: str,
+    figures: Mapping[str, float],
 ) -> _Ruling:
-    best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
+    best = best_stage(
+        satisfactions(observation, stages), lineage=stages, flagged=flagged(spec, observation, stages)
+    )
     answer = plan_rollback(
         current=stages[-1],
         best=best.stage if best else None,
-        done=rollbacks_of(seen.decisions),
+        done=rollbacks_of(observation.decisions),
         why=why,
         max_rollbacks=spec.guards.max_rollbacks,
     )
@@ -192,34 +196,38 @@ def _roll_back(
     return _Ruling("stopped", answer.reason, figures)
 
 
-def flagged(spec: GapoRunSpec, seen: Observation, stages: tuple[int, ...]) -> dict[int, str]:
+def flagged(spec: GapoRunSpec, observation: Observation, stages: tuple[int, ...]) -> dict[int, str]:
     """Stages of a lineage at which a guard that may act was hit, each with the guard's words."""
-    history = [StageMetrics(k, stage_metrics(seen, k)) for k in stages if k > 0]
-    return flagged_stages(history, guard_settings(spec), start=stage_metrics(seen, 0))
+    history = [StageMetrics(k, stage_metrics(observation, k)) for k in stages if k > 0]
+    return flagged_stages(history, guard_settings(spec), start=stage_metrics(observation, 0))
 
 
-def choose_best(spec: GapoRunSpec, seen: Observation, line: Line, stage: int) -> int:
+def choose_best(spec: GapoRunSpec, observation: Observation, lineage: Lineage, stage: int) -> int:
     """The stage to export: the best on validation, or the last where nothing was evaluated."""
-    stages = tuple(k for k in (*line.ancestors, line.stage) if k <= stage)
-    best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
+    stages = tuple(k for k in (*lineage.ancestors, lineage.stage) if k <= stage)
+    best = best_stage(
+        satisfactions(observation, stages), lineage=stages, flagged=flagged(spec, observation, stages)
+    )
     return best.stage if best else stage
 
 
-def best_now(spec: GapoRunSpec, seen: Observation, stage: int) -> int | None:
+def best_now(spec: GapoRunSpec, observation: Observation, stage: int) -> int | None:
     """The best stage of the lineage of `stage`; None while none is evaluated."""
-    stages = lineage_of(stage, seen.decisions)
-    best = best_stage(satisfactions(seen, stages), lineage=stages, flagged=flagged(spec, seen, stages))
+    stages = lineage_of(stage, observation.decisions)
+    best = best_stage(
+        satisfactions(observation, stages), lineage=stages, flagged=flagged(spec, observation, stages)
+    )
     return best.stage if best else None
 
 
-def guard_hits(spec: GapoRunSpec, seen: Observation) -> dict[str, int]:
+def guard_hits(spec: GapoRunSpec, observation: Observation) -> dict[str, int]:
     """Guard → stages in a row, up to the last decided one, at which its condition held; without those that are off or
     have nothing to read."""
-    if not seen.decisions:
+    if not observation.decisions:
         return {}
-    stages = lineage_of(max(seen.decisions), seen.decisions)
-    history = [StageMetrics(k, stage_metrics(seen, k)) for k in stages if k > 0]
-    verdict = judge_guards(history, guard_settings(spec), start=stage_metrics(seen, 0))
+    stages = lineage_of(max(observation.decisions), observation.decisions)
+    history = [StageMetrics(k, stage_metrics(observation, k)) for k in stages if k > 0]
+    verdict = judge_guards(history, guard_settings(spec), start=stage_metrics(observation, 0))
     return {finding.guard: finding.hits for finding in verdict.findings}
 
 

@@ -7,7 +7,7 @@ from pkgutil import iter_modules
 
 from gapo.api.methods import Method
 from gapo.api.run import GapoRunSpec
-from gapo.recipes.base import Line, Recipe, Step
+from gapo.recipes.base import Lineage, Recipe, Step
 
 
 def _recipes() -> Iterator[Recipe]:
@@ -22,4 +22,4 @@ def recipe_for(spec: GapoRunSpec) -> Recipe:
     return RECIPES[spec.method]
 
 
-__all__ = ["RECIPES", "Line", "Recipe", "Step", "recipe_for"]
+__all__ = ["RECIPES", "Lineage", "Recipe", "Step", "recipe_for"]

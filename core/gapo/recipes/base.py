@@ -19,7 +19,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Line:
+class Lineage:
     """What a stage builds on. A rollback makes `parent` older than the stage before."""
 
     stage: int
@@ -45,18 +45,18 @@ class Recipe:
     generator_kind: Kind
     """Which task of a stage k > 0 commits the generator."""
     start: Callable[[GapoRunSpec], tuple[Step, ...]]
-    learn: Callable[[GapoRunSpec, Line], tuple[Step, ...]]
-    retrain: Callable[[GapoRunSpec, Line], tuple[Step, ...]]
+    learn: Callable[[GapoRunSpec, Lineage], tuple[Step, ...]]
+    retrain: Callable[[GapoRunSpec, Lineage], tuple[Step, ...]]
 
-    def generator_at(self, stage: int, line: Line) -> TaskKey:
+    def generator_at(self, stage: int, lineage: Lineage) -> TaskKey:
         """The task that committed the generator of this stage of a lineage."""
-        return line.start if stage == 0 else TaskKey(stage, self.generator_kind)
+        return lineage.start if stage == 0 else TaskKey(stage, self.generator_kind)
 
 
 DATA = TaskKey(0, Kind.DATA)
 
 
-def nothing(_spec: GapoRunSpec, _line: Line) -> tuple[Step, ...]:
+def nothing(_spec: GapoRunSpec, _lineage: Lineage) -> tuple[Step, ...]:
     """For methods that do nothing after a decision."""
     return ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gapo.api.run import GapoRunSpec
-from gapo.recipes.base import DATA, Line, Recipe, Step, is_evaluated, nothing
+from gapo.recipes.base import DATA, Lineage, Recipe, Step, is_evaluated, nothing
 from gapo.tasks import Kind, TaskKey
 
 
@@ -16,13 +16,13 @@ def start(spec: GapoRunSpec) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def learn(spec: GapoRunSpec, line: Line) -> tuple[Step, ...]:
-    generator = TaskKey(line.stage, Kind.SFT)
-    before = line.start if line.parent == 0 else TaskKey(line.parent, Kind.SFT)
+def learn(spec: GapoRunSpec, lineage: Lineage) -> tuple[Step, ...]:
+    generator = TaskKey(lineage.stage, Kind.SFT)
+    before = lineage.start if lineage.parent == 0 else TaskKey(lineage.parent, Kind.SFT)
     steps = [Step(generator, {"data": DATA, "generator": before})]
-    if is_evaluated(spec, line.stage):
-        inputs = {"data": DATA, "generator": generator, "reference": line.start}
-        steps.append(Step(TaskKey(line.stage, Kind.EVALUATE), inputs))
+    if is_evaluated(spec, lineage.stage):
+        inputs = {"data": DATA, "generator": generator, "reference": lineage.start}
+        steps.append(Step(TaskKey(lineage.stage, Kind.EVALUATE), inputs))
     return tuple(steps)
 
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from gapo.policies.gate import PASSED, judge_gate
+from gapo.decision_rules.gate import PASSED, judge_gate
 from gapo.report.data import Attempt, RunData, TaskData
 from gapo.report.headline import verdict_of
 from gapo.report.report_model import (
     AttemptOutcome,
-    CommittedFigures,
     DecisionOutcome,
     EnvironmentValue,
     Estimate,
-    Figures,
     FinalTest,
     Gate,
     Health,
+    ManifestFigures,
     Report,
+    ReportBody,
     RetiredObjects,
     RunIdentity,
     SatisfactionFigure,
@@ -45,12 +45,12 @@ _REFUSED = 73
 
 def report_of(run: RunData) -> Report:
     """The whole document. The same run gives the same document."""
-    figures = _figures(run)
-    return Report(**vars(figures), verdict=verdict_of(figures))
+    body = _body(run)
+    return Report(**vars(body), verdict=verdict_of(body))
 
 
-def _figures(run: RunData) -> Figures:
-    return Figures(
+def _body(run: RunData) -> ReportBody:
+    return ReportBody(
         run=_identity(run),
         test=_test(run),
         stages=_stages(run),
@@ -68,7 +68,7 @@ def _figures(run: RunData) -> Figures:
         cross_play=cross_play(run),
         samples=_samples(run),
         manifests={
-            task.name: CommittedFigures(metrics=task.metrics, notes=task.manifest.notes)
+            task.name: ManifestFigures(metrics=task.metrics, notes=task.manifest.notes)
             for task in run.tasks
             if task.manifest is not None
         },

@@ -18,10 +18,11 @@ from gapo.report.report_model import JsonObject, Number, SampledResponse
 from gapo.run.reader import read_attempts, walk
 from gapo.run.record import RunRecord, read_run_record
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.commit import find_manifest
 from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended, Manifest, Record, Retired
+from gapo.store.records import Decision, Manifest, Record, Retired
 from gapo.tasks import TaskKey
 
 NO_DISTRIBUTIONS = Distributions()
@@ -36,7 +37,7 @@ class Attempt:
     """One attempt of a task. `end` is None while none is recorded."""
 
     number: int
-    end: Ended | None = None
+    end: AttemptEnd | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -174,7 +175,7 @@ class _Reader:
         return current.committed.manifest if current.committed else None
 
     def _attempt(self, key: TaskKey, number: int) -> Attempt:
-        return Attempt(number, self._record(Ended, layout.ended(key.stage, key.kind.value, number)))
+        return Attempt(number, self._record(AttemptEnd, layout.ended(key.stage, key.kind.value, number)))
 
     def _read_retired(self, stage: int) -> None:
         record = self._record(Retired, layout.retired(stage))

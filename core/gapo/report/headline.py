@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gapo.api.methods import RETRAINING
 from gapo.report.formatting import interval, one_line, points, share
-from gapo.report.report_model import EnvironmentValue, Figures, Gate, SatisfactionFigure, Verdict
+from gapo.report.report_model import EnvironmentValue, Gate, ReportBody, RunVerdict, SatisfactionFigure
 from gapo.tasks import KINDS
 from gapo.telemetry.wording import fewer_prompts
 
@@ -15,43 +15,39 @@ STAGE_TRAINING = {kind for kind, task in KINDS.items() if task.commits_generator
 GUARDED_LABELS = ("half", "one", "drop")
 
 
-def verdict_of(figures: Figures) -> Verdict:
-    outcome, ending = _ending(figures)
-    gate = _gate_sentence(figures, outcome)
-    result = None if outcome == "empty" else _result(figures, outcome)
-    informed = _verifier_informed(figures)
+def verdict_of(body: ReportBody) -> RunVerdict:
+    outcome, ending = _ending(body)
+    gate = _gate_sentence(body, outcome)
+    result = None if outcome == "empty" else _result(body, outcome)
+    informed = _verifier_informed(body)
     sentences = [s for s in (gate, ending, result, informed) if s]
-    return Verdict(
+    return RunVerdict(
         headline=" ".join(sentences),
         outcome=outcome,
-        reason=_reason(figures),
+        reason=_reason(body),
         converged=outcome == "converged",
-        gate_passed=figures.gate.passed if figures.gate else None,
-        exported_stage=figures.test.stage if figures.test else None,
-        gain=figures.test.gain if figures.test else None,
+        gate_passed=body.gate.passed if body.gate else None,
+        exported_stage=body.test.stage if body.test else None,
+        gain=body.test.gain if body.test else None,
         verifier_informed=informed is not None,
-        notes=_notes(figures),
+        notes=_notes(body),
     )
 
 
-def _ending(figures: Figures) -> tuple[str, str | None]:
-    stages = figures.stages
+def _ending(body: ReportBody) -> tuple[str, str | None]:
+    stages = body.stages
     committed = [(s.stage, t.kind) for s in stages for t in s.tasks if t.state == "committed"]
-    failed = _failure(figures)
+    failed = _failure(body)
     if not committed and not failed:
         return "empty", "Nothing is committed yet: there are no figures to report."
-    if (
-        figures.gate
-        and figures.gate.passed is False
-        and not any(kind in STAGE_TRAINING for _, kind in committed)
-    ):
+    if body.gate and body.gate.passed is False and not any(kind in STAGE_TRAINING for _, kind in committed):
         return "gateFailed", None
     last = next((s for s in reversed(stages) if s.decision), None)
     if last and last.decision and last.decision.verdict == "converged":
         return "converged", f"Converged at stage {last.stage}."
     if last and last.decision and last.decision.verdict == "stopped":
         return "stopped", f"Stopped at stage {last.stage}, not converged: {one_line(last.decision.reason)}."
-    if figures.test:
+    if body.test:
         trained = max((stage for stage, kind in committed if kind in STAGE_TRAINING), default=0)
         if not trained:
             return "finished", "Supervised training only, no adversarial stage."
@@ -64,16 +60,16 @@ def _ending(figures: Figures) -> tuple[str, str | None]:
     return "unfinished", f"Unfinished: the run is in stage {newest} (tasks done there: {done})."
 
 
-def _reason(figures: Figures) -> str | None:
+def _reason(body: ReportBody) -> str | None:
     """Why the last decision was made, in the words of who decided."""
-    decisions = [s.decision for s in figures.stages if s.decision]
+    decisions = [s.decision for s in body.stages if s.decision]
     # A rollback's reason stands among the notes, a stop's in the headline.
     stated = not decisions or decisions[-1].verdict in {"rolled-back", "stopped"}
     return None if stated else one_line(decisions[-1].reason)
 
 
-def _failure(figures: Figures) -> str | None:
-    for stage in figures.stages:
+def _failure(body: ReportBody) -> str | None:
+    for stage in body.stages:
         for task in stage.tasks:
             if task.state == "failed":
                 message = one_line(task.attempts[-1].message) or "no message was left"
@@ -81,8 +77,8 @@ def _failure(figures: Figures) -> str | None:
     return None
 
 
-def _gate_sentence(figures: Figures, outcome: str) -> str | None:
-    gate = figures.gate
+def _gate_sentence(body: ReportBody, outcome: str) -> str | None:
+    gate = body.gate
     if not gate or gate.passed is not False:
         return None
     after = (
@@ -106,10 +102,10 @@ def gate_finding(gate: Gate) -> str:
     return text
 
 
-def _result(figures: Figures, outcome: str) -> str | None:
-    test = figures.test
+def _result(body: ReportBody, outcome: str) -> str | None:
+    test = body.test
     if not test:
-        row = best_so_far(figures)
+        row = best_so_far(body)
         if row is None or outcome == "gateFailed":
             return "Nothing was exported." if outcome in {"gateFailed", "failed", "stopped"} else None
         return f"Best so far on validation: stage {row.stage} with {share(row.value)} satisfied; nothing is exported yet."
@@ -128,44 +124,44 @@ def _result(figures: Figures, outcome: str) -> str | None:
     return f"{sentence}, {points(gain.value)} over the SFT start{beside}."
 
 
-def best_so_far(figures: Figures) -> SatisfactionFigure | None:
+def best_so_far(body: ReportBody) -> SatisfactionFigure | None:
     """The stage of highest validation satisfaction that no rollback abandoned; the earlier one of equals."""
-    rows = [row for row in figures.satisfaction if row.stage not in figures.abandoned]
+    rows = [row for row in body.satisfaction if row.stage not in body.abandoned]
     return max(rows, key=lambda row: (row.value, -row.stage), default=None)
 
 
-def _verifier_informed(figures: Figures) -> str | None:
-    if figures.setting("rewardModel", "source") == "verifier":
+def _verifier_informed(body: ReportBody) -> str | None:
+    if body.setting("rewardModel", "source") == "verifier":
         return "The reward is the verifier itself (rewardModel.source: verifier): an upper bound, not GAPO."
-    label = figures.setting("adversarial", "passingLabel")
-    if figures.setting("method") in RETRAINING and label in GUARDED_LABELS:
+    label = body.setting("adversarial", "passingLabel")
+    if body.setting("method") in RETRAINING and label in GUARDED_LABELS:
         return f"Verifier-informed (adversarial.passingLabel: {label}): not comparable with the paper's GAPO."
     return None
 
 
-def _notes(figures: Figures) -> list[str]:
+def _notes(body: ReportBody) -> list[str]:
     notes: list[str] = []
-    if figures.setting("evaluation", "scorer") == "none":
+    if body.setting("evaluation", "scorer") == "none":
         notes.append(
             "No verifier fits this run's data: there is no satisfaction, and no stage can be called best."
         )
-    fewer = dict.fromkeys(fewer_prompts(manifest.metrics) for manifest in figures.manifests.values())
+    fewer = dict.fromkeys(fewer_prompts(manifest.metrics) for manifest in body.manifests.values())
     notes += [f"{sentence[0].upper()}{sentence[1:]}." for sentence in fewer if sentence]
     notes += [
         f"Rolled back at the end of stage {stage.stage} to stage {end.parent}: {one_line(end.reason)}."
-        for stage in figures.stages
+        for stage in body.stages
         if (end := stage.decision) and end.verdict == "rolled-back"
     ]
-    changed = [name for name, values in figures.environment.items() if _changed_within_a_kind(values)]
+    changed = [name for name, values in body.environment.items() if _changed_within_a_kind(values)]
     if changed:
         notes.append(
             f"The environment changed between tasks ({', '.join(changed)}): sums may differ in the last digits."
         )
-    if figures.retired.objects:
-        stages = ", ".join(str(k) for k in figures.retired.stages)
-        noun = "stage" if len(figures.retired.stages) == 1 else "stages"
+    if body.retired.objects:
+        stages = ", ".join(str(k) for k in body.retired.stages)
+        noun = "stage" if len(body.retired.stages) == 1 else "stages"
         notes.append(
-            f"Retention removed {figures.retired.objects} objects of {noun} {stages}; all figures are kept."
+            f"Retention removed {body.retired.objects} objects of {noun} {stages}; all figures are kept."
         )
     return notes
 

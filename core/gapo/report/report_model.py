@@ -212,7 +212,7 @@ class PeakMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How the training itself went; PPO's rows are `Figures.ppo`."""
+    """How the training itself went; PPO's rows are `ReportBody.ppo`."""
 
     sft: Sequence[CurveRow]
     rm: Sequence[CurveRow]
@@ -259,7 +259,7 @@ class ShownSample(SampledResponse):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CommittedFigures:
+class ManifestFigures:
     """What one manifest says."""
 
     metrics: Mapping[str, float]
@@ -280,7 +280,7 @@ class RetiredObjects:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class RunVerdict:
     """How the run ended, in words: `headline` is the first line, `outcome` its one word."""
 
     headline: str
@@ -297,7 +297,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
+class ReportBody:
     """All of the document but its verdict. Every number is a committed one, unchanged."""
 
     schema_version: int = SCHEMA_VERSION
@@ -317,7 +317,7 @@ class Figures:
     training: Training
     cross_play: Sequence[CrossPlayCell]
     samples: Sequence[ShownSample]
-    manifests: Mapping[str, CommittedFigures]
+    manifests: Mapping[str, ManifestFigures]
     """By task, `<stage>/<kind>`."""
     settings: JsonObject
     """Resolved: every field with the value that was in effect."""
@@ -345,10 +345,10 @@ class Figures:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(Figures):
+class Report(ReportBody):
     """The whole document."""
 
-    verdict: Verdict
+    verdict: RunVerdict
 
     def to_json(self) -> str:
         """`report.json`. Equal reports give equal bytes."""

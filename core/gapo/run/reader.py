@@ -1,4 +1,4 @@
-"""From storage to `Observation`: what the planner is told, by probing expected keys, never by a LIST
+"""From storage to `Observation`: what the planner gets, by probing expected keys, never by a LIST
 (docs/contracts/storage.md#polling)."""
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from typing import TypeVar
 
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
-from gapo.policies.attempts import Cause
-from gapo.policies.attempts import Ended as AttemptEnd
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.commit import check_objects, find_manifest
 from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended
+from gapo.store.records import Decision
 from gapo.tasks import KINDS, TaskKey
 
 START_KINDS = tuple(kind for kind, described in KINDS.items() if described.at_start)
@@ -32,10 +31,10 @@ def walk(look: Callable[[int, Sequence[TaskKey]], bool]) -> None:
 
 
 def read_attempts(
-    objects: Objects, key: TaskKey, read: Callable[[TaskKey, int], A], known: Sequence[A] = ()
+    objects: Objects, key: TaskKey, read: Callable[[TaskKey, int], A], read_before: Sequence[A] = ()
 ) -> list[A]:
-    """A task's attempts by number, those beyond `known` with `read`: one HEAD for each, and one for the next."""
-    attempts = list(known)
+    """A task's attempts by number, those beyond `read_before` with `read`: one HEAD for each, and one for the next."""
+    attempts = list(read_before)
     while objects.exists(layout.task(key.stage, key.kind.value, len(attempts))):
         attempts.append(read(key, len(attempts)))
     return attempts
@@ -74,7 +73,7 @@ class Observer:
         self._refresh_attempts(key)
         self._problems.pop(key, None)
         try:
-            found = find_manifest(
+            lookup = find_manifest(
                 self.objects,
                 key.stage,
                 key.kind.value,
@@ -82,21 +81,21 @@ class Observer:
                 from_generation=self._revoked.get(key, 0),
             )
             # Objects of older commits are their consumers' to verify: retention may have removed them by now.
-            if self._live and found.committed is not None and key not in self._committed:
-                check_objects(self.objects, found.committed)
+            if self._live and lookup.committed is not None and key not in self._committed:
+                check_objects(self.objects, lookup.committed)
         except InputArtifactError as error:
             self._problems[key] = str(error)
             self._committed.pop(key, None)
             return
-        if found.generation:
-            self._revoked[key] = found.generation
-        if found.committed is None:
+        if lookup.generation:
+            self._revoked[key] = lookup.generation
+        if lookup.committed is None:
             self._committed.pop(key, None)
             return
-        manifest = found.committed.manifest
+        manifest = lookup.committed.manifest
         self._committed[key] = Committed(
-            ref=found.committed.ref,
-            generation=found.generation,
+            ref=lookup.committed.ref,
+            generation=lookup.generation,
             task_digest=manifest.task_digest,
             inputs=manifest.inputs,
             metrics=manifest.metrics,
@@ -125,7 +124,7 @@ class Observer:
             AttemptKey(key, a.number) for key, group in self._attempts.items() for a in group if a.ended
         )
 
-    def seen(
+    def observation(
         self, running: Collection[AttemptKey] = (), forgiven: Collection[AttemptKey] = ()
     ) -> Observation:
         """What is known now; `running` are the attempts whose processes this executor knows to live, `forgiven`
@@ -136,7 +135,6 @@ class Observer:
                     a.number,
                     AttemptKey(key, a.number) in running,
                     a.ended,
-                    a.bad_input,
                     forgiven=AttemptKey(key, a.number) in forgiven,
                 )
                 for a in group
@@ -158,26 +156,5 @@ class Observer:
             self._attempts[key] = group
 
     def _attempt(self, key: TaskKey, number: int) -> ObservedAttempt:
-        record = read_record(self.objects, layout.ended(key.stage, key.kind.value, number), Ended)
-        if record is None:
-            return ObservedAttempt(number)
-        return ObservedAttempt(number, ended=attempt_end(record), bad_input=record.bad_input)
-
-
-def attempt_end(record: Ended) -> AttemptEnd:
-    """`ended.json` as the retry policy reads it. A cause of a later release counts as a failure."""
-    known = {cause.value: cause for cause in Cause}
-    return AttemptEnd(
-        attempt=record.attempt,
-        cause=known.get(record.cause, Cause.FAILED),
-        charged=record.charged,
-        started_at=record.started_at,
-        ended_at=record.ended_at,
-        code=record.exit_code,
-        message=record.message or "",
-        reason=record.reason,
-        resume=record.last_resume,
-        step=record.step,
-        gpus=record.gpus,
-        device_memory=record.device_memory,
-    )
+        end = read_record(self.objects, layout.ended(key.stage, key.kind.value, number), AttemptEnd)
+        return ObservedAttempt(number, ended=end)

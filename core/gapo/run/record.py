@@ -107,11 +107,11 @@ def check_stages(objects: Objects, spec: GapoRunSpec) -> None:
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any], path: str = "spec") -> set[str]:
-    found: set[str] = set()
+    paths: set[str] = set()
     for key in one.keys() | other.keys():
         a, b = one.get(key), other.get(key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found |= _differences(a, b, f"{path}.{key}")
+            paths |= _differences(a, b, f"{path}.{key}")
         elif a != b:
-            found.add(f"{path}.{key}")
-    return found
+            paths.add(f"{path}.{key}")
+    return paths

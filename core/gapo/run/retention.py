@@ -1,6 +1,6 @@
 """Retention at a stage's end: which objects the rest of the run cannot need, recorded and then deleted.
 
-`policies.retention` chooses; this file gathers what it chooses from (docs/contracts/storage.md#retention).
+`decision_rules.retention` chooses; this file gathers what it chooses from (docs/contracts/storage.md#retention).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain
 
 from gapo.api.run import GapoRunSpec
+from gapo.decision_rules.best_stage import best_stage
+from gapo.decision_rules.retention import Part, RetentionSettings, StoredObject, to_retire
 from gapo.digest import canonical_json
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import Observation
 from gapo.planning.stage_decision import flagged, lineage_of, satisfactions
-from gapo.policies.best_stage import best_stage
-from gapo.policies.retention import Part, RetentionSettings, StoredObject, to_retire
 from gapo.store import layout
 from gapo.store.commit import find_manifest
 from gapo.store.create_once import read_record
@@ -31,24 +31,24 @@ PARTS = {"generator": Part.GENERATOR, "critic": Part.STATE, "state": Part.STATE}
 """What the first folder of a committed file's name says of it; all else is kept."""
 
 
-def retire_at(objects: Objects, run_id: str, spec: GapoRunSpec, seen: Observation) -> Retired | None:
+def retire_at(objects: Objects, run_id: str, spec: GapoRunSpec, observation: Observation) -> Retired | None:
     """Retires what the newest decided stage has made superfluous; None where there is nothing to do.
 
     Called again after a crash it finishes what it began: the record is written before the first deletion.
     """
-    if not seen.decisions or not spec.retention.enabled:
+    if not observation.decisions or not spec.retention.enabled:
         return None
-    stage = max(seen.decisions)
+    stage = max(observation.decisions)
     begun = read_retired(objects, stage)
     if begun is not None:
         return retire(objects, begun)
-    lineage = lineage_of(stage, seen.decisions)
+    lineage = lineage_of(stage, observation.decisions)
     keys = to_retire(
-        stored_objects(objects, run_id, seen),
+        stored_objects(objects, run_id, observation),
         lineage,
-        best=_best(spec, seen, lineage),
-        rollback_targets=rollback_targets(spec, seen, lineage),
-        decided=set(seen.decisions),
+        best=_best(spec, observation, lineage),
+        rollback_targets=rollback_targets(spec, observation, lineage),
+        decided=set(observation.decisions),
         already=retired_keys(objects, stage),
         settings=RetentionSettings(spec.retention.enabled, spec.retention.last_stages),
     )
@@ -64,14 +64,14 @@ def fitting(keys: Iterable[str]) -> list[str]:
     return [key for key, end in zip(named, ends, strict=True) if end <= RECORD_LIMIT - ROOM]
 
 
-def stored_objects(objects: Objects, run_id: str, seen: Observation) -> Iterator[StoredObject]:
+def stored_objects(objects: Objects, run_id: str, observation: Observation) -> Iterator[StoredObject]:
     """Every object that a manifest or a resume point of a committed task names."""
-    for key in seen.committed:
+    for key in observation.committed:
         kind = key.kind.value
-        found = find_manifest(objects, key.stage, kind, run_id=run_id)
-        if found.committed is None:
+        lookup = find_manifest(objects, key.stage, kind, run_id=run_id)
+        if lookup.committed is None:
             continue
-        for name, ref in found.committed.objects.items():
+        for name, ref in lookup.committed.objects.items():
             part = PARTS.get(name.split("/")[0], Part.KEPT)
             yield StoredObject(ref.key, key.stage, kind, part)
         for point in left_over(_resume_points(objects, key.stage, kind)):
@@ -91,7 +91,7 @@ def left_over(points: Iterable[ResumePoint]) -> Iterator[ResumePoint]:
             yield point
 
 
-def rollback_targets(spec: GapoRunSpec, seen: Observation, lineage: tuple[int, ...]) -> set[int]:
+def rollback_targets(spec: GapoRunSpec, observation: Observation, lineage: tuple[int, ...]) -> set[int]:
     """The stages that a guard may still go back to: the best one before each of the last three stages.
 
     The stages that make a guard act are the last two, so the best before them is where a rollback would go.
@@ -100,13 +100,15 @@ def rollback_targets(spec: GapoRunSpec, seen: Observation, lineage: tuple[int, .
     actions = {guards.hacking.action, guards.collapse.action, guards.kl.action, guards.memorisation.action}
     if "rollback" not in actions:
         return set()
-    chosen = (_best(spec, seen, lineage[: len(lineage) - back]) for back in range(3))
+    chosen = (_best(spec, observation, lineage[: len(lineage) - back]) for back in range(3))
     return {stage for stage in chosen if stage is not None}
 
 
-def _best(spec: GapoRunSpec, seen: Observation, lineage: tuple[int, ...]) -> int | None:
-    found = best_stage(satisfactions(seen, lineage), lineage=lineage, flagged=flagged(spec, seen, lineage))
-    return found.stage if found else None
+def _best(spec: GapoRunSpec, observation: Observation, lineage: tuple[int, ...]) -> int | None:
+    best = best_stage(
+        satisfactions(observation, lineage), lineage=lineage, flagged=flagged(spec, observation, lineage)
+    )
+    return best.stage if best else None
 
 
 def _resume_points(objects: Objects, stage: int, kind: str) -> Iterator[ResumePoint]:

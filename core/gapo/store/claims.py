@@ -53,9 +53,9 @@ def adopt_claim(
     """
     number, mine = 0, None
     while objects.exists(layout.claim(number)):
-        found = read_record(objects, layout.claim(number), Claim)
-        if found is not None and found.owner == owner:
-            mine = found
+        claim = read_record(objects, layout.claim(number), Claim)
+        if claim is not None and claim.owner == owner:
+            mine = claim
         number += 1
     if mine is None:
         return take_claim(objects, owner, host, now, sleep=sleep)

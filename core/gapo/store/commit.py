@@ -50,7 +50,7 @@ class CommitResult:
 
 
 @dataclass(frozen=True)
-class Found:
+class ManifestLookup:
     """The current generation of a task's manifest, and the manifest where it is committed."""
 
     generation: int
@@ -119,7 +119,7 @@ def find_manifest(
     run_id: str,
     task_digest: str | None = None,
     from_generation: int = 0,
-) -> Found:
+) -> ManifestLookup:
     """Walks up over revoked generations: one GET where nothing is committed, two where something is.
 
     Raises InputArtifactError for a manifest that nobody may believe and nobody has revoked.
@@ -131,13 +131,13 @@ def find_manifest(
                 objects, stage, kind, generation, run_id=run_id, task_digest=task_digest
             )
             if committed is None:
-                return Found(generation, None)
+                return ManifestLookup(generation, None)
         except InputArtifactError:
             if not objects.exists(layout.revoked(stage, kind, generation)):
                 raise
         else:
             if not objects.exists(layout.revoked(stage, kind, generation)):
-                return Found(generation, committed)
+                return ManifestLookup(generation, committed)
         generation += 1
 
 
@@ -220,10 +220,10 @@ def _resume_key(point: ResumePoint) -> str:
 def _select(have: Mapping[str, ObjectRef], names: Iterable[str], key: str) -> dict[str, ObjectRef]:
     chosen: dict[str, ObjectRef] = {}
     for name in names:
-        found = {n: r for n, r in have.items() if n == name or (name.endswith("/") and n.startswith(name))}
-        if not found:
+        matches = {n: r for n, r in have.items() if n == name or (name.endswith("/") and n.startswith(name))}
+        if not matches:
             raise InputArtifactError(f"{key} names no object {name!r}", manifest=key)
-        chosen |= found
+        chosen |= matches
     return chosen
 
 

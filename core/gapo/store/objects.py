@@ -128,8 +128,8 @@ class Objects:
 
     def get(self, key: str, limit: int = RECORD_LIMIT) -> bytes | None:
         """The whole object, or None where there is none. Raises InputArtifactError beyond `limit` bytes."""
-        found = self.get_newer(key, None, limit)
-        return None if found is None else found[0]
+        data_and_etag = self.get_newer(key, None, limit)
+        return None if data_and_etag is None else data_and_etag[0]
 
     def get_newer(
         self, key: str, etag: str | None, limit: int = RECORD_LIMIT

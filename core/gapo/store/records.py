@@ -37,6 +37,7 @@ Writer = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,
 Word = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 Text = Annotated[str, StringConstraints(max_length=4096)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
+StageVerdict = Literal["continue", "converged", "rolled-back", "stopped"]
 Metrics = dict[Annotated[str, StringConstraints(min_length=1, max_length=200)], float]
 
 
@@ -169,30 +170,6 @@ class Claim(Record):
     started_at: AwareDatetime
 
 
-class Ended(Record):
-    """How one attempt ended. Retry budgets and GPU-hours are computed from these."""
-
-    schema_version: Literal[1] = 1
-    attempt: Count
-    cause: Word
-    charged: bool
-    """False where the attempt counts against no retry budget."""
-    exit_code: int | None = None
-    reason: Word | None = None
-    message: Text | None = None
-    started_at: AwareDatetime
-    ended_at: AwareDatetime
-    gpus: Count = 0
-    last_resume: Count | None = None
-    """Number of the last resume point seen when the attempt ended: the search for the next starts here."""
-    step: Count | None = None
-    """Iteration of the last resume point that it saved or began from."""
-    device_memory: bool = False
-    """With cause `outOfMemory`: the device's memory ran out, not the host's."""
-    bad_input: Key | None = None
-    """Exit 66: the manifest that the attempt found corrupt."""
-
-
 class Revoked(Record):
     """Voids a manifest and everything made from it."""
 
@@ -222,7 +199,7 @@ class Decision(Record):
 
     schema_version: Literal[1] = 1
     stage: Count
-    verdict: Literal["continue", "converged", "rolled-back", "stopped"]
+    verdict: StageVerdict
     reason: Text
     evidence: dict[Word, JsonValue] = {}
     metrics: dict[Count, Metrics] = {}

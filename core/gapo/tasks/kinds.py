@@ -3,10 +3,14 @@ this table. The function that runs a kind is registered in the trainer (`gapo_tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
+
+from gapo.api.run import GapoRunSpec
+from gapo.tasks import workload
+from gapo.tasks.workload import Workload
 
 
 class Kind(StrEnum):
@@ -66,8 +70,11 @@ class TaskKind:
     """Input name → objects or folders (with a slash) of it that are fetched; `name-*` stands for `name-1`, `name-2`, … .
     Inputs that are not listed are fetched whole."""
     line: str | None = None
-    """Its line in charts, named as a kind: kinds of one line are drawn as one, and what they train on is estimated alike.
-    None is not drawn."""
+    """Its line in charts, named as a kind: kinds of one line are drawn as one. None is not drawn."""
+    workload: Callable[[GapoRunSpec], Workload] = workload.nothing
+    """What one task of the kind samples and trains on, by which `gapo plan` estimates tokens and time."""
+    rollouts_metric: str | None = None
+    """The metric that counts the completions which it has sampled to train on; None where it samples none."""
     memory_field: str = "ppo.tokensPerMicroBatch"
     """What to lower where it runs out of device memory."""
     interruption: Interruption | None = None
@@ -104,6 +111,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         weight=2.0,
         color="green",
         line="sft",
+        workload=workload.sft,
         loads="generator",
         at_start=True,
         in_stages=True,
@@ -117,6 +125,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         weight=3.0,
         color="purple",
         line="rm",
+        workload=workload.rm_warmup,
         loads="rewardModel",
         at_start=True,
         commits_reward_model=True,
@@ -141,6 +150,8 @@ KINDS: Mapping[Kind, TaskKind] = {
         weight=2.0,
         color="blue",
         line="ppo",
+        workload=workload.ppo,
+        rollouts_metric="ppo/rollouts",
         loads="critic",
         in_stages=True,
         samples=True,
@@ -165,6 +176,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         weight=0.7,
         color="orange",
         line="evaluate",
+        workload=workload.evaluate,
         at_start=True,
         in_stages=True,
         samples=True,
@@ -184,6 +196,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         weight=0.8,
         color="purple",
         line="rm",
+        workload=workload.rm,
         in_stages=True,
         commits_reward_model=True,
         reads={"rm": _REWARD_MODEL, "samples": _SAMPLES, "samples-*": _SAMPLES},
@@ -209,6 +222,7 @@ KINDS: Mapping[Kind, TaskKind] = {
         weight=0.7,
         color="grey",
         line="export",
+        workload=workload.export,
         at_start=True,
         in_stages=True,
         samples=True,

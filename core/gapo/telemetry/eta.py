@@ -31,78 +31,80 @@ class Forecast:
 
 
 def forecast(
-    planned: Iterable[TaskKey], seen: Observation, stage: int, running: Mapping[TaskKey, TaskFigures]
+    planned: Iterable[TaskKey], observation: Observation, stage: int, running: Mapping[TaskKey, TaskFigures]
 ) -> Forecast:
     """`planned` are the tasks of a run in which every stage goes on (`gapo.planning.preview`), `stage` the one that is being
     worked on, `running` what the tasks that run now tell."""
-    times = _times(seen)
+    times = _times(observation)
     unit = _unit(times, running)
 
     def expected(kind: Kind) -> float:
-        known = times.get(kind)
-        return sum(known) / len(known) if known else KINDS[kind].weight * unit
+        seconds = times.get(kind)
+        return sum(seconds) / len(seconds) if seconds else KINDS[kind].weight * unit
 
-    measured = times.keys() | {key.kind for key, told in running.items() if _has_pace(told)}
-    spent = sum(sum(known) for known in times.values())
+    measured = times.keys() | {key.kind for key, figures in running.items() if _has_pace(figures)}
+    spent = sum(sum(seconds) for seconds in times.values())
     left = guessed = 0.0
-    for key in _left(planned, seen, stage):
+    for key in _left(planned, observation, stage):
         whole = expected(key.kind)
-        told = running.get(key)
-        rest = whole if told is None else _rest(whole, told)
+        figures = running.get(key)
+        rest = whole if figures is None else _rest(whole, figures)
         left += rest
-        if key.kind not in measured and (told is None or told.estimated_remaining_seconds is None):
+        if key.kind not in measured and (figures is None or figures.estimated_remaining_seconds is None):
             guessed += rest
         spent += max(whole - rest, 0.0)
     enough = guessed <= max(left / 2, TRUSTED * _evidence(times, running))
     return Forecast(spent / (spent + left) if spent + left > 0 else 0.0, left if enough else None)
 
 
-def _left(planned: Iterable[TaskKey], seen: Observation, stage: int) -> list[TaskKey]:
+def _left(planned: Iterable[TaskKey], observation: Observation, stage: int) -> list[TaskKey]:
     """A stage that a rollback left behind is not made up for; one that ends the run has only its export to come."""
-    decision = seen.decisions.get(stage)
+    decision = observation.decisions.get(stage)
     if decision is not None and decision.verdict in ("converged", "stopped"):
         export = TaskKey(stage, Kind.EXPORT)
-        return [] if export in seen.committed else [export]
-    return [key for key in planned if key.stage >= stage and key not in seen.committed]
+        return [] if export in observation.committed else [export]
+    return [key for key in planned if key.stage >= stage and key not in observation.committed]
 
 
-def _times(seen: Observation) -> dict[Kind, list[float]]:
+def _times(observation: Observation) -> dict[Kind, list[float]]:
     times: dict[Kind, list[float]] = {}
-    for key, committed in seen.committed.items():
+    for key, committed in observation.committed.items():
         if "wall/seconds" in committed.metrics:
             times.setdefault(key.kind, []).append(committed.metrics["wall/seconds"])
     return times
 
 
 def _unit(times: Mapping[Kind, list[float]], running: Mapping[TaskKey, TaskFigures]) -> float:
-    spent = sum(sum(known) for known in times.values())
-    weight = sum(KINDS[kind].weight * len(known) for kind, known in times.items())
-    for key, told in running.items():
-        if _has_pace(told):
-            spent += _lasted(told) * 100 / (told.progress_percentage or 100.0)
+    spent = sum(sum(seconds) for seconds in times.values())
+    weight = sum(KINDS[kind].weight * len(seconds) for kind, seconds in times.items())
+    for key, figures in running.items():
+        if _has_pace(figures):
+            spent += _lasted(figures) * 100 / (figures.progress_percentage or 100.0)
             weight += KINDS[key.kind].weight
     return spent / weight if weight else UNIT_SECONDS
 
 
-def _has_pace(told: TaskFigures) -> bool:
-    return (told.progress_percentage or 0.0) / 100 > TELLING and _lasted(told) >= PACE_SECONDS
+def _has_pace(figures: TaskFigures) -> bool:
+    return (figures.progress_percentage or 0.0) / 100 > TELLING and _lasted(figures) >= PACE_SECONDS
 
 
-def _lasted(told: TaskFigures) -> float:
+def _lasted(figures: TaskFigures) -> float:
     """Seconds from a running task's start to its last word."""
-    if told.started is None or told.last_updated is None:
+    if figures.started is None or figures.last_updated is None:
         return 0.0
-    return told.last_updated - told.started
+    return figures.last_updated - figures.started
 
 
 def _evidence(times: Mapping[Kind, list[float]], running: Mapping[TaskKey, TaskFigures]) -> float:
     """Seconds of tasks that have been seen; 0 where they are too few to say anything."""
-    seconds = sum(sum(known) for known in times.values()) + sum(_lasted(told) for told in running.values())
+    seconds = sum(sum(each) for each in times.values()) + sum(
+        _lasted(figures) for figures in running.values()
+    )
     return seconds if seconds >= PACE_SECONDS else 0.0
 
 
-def _rest(whole: float, told: TaskFigures) -> float:
+def _rest(whole: float, figures: TaskFigures) -> float:
     """A task knows its own pace best."""
-    if told.estimated_remaining_seconds is not None:
-        return told.estimated_remaining_seconds
-    return whole * (1.0 - (told.progress_percentage or 0.0) / 100)
+    if figures.estimated_remaining_seconds is not None:
+        return figures.estimated_remaining_seconds
+    return whole * (1.0 - (figures.progress_percentage or 0.0) / 100)

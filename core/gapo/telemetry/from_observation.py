@@ -19,7 +19,7 @@ def figures_of(
     namespace: str,
     run: str,
     spec: GapoRunSpec,
-    seen: Observation,
+    observation: Observation,
     status: Status,
     *,
     state: str | None = None,
@@ -33,35 +33,39 @@ def figures_of(
     `status` is the planner's and `state` the word that users see where it says more. `started` has the attempts that
     run now, with the time at which each began: what has not ended has left no record of it.
     """
-    exports = sorted(key for key in seen.committed if key.kind is Kind.EXPORT)
-    commits = [c.finished_at.timestamp() for c in seen.committed.values() if c.finished_at is not None]
+    exports = sorted(key for key in observation.committed if key.kind is Kind.EXPORT)
+    commits = [c.finished_at.timestamp() for c in observation.committed.values() if c.finished_at is not None]
     kl = spec.guards.kl
     return RunFigures(
         namespace=namespace,
         run=run,
         state=state or ("Pending" if status.state is State.WAITING else status.state.value),
-        stages={k: stage_metrics(seen, k) for k in committed_stages(seen)},
+        stages={k: stage_metrics(observation, k) for k in committed_stages(observation)},
         stage=status.stage,
         stages_max=spec.stages.max,
-        best_stage=status.best_stage if status.best_stage is not None else best_now(spec, seen, status.stage),
+        best_stage=status.best_stage
+        if status.best_stage is not None
+        else best_now(spec, observation, status.stage),
         progress=progress,
         remaining_seconds=remaining_seconds,
         last_commit=max(commits, default=None),
-        stage_started=_stage_started(seen, status.stage, started),
+        stage_started=_stage_started(observation, status.stage, started),
         kl_limit=None if kl.action == "off" else kl.nats_per_token,
-        guard_hits=guard_hits(spec, seen),
-        rollbacks=len(rollbacks_of(seen.decisions)),
-        attempts_ended=_attempts_ended(seen),
-        gpu_seconds=_gpu_seconds(seen),
-        test=dict(seen.committed[exports[-1]].metrics) if exports else {},
+        guard_hits=guard_hits(spec, observation),
+        rollbacks=len(rollbacks_of(observation.decisions)),
+        attempts_ended=_attempts_ended(observation),
+        gpu_seconds=_gpu_seconds(observation),
+        test=dict(observation.committed[exports[-1]].metrics) if exports else {},
         conditions=dict(conditions or {}),
     )
 
 
-def _stage_started(seen: Observation, stage: int, started: Mapping[AttemptKey, datetime]) -> float | None:
+def _stage_started(
+    observation: Observation, stage: int, started: Mapping[AttemptKey, datetime]
+) -> float | None:
     ended = [
         attempt.ended.started_at
-        for key, attempts in seen.attempts.items()
+        for key, attempts in observation.attempts.items()
         for attempt in attempts
         if key.stage == stage and attempt.ended is not None
     ]
@@ -69,9 +73,9 @@ def _stage_started(seen: Observation, stage: int, started: Mapping[AttemptKey, d
     return min((at.timestamp() for at in (*ended, *live)), default=None)
 
 
-def _attempts_ended(seen: Observation) -> dict[str, int]:
+def _attempts_ended(observation: Observation) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for attempts in seen.attempts.values():
+    for attempts in observation.attempts.values():
         for attempt in attempts:
             if attempt.ended is not None:
                 cause = attempt.ended.cause.value
@@ -79,9 +83,9 @@ def _attempts_ended(seen: Observation) -> dict[str, int]:
     return counts
 
 
-def _gpu_seconds(seen: Observation) -> dict[str, float]:
+def _gpu_seconds(observation: Observation) -> dict[str, float]:
     held: dict[str, float] = {}
-    for key, attempts in sorted(seen.attempts.items()):
+    for key, attempts in sorted(observation.attempts.items()):
         for attempt in attempts:
             end = attempt.ended
             if end is not None:

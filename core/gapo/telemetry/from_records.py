@@ -14,7 +14,10 @@ from gapo.store.commit import find_manifest
 from gapo.store.create_once import read_record
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Manifest
-from gapo.tasks import Kind
+from gapo.tasks import KINDS, Kind
+
+RETRAINING = tuple(kind for kind, task in KINDS.items() if task.in_stages and task.commits_reward_model)
+"""Kinds that may follow the last decision."""
 
 
 def figures_at_rest(
@@ -39,9 +42,8 @@ def figures_at_rest(
         return None
     stages = dict(decision.metrics)
     if decision.verdict == "continue" and spec.adversarial.final_rm:
-        retrained = _manifest(objects, last, Kind.RM, status.run_id)
-        if retrained is not None:
-            stages[last] = together([stages[last], retrained.metrics])
+        retrained = [_manifest(objects, last, kind, status.run_id) for kind in RETRAINING]
+        stages[last] = together([stages[last], *(m.metrics for m in retrained if m is not None)])
     kl = spec.guards.kl
     return RunFigures(
         namespace=namespace,
@@ -71,5 +73,5 @@ def _epoch(time: str | None) -> float | None:
 
 
 def _manifest(objects: Objects, stage: int, kind: Kind, run_id: str) -> Manifest | None:
-    found = find_manifest(objects, stage, kind.value, run_id=run_id)
-    return found.committed.manifest if found.committed else None
+    lookup = find_manifest(objects, stage, kind.value, run_id=run_id)
+    return lookup.committed.manifest if lookup.committed else None

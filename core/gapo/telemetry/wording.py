@@ -4,33 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from gapo.metrics.catalogue import METRICS, RUN_FAMILIES
 from gapo.metrics.figures import TaskFigures
 
 STEP, STEPS, PACE = "task/step", "task/steps", "task/tokens_per_second"
 """What a running task tells beside its figures: the step that is done, how many there are, tokens a second."""
-LIVE = (
-    "ppo/reward",
-    "ppo/kl",
-    "ppo/satisfaction",
-    "rm/loss",
-    "rm/pair_accuracy",
-    "sft/loss",
-    "sft/val_loss",
-    "ppo/policy_loss",
-    "ppo/value_loss",
-)
+ON_TERMINAL = tuple(f.source for f in METRICS if f.progress == "terminal")
+IN_LOG = tuple(f.source for f in METRICS if f.progress)
 """Figures of a running task, the main ones first."""
-COMMITTED = (
-    "eval/satisfaction",
-    "fidelity/auc",
-    "rm/pair_accuracy",
-    "ppo/reward",
-    "ppo/kl",
-    "ppo/satisfaction",
-    "sft/val_loss",
-    "test/best_satisfaction",
-    "test/gain",
-)
+RESULTS = (*(f.source for f in METRICS if f.result), *(f.source for f in RUN_FAMILIES if f.result))
 """Figures of a task that has ended, the main ones first."""
 UNKNOWN_TIME = "time left unknown yet"
 
@@ -43,19 +25,19 @@ def clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def working(figures: TaskFigures, names: Sequence[str] = LIVE[:7], *, most: int = 4) -> str:
+def working(figures: TaskFigures, names: Sequence[str] = ON_TERMINAL, *, most: int = 4) -> str:
     """Where a running task is, such as `45 %, step 9 of 20, 1:20 left, ppo/reward 0.512, 5,231 tokens/s`."""
-    told = figures.metrics
+    metrics = figures.metrics
     parts = []
     if figures.progress_percentage is not None:
         parts.append(f"{figures.progress_percentage:.0f} %")
-    if STEP in told and STEPS in told:
-        parts.append(f"step {told[STEP]:.0f} of {told[STEPS]:.0f}")
+    if STEP in metrics and STEPS in metrics:
+        parts.append(f"step {metrics[STEP]:.0f} of {metrics[STEPS]:.0f}")
     if figures.estimated_remaining_seconds:
         parts.append(f"{clock(figures.estimated_remaining_seconds)} left")
-    parts += shown(told, names, most=most)
-    if PACE in told:
-        parts.append(f"{told[PACE]:,.0f} tokens/s")
+    parts += shown(metrics, names, most=most)
+    if PACE in metrics:
+        parts.append(f"{metrics[PACE]:,.0f} tokens/s")
     return ", ".join(parts)
 
 
@@ -64,7 +46,7 @@ def left(seconds: float | None) -> str:
     return UNKNOWN_TIME if seconds is None else f"about {clock(seconds)} left"
 
 
-def shown(metrics: Mapping[str, float], names: Sequence[str] = COMMITTED, *, most: int = 4) -> list[str]:
+def shown(metrics: Mapping[str, float], names: Sequence[str] = RESULTS, *, most: int = 4) -> list[str]:
     """The first of these figures that are there, with their values."""
     return [f"{name} {_number(metrics[name])}" for name in names if name in metrics][:most]
 

@@ -11,8 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from gapo.decision_rules.attempts import Exit
 from gapo.planning.observation import AttemptKey
-from gapo.policies.attempts import Exit
 from gapo.reasons import Reason
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.kube.pod_end import MESSAGE_LIMIT, PREEMPTED_CODE, ending_of, is_terminal

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gapo.policies.attempts import Exit
+from gapo.decision_rules.attempts import Exit
 from gapo.reasons import Reason
 from gapo.store.layout import check_key
 from gapo.tasks import KINDS, Kind

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
+from gapo.decision_rules.budget import spent
 from gapo.planning.observation import AttemptKey, Observation
-from gapo.policies.attempts import Cause, Ended
-from gapo.policies.budget import spent
 from gapo.reasons import Reason
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.message_changes import GIVEN_BACK
 
@@ -68,7 +68,7 @@ def active_seconds(seen: Observation, running_since: Iterable[datetime], now: da
     not recorded."""
     spans = [a.ended for attempts in seen.attempts.values() for a in attempts if a.ended is not None]
     spans += [
-        Ended(attempt=0, cause=Cause.STOPPED, charged=False, started_at=start, ended_at=max(now, start))
+        AttemptEnd(attempt=0, cause=Cause.STOPPED, charged=False, started_at=start, ended_at=max(now, start))
         for start in running_since
     ]
     return spent([], spans).wall_clock

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gapo.api.load import LoadedRun
+from gapo.decision_rules.attempts import FOR_A_PERSON, NEVER_COUNTED
 from gapo.planning.plan import State
-from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Cause
 from gapo.reasons import Reason
+from gapo.store.attempt_end import Cause
 from gapo_operator.reconcile.outcome import Outcome
 
 
@@ -37,12 +38,12 @@ def story_of(outcome: Outcome, loaded: LoadedRun, before: object) -> Iterator[Ev
         yield Event("Normal", Reason.TASK_STARTED, f"{task.key}{again}", f"{task.key}/{task.attempt}")
     for attempt, end in outcome.ended:
         about = f"{attempt.task}/{attempt.attempt}"
-        if end.cause == Cause.COMMITTED.value:
+        if end.cause is Cause.COMMITTED:
             yield Event("Normal", Reason.TASK_COMMITTED, str(attempt.task), about)
         elif end.reason == Reason.TASK_REPLACED:
             text = f"attempt {attempt.attempt} of {attempt.task} (free of charge): {end.message}; another follows"
             yield Event("Normal", Reason.TASK_REPLACED, text, about)
-        elif end.cause in {cause.value for cause in NEVER_COUNTED - FOR_A_PERSON}:
+        elif end.cause in NEVER_COUNTED - FOR_A_PERSON:
             yield Event("Normal", Reason.TASK_STOPPED, f"{attempt.task}: {end.cause}", about)
         else:
             cost = "charged" if end.charged else "free of charge"

@@ -9,7 +9,8 @@ from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import Plan
 from gapo.run.record import RunRecord
-from gapo.store.records import Decision, Ended
+from gapo.store.attempt_end import AttemptEnd
+from gapo.store.records import Decision
 from gapo.tasks import Task
 
 
@@ -28,7 +29,7 @@ class Outcome:
     """Attempts whose Job must be there and is not."""
     stop: list[AttemptKey] = field(default_factory=list)
     """Attempts whose Job must go."""
-    ended: list[tuple[AttemptKey, Ended]] = field(default_factory=list)
+    ended: list[tuple[AttemptKey, AttemptEnd]] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     adopted: bool = False
     """The first pass over a run that was there before this GapoRun."""

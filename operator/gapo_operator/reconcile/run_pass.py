@@ -15,17 +15,18 @@ from datetime import datetime
 import gapo
 from gapo.api.load import LoadedRun
 from gapo.api.run import GapoRunSpec
+from gapo.decision_rules.attempts import Exit
 from gapo.errors import RunMovedError
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, RunFacts, State, Status
-from gapo.policies.attempts import Exit
 from gapo.reasons import Reason
-from gapo.run.driver import Driver, End
 from gapo.run.record import RunRecord, effective_spec, freeze, read_run_record
+from gapo.run.storage import ObservedEnd, RunStorage
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.claims import adopt_claim, take_claim
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended
+from gapo.store.records import Decision
 from gapo.tasks import Task, role_of
 from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.pod_end import PREEMPTED_CODE
@@ -70,7 +71,7 @@ class RunPass:
 
     def __init__(self, uid: str, clock: Clock, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.uid, self._clock, self._monotonic = uid, clock, monotonic
-        self._driver: Driver | None = None
+        self._driver: RunStorage | None = None
         self._record: RunRecord | None = None
         self._effective: tuple[LoadedRun, GapoRunSpec] | None = None
         self._handed_over: dict[AttemptKey, Task] = {}
@@ -110,7 +111,7 @@ class RunPass:
         # What is new in storage and in the cluster since the last pass.
         self._poll(driver, children)
         self._notice(driver, children)
-        ended: list[tuple[AttemptKey, Ended]] = []
+        ended: list[tuple[AttemptKey, AttemptEnd]] = []
         decisions: list[Decision] = []
         # Ends are recorded before the plan, which reads them; a decision or a revocation calls for another plan.
         while True:
@@ -122,14 +123,14 @@ class RunPass:
             if decision is None and not made.revoke:
                 break
         outcome = Outcome(
-            made, driver.observer.seen(), record, driver.claim, ended=ended, decisions=decisions
+            made, driver.observer.observation(), record, driver.claim, ended=ended, decisions=decisions
         )
         outcome.adopted, self._adopted = self._adopted, False
         # Hand over what is to start, and name the Jobs that must be there or must go.
         self._carry_out(driver, made, children, outcome)
         self._asked_anew = False
         # What people are shown of it, and when to look again without an event.
-        outcome.seen = driver.observer.seen(self._unended(driver))
+        outcome.seen = driver.observer.observation(self._unended(driver))
         outcome.told = self._outlook.told(driver, outcome.seen, children)
         outcome.figures = self._outlook.figures(
             driver, loaded, made.status, outcome.seen, children, outcome.told
@@ -143,7 +144,7 @@ class RunPass:
                 outcome.look_again(left)
         return outcome
 
-    def _notice(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
+    def _notice(self, driver: RunStorage, children: Mapping[AttemptKey, Child]) -> None:
         unended = set(self._unended(driver))
         for attempt in list(self._memories):
             if attempt not in unended:
@@ -156,18 +157,18 @@ class RunPass:
                 memory.begun = memory.begun or child.begun
                 memory.started_at = child.started_at or memory.started_at
                 memory.superseded = memory.superseded or child.superseded
-            if attempt.task in driver.observer.seen().committed and memory.committed_since is None:
+            if attempt.task in driver.observer.observation().committed and memory.committed_since is None:
                 memory.committed_since = self._monotonic()
 
     def _plan(
-        self, driver: Driver, children: Mapping[AttemptKey, Child], waited: Mapping[str, float]
+        self, driver: RunStorage, children: Mapping[AttemptKey, Child], waited: Mapping[str, float]
     ) -> Plan:
         """The planner's plan, unless a limit of the cluster's says that nothing of the run may run."""
         made = driver.plan(self._unended(driver), asked_anew=self._asked_anew)
         if made.status.state not in (State.RUNNING, State.WAITING):
             return made
         held = self._held_up(driver, made.status, children, waited)
-        committed = driver.observer.seen().committed
+        committed = driver.observer.observation().committed
         alive = [a for a in self._unended(driver) if a.task not in committed]
         if held is not None:
             return Plan(held, stop=tuple(alive))
@@ -176,7 +177,7 @@ class RunPass:
 
     def _held_up(
         self,
-        driver: Driver,
+        driver: RunStorage,
         status: Status,
         children: Mapping[AttemptKey, Child],
         waited: Mapping[str, float],
@@ -184,7 +185,7 @@ class RunPass:
         scheduling, now = driver.facts.spec.scheduling, self._monotonic()
         limit = scheduling.active_deadline_seconds
         starts = [m.started_at for m in self._memories.values() if m.started_at is not None]
-        used = active_seconds(driver.observer.seen(), starts, self._clock())
+        used = active_seconds(driver.observer.observation(), starts, self._clock())
         if limit is not None and used > limit:
             message = (
                 f"tasks ran {used:.0f} s of {limit} allowed; raise scheduling.activeDeadlineSeconds to go on"
@@ -204,7 +205,7 @@ class RunPass:
 
     def _begun(
         self, objects: Objects, loaded: LoadedRun, image: str, has_begun: bool
-    ) -> tuple[Driver, RunRecord]:
+    ) -> tuple[RunStorage, RunRecord]:
         if self._driver is not None and self._record is not None:
             self._driver.use(objects)
             return self._driver, self._record
@@ -219,7 +220,7 @@ class RunPass:
         fresh = found is None and record.created_at == now
         facts = RunFacts(loaded.run_id, self._spec(record, loaded))
         claim = (take_claim if fresh else adopt_claim)(objects, owner, "cluster", now)
-        driver = Driver(facts, objects, clock=self._clock, slots=SLOTS)
+        driver = RunStorage(facts, objects, clock=self._clock, slots=SLOTS)
         driver.begin(claim, fresh=fresh)
         self._adopted = found is not None and claim.number > 0
         self._driver, self._record = driver, record
@@ -231,22 +232,22 @@ class RunPass:
             self._effective = (loaded, effective_spec(record, loaded.spec))
         return self._effective[1]
 
-    def _task(self, driver: Driver, attempt: AttemptKey) -> Task:
+    def _task(self, driver: RunStorage, attempt: AttemptKey) -> Task:
         """What was handed over for an attempt; it never changes, and is read once."""
         if attempt not in self._handed_over:
             self._handed_over[attempt] = driver.handed_over(attempt)
         return self._handed_over[attempt]
 
-    def _unended(self, driver: Driver) -> list[AttemptKey]:
+    def _unended(self, driver: RunStorage) -> list[AttemptKey]:
         """Attempts that were handed over and whose end is not recorded: running, or to be run."""
         return [
             AttemptKey(key, attempt.number)
-            for key, attempts in sorted(driver.observer.seen().attempts.items())
+            for key, attempts in sorted(driver.observer.observation().attempts.items())
             for attempt in attempts
             if attempt.ended is None
         ]
 
-    def _poll(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
+    def _poll(self, driver: RunStorage, children: Mapping[AttemptKey, Child]) -> None:
         """Looks for the manifests that are waited for: a commit counts before its Job has ended."""
         for attempt in self._unended(driver):
             if self._may_commit(attempt, children):
@@ -261,12 +262,12 @@ class RunPass:
         return child.state not in (ChildState.QUEUED, ChildState.PENDING) or memory.started_at is not None
 
     def _record_ends(
-        self, driver: Driver, children: Mapping[AttemptKey, Child]
-    ) -> list[tuple[AttemptKey, Ended]]:
+        self, driver: RunStorage, children: Mapping[AttemptKey, Child]
+    ) -> list[tuple[AttemptKey, AttemptEnd]]:
         recorded = []
         for attempt in self._unended(driver):
             child, memory = children.get(attempt), self._memories[attempt]
-            committed = attempt.task in driver.observer.seen().committed
+            committed = attempt.task in driver.observer.observation().committed
             end = None
             if child is not None and child.over:
                 end = self._record_end(driver, attempt, child)
@@ -280,7 +281,7 @@ class RunPass:
                 recorded.append((attempt, end))
         return recorded
 
-    def _record_end(self, driver: Driver, attempt: AttemptKey, child: Child) -> Ended | None:
+    def _record_end(self, driver: RunStorage, attempt: AttemptKey, child: Child) -> AttemptEnd | None:
         """None while a manifest, or the pod that says what happened, may still show."""
         task, memory = self._task(driver, attempt), self._memories[attempt]
         committed = driver.committed(task)
@@ -294,18 +295,18 @@ class RunPass:
         seen = child.exit or unclear
         exit_ = replace(seen, committed=committed)
         now = self._clock()
-        end = End(
+        end = ObservedEnd(
             exit_,
             started_at=child.started_at or now,
             ended_at=child.ended_at or now,
-            said=child.said,
+            termination=child.said,
             message=None if committed else child.message,
             resume_before=self._resume_before(driver, attempt),
             gpus=gpus_of(task, driver),
         )
         return driver.record_end(task, end)
 
-    def _record_stopped(self, driver: Driver, attempt: AttemptKey) -> Ended:
+    def _record_stopped(self, driver: RunStorage, attempt: AttemptKey) -> AttemptEnd:
         if self._memories[attempt].superseded:
             exit_ = Exit(stopped=True, reason=Reason.TASK_REPLACED)
             return self._record_gone(
@@ -314,11 +315,11 @@ class RunPass:
         return self._record_gone(driver, attempt, Exit(stopped=True))
 
     def _record_gone(
-        self, driver: Driver, attempt: AttemptKey, exit_: Exit, message: str | None = None
-    ) -> Ended:
+        self, driver: RunStorage, attempt: AttemptKey, exit_: Exit, message: str | None = None
+    ) -> AttemptEnd:
         """An attempt of which the cluster shows nothing any more: it ran from when that was seen until now."""
         task, now, started = self._task(driver, attempt), self._clock(), self._memories[attempt].started_at
-        end = End(
+        end = ObservedEnd(
             exit_,
             started_at=started or now,
             ended_at=now,
@@ -329,12 +330,12 @@ class RunPass:
         return driver.record_end(task, end)
 
     def _carry_out(
-        self, driver: Driver, made: Plan, children: Mapping[AttemptKey, Child], outcome: Outcome
+        self, driver: RunStorage, made: Plan, children: Mapping[AttemptKey, Child], outcome: Outcome
     ) -> None:
         stopped, unended = set(made.stop), self._unended(driver)
         for attempt in unended:
             child, memory = children.get(attempt), self._memories[attempt]
-            committed = attempt.task in driver.observer.seen().committed
+            committed = attempt.task in driver.observer.observation().committed
             if attempt in stopped and child is None and memory.told_to_go:
                 outcome.ended.append((attempt, self._record_stopped(driver, attempt)))
                 if memory.superseded:
@@ -371,18 +372,18 @@ class RunPass:
         since = memory.committed_since
         return since is not None and self._monotonic() - since > LINGER_SECONDS
 
-    def _resume_before(self, driver: Driver, attempt: AttemptKey) -> int | None:
+    def _resume_before(self, driver: RunStorage, attempt: AttemptKey) -> int | None:
         """The newest resume point of earlier attempts: what this one could start from."""
-        earlier = driver.observer.seen().attempts.get(attempt.task, ())
+        earlier = driver.observer.observation().attempts.get(attempt.task, ())
         points = [
-            a.ended.resume
+            a.ended.last_resume
             for a in earlier
-            if a.number < attempt.attempt and a.ended is not None and a.ended.resume is not None
+            if a.number < attempt.attempt and a.ended is not None and a.ended.last_resume is not None
         ]
         return max(points, default=None)
 
 
-def gpus_of(task: Task, driver: Driver) -> int:
+def gpus_of(task: Task, driver: RunStorage) -> int:
     """Whole devices that an attempt's pod holds: every extended resource whose name ends in /gpu."""
     limits = role_of(driver.facts.spec, task.kind).resources.limits
     return sum(int(amount) for name, amount in limits.items() if name.endswith("/gpu") and amount.isdigit())

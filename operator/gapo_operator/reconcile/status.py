@@ -15,13 +15,14 @@ from pydantic import ValidationError
 
 from gapo.api.run import GapoRunSpec
 from gapo.api.status import Condition, GapoRunStatus, StageStatus, TaskStatus
+from gapo.decision_rules.attempts import FOR_A_PERSON
 from gapo.errors import SourceRefusedError
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import stage_metrics
-from gapo.policies.attempts import FOR_A_PERSON, Cause
 from gapo.reasons import Reason
+from gapo.store.attempt_end import Cause
 from gapo.tasks import KINDS, TaskKey
 from gapo_operator.kube.job_states import Child, ChildState, Problem
 from gapo_operator.kube.message_changes import is_news
@@ -287,7 +288,7 @@ def _trouble(findings: Findings) -> Problem | None:
         if not (ended.charged or (ended.cause in FOR_A_PERSON and not _runs(findings, key))):
             continue
         reason = ended.reason or f"{ended.cause.value[:1].upper()}{ended.cause.value[1:]}"
-        message = f"attempt {ended.attempt} of {key} ended: {ended.message}"
+        message = f"attempt {ended.attempt} of {key} ended: {ended.message or ''}"
         if ended.cause is Cause.NO_ACCESS and ended.reason != SourceRefusedError.reason and findings.access:
             message += f"; {findings.access}"
         return Problem(reason, message)

@@ -136,7 +136,7 @@ def read(objects: Objects, entry: Entry) -> RunFigures:
         key.namespace,
         key.name,
         spec,
-        observer.seen(),
+        observer.observation(),
         stands,
         progress=None if progress is None else progress / 100,
         conditions=conditions_of(status),

@@ -10,7 +10,7 @@ from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import State, Status
 from gapo.planning.preview import planned_keys
-from gapo.run.driver import Driver
+from gapo.run.storage import RunStorage
 from gapo.tasks import TaskKey
 from gapo.telemetry.eta import forecast
 from gapo.telemetry.from_observation import figures_of
@@ -27,7 +27,7 @@ class LiveFigures:
         self._last: tuple[object, RunFigures] | None = None
 
     def told(
-        self, driver: Driver, seen: Observation, children: Mapping[AttemptKey, Child]
+        self, driver: RunStorage, seen: Observation, children: Mapping[AttemptKey, Child]
     ) -> dict[AttemptKey, TaskFigures]:
         """What the tasks that run have told last of themselves."""
         running = {
@@ -39,7 +39,7 @@ class LiveFigures:
 
     def figures(
         self,
-        driver: Driver,
+        driver: RunStorage,
         loaded: LoadedRun,
         status: Status,
         seen: Observation,
@@ -71,7 +71,7 @@ class LiveFigures:
 
     def _expected(
         self,
-        driver: Driver,
+        driver: RunStorage,
         loaded: LoadedRun,
         status: Status,
         seen: Observation,

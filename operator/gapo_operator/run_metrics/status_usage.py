@@ -13,14 +13,14 @@ from typing import Any
 
 from gapo.api.run import GapoRunSpec
 from gapo.api.status import GapoRunStatus, Usage
-from gapo.metrics.catalogue import FIGURES
+from gapo.metrics.catalogue import METRICS
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.planning.observation import AttemptKey
 from gapo.tasks import KINDS
 
 FINISHED = ("Succeeded", "Failed")
 """States in which nothing of a run changes any more."""
-SHOWN = tuple(figure.source for figure in FIGURES if figure.live)
+SHOWN = tuple(metric.source for metric in METRICS if metric.live)
 """Figures of a running task that a status has."""
 
 

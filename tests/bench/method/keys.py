@@ -26,7 +26,7 @@ SOURCES = (
     "core/gapo/api/profiles.py",
     "core/gapo/api/training.py",
     "core/gapo/planning/stage_decision.py",
-    "core/gapo/policies/best_stage.py",
+    "core/gapo/decision_rules/best_stage.py",
     "core/gapo/tasks.py",
 )
 WITHOUT_NUMBERS = frozenset(

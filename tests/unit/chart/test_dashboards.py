@@ -293,8 +293,8 @@ def names_used() -> set[str]:
 
 
 def test_every_figure_of_stages_and_of_running_tasks_is_shown_somewhere() -> None:
-    figures = {f"gapo_stage_{one.name}" for one in catalogue.FIGURES if one.stage}
-    figures |= {f"gapo_task_{one.name}" for one in catalogue.FIGURES if one.live}
+    figures = {f"gapo_stage_{one.name}" for one in catalogue.METRICS if one.stage}
+    figures |= {f"gapo_task_{one.name}" for one in catalogue.METRICS if one.live}
     figures |= {one.name for one in (*catalogue.STAGE_FAMILIES, *catalogue.TASK_FAMILIES)}
     not_shown = {
         # As a stage's own; it changes little while the model is trained.

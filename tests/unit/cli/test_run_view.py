@@ -14,7 +14,7 @@ from gapo.local.executor import Launched
 from gapo.local.run_monitor import RunWatch
 from gapo.planning.observation import AttemptKey
 from gapo.planning.preview import planned_keys
-from gapo.store.records import Ended
+from gapo.store.attempt_end import AttemptEnd
 from gapo.tasks import Kind, TaskKey
 
 WARMUP = TaskKey(0, Kind.RM_WARMUP)
@@ -31,12 +31,12 @@ def test_a_gate_that_only_warned_is_said_as_soon_as_the_warm_up_is_done(
 
     story = Story(tmp_path / "store", metrics, stages={"max": 1})
     story.run()
-    story.driver.observer.scan()
+    story.storage.observer.scan()
     screen = io.StringIO()
-    watch = RunWatch(story.facts, "red", "lamp", story.driver.observer, planned_keys(story.spec))
+    watch = RunWatch(story.facts, "red", "lamp", story.storage.observer, planned_keys(story.spec))
     view = RunView(Console(file=screen, width=300), watch, "lamp")
-    launched = Launched(story.driver.handed_over(AttemptKey(WARMUP, 0)), "writer", tmp_path, START, None)
-    ended = Ended(attempt=0, cause="committed", charged=False, started_at=START, ended_at=START)
+    launched = Launched(story.storage.handed_over(AttemptKey(WARMUP, 0)), "writer", tmp_path, START, None)
+    ended = AttemptEnd(attempt=0, cause="committed", charged=False, started_at=START, ended_at=START)
     view.ended(launched, ended)
     lines = screen.getvalue().splitlines()
     assert "0 rm-warmup done" in lines[0]

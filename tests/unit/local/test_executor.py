@@ -83,7 +83,7 @@ class Machine:
     def seen(self) -> Observation:
         observer = Observer(self.place().objects, "r1")
         observer.scan()
-        return observer.seen()
+        return observer.observation()
 
     def causes(self, stage: int, kind: Kind) -> list[str]:
         attempts = self.seen().attempts[TaskKey(stage, kind)]

@@ -10,9 +10,9 @@ from typing import Any
 from tests.unit.planner.world import START
 
 from gapo.api.load import LoadedRun, load_document
+from gapo.decision_rules.attempts import Exit
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import State
-from gapo.policies.attempts import Exit
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task, manifest_of

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from gapo.decision_rules.attempts import Exit
 from gapo.planning.observation import AttemptKey
-from gapo.policies.attempts import Exit
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.kube.job_states import Child, ChildState, children_of, is_unfinished_job_of
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from gapo.policies.attempts import Exit
-from gapo.policies.retries import classify
+from gapo.decision_rules.attempts import Exit
+from gapo.decision_rules.retries import classify
 from gapo.tasks import Kind
 from gapo_operator.kube.pod_end import Ending, ending_of
 

@@ -8,7 +8,7 @@ from tests.unit.planner.world import spec_of
 
 from gapo.planning.observation import AttemptKey, Committed, Observation, ObservedAttempt
 from gapo.planning.plan import State, Status
-from gapo.policies.attempts import Cause, Ended
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.records import ManifestRef
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.config import StorageLocation
@@ -101,8 +101,20 @@ def test_what_keeps_a_pod_from_starting_is_told_in_the_clusters_words() -> None:
     }
 
 
+def end_of(cause: Cause, *, charged: bool, message: str, reason: str | None = None) -> AttemptEnd:
+    return AttemptEnd(
+        attempt=0,
+        cause=cause,
+        charged=charged,
+        started_at=NOON,
+        ended_at=LATER,
+        message=message,
+        reason=reason,
+    )
+
+
 def test_a_charged_failure_is_told_until_its_task_is_committed() -> None:
-    ended = Ended(0, Cause.OUT_OF_MEMORY, True, NOON, LATER, message="OOMKilled")
+    ended = end_of(Cause.OUT_OF_MEMORY, charged=True, message="OOMKilled")
     attempts = {PPO.task: (ObservedAttempt(0, ended=ended), ObservedAttempt(1, running=True))}
     found = conditions(status_of(findings(seen=Observation(attempts=attempts)), None, NOON))
     assert found["TasksHealthy"]["reason"] == "OutOfMemory"
@@ -173,7 +185,7 @@ def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
 
 
 def attempt_that_ended(cause: Cause, reason: str | None) -> Observation:
-    ended = Ended(0, cause, False, NOON, LATER, message="AccessDenied: no", reason=reason)
+    ended = end_of(cause, charged=False, message="AccessDenied: no", reason=reason)
     return Observation(attempts={PPO.task: (ObservedAttempt(0, ended=ended),)})
 
 

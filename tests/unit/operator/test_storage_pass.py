@@ -6,9 +6,9 @@ import pytest
 from tests.unit.operator.storage_room import DATA, Room, causes, child, started
 from tests.unit.planner.world import START
 
+from gapo.decision_rules.attempts import Exit
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import State
-from gapo.policies.attempts import Exit
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.kube.job_states import ChildState

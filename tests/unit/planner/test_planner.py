@@ -12,7 +12,7 @@ from tests.unit.planner.world import World, rising, spec_of
 
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import State
-from gapo.policies.attempts import Cause
+from gapo.store.attempt_end import Cause
 from gapo.tasks import Kind, TaskKey
 
 

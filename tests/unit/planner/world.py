@@ -13,7 +13,7 @@ from gapo.digest import digest
 from gapo.planning.observation import Committed, Observation, ObservedAttempt
 from gapo.planning.plan import Plan, RunFacts, State
 from gapo.planning.planner import plan
-from gapo.policies.attempts import Cause, Ended
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.records import Decision, ManifestRef
 from gapo.tasks import Kind, Task, TaskKey
 
@@ -141,8 +141,16 @@ class World:
         if attempt.ended is not None:
             return
         code = 66 if bad_input else None
-        ended = Ended(number, cause, charged, self.now, self.now, code=code)
-        self.attempts[key][number] = replace(attempt, running=False, ended=ended, bad_input=bad_input)
+        ended = AttemptEnd(
+            attempt=number,
+            cause=cause,
+            charged=charged,
+            exit_code=code,
+            started_at=self.now,
+            ended_at=self.now,
+            bad_input=bad_input,
+        )
+        self.attempts[key][number] = replace(attempt, running=False, ended=ended)
 
     def crash(self) -> None:
         """The executor and its tasks die at once, unrecorded."""

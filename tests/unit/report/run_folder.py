@@ -14,11 +14,12 @@ from typing import Any
 from gapo.api.load import load_document
 from gapo.run.record import freeze
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd
 from gapo.store.commit import commit_manifest
 from gapo.store.create_once import create_once
 from gapo.store.location import open_location
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended, Manifest
+from gapo.store.records import Decision, Manifest
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 DIGEST = "ab" * 32
@@ -66,7 +67,7 @@ class RunFolder:
     def end(self, stage: int, kind: str, attempt: int, cause: str, **details: Any) -> None:
         """`ended.json` of one attempt: 41 s, unless `seconds` says otherwise."""
         took = timedelta(seconds=details.pop("seconds", 41))
-        record = Ended(
+        record = AttemptEnd(
             attempt=attempt,
             cause=cause,
             charged=details.pop("charged", False),

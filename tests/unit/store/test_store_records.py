@@ -15,9 +15,10 @@ from tests.unit.store.support import NOW
 from gapo.digest import canonical_json, digest, sha256_hex
 from gapo.errors import InputArtifactError, InvariantError
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.create_once import create_once, read_record
 from gapo.store.objects import Objects
-from gapo.store.records import Decision, Ended, Manifest, ObjectRef, Retired, Revoked
+from gapo.store.records import Decision, Manifest, ObjectRef, Retired, Revoked
 
 Make = Callable[..., Manifest]
 REF = ObjectRef(key="stages/2/ppo/0/w/weights", size=3, sha256="0" * 64)
@@ -153,8 +154,8 @@ def test_what_was_created_first_is_what_every_later_creator_reads(objects: Objec
     assert create_once(objects, key, first) == first
     assert read_record(objects, key, Revoked) == first
     assert read_record(objects, layout.revoked(1, "rm", 1), Revoked) is None
-    with pytest.raises(InputArtifactError, match=r"revoked-0\.json is no valid Ended"):
-        read_record(objects, key, Ended)
+    with pytest.raises(InputArtifactError, match=r"revoked-0\.json is no valid AttemptEnd"):
+        read_record(objects, key, AttemptEnd)
 
 
 def test_a_record_too_long_or_spoilt_after_it_was_made_is_not_written(objects: Objects) -> None:
@@ -174,7 +175,7 @@ def test_a_record_too_long_or_spoilt_after_it_was_made_is_not_written(objects: O
 
 
 def test_how_an_attempt_ended_reads_back(objects: Objects) -> None:
-    ended = Ended(
+    ended = AttemptEnd(
         attempt=2,
         cause="preempted",
         charged=False,
@@ -185,4 +186,12 @@ def test_how_an_attempt_ended_reads_back(objects: Objects) -> None:
         last_resume=4,
     )
     create_once(objects, layout.ended(2, "ppo", 2), ended)
-    assert read_record(objects, "stages/2/ppo/2/ended.json", Ended) == ended
+    assert read_record(objects, "stages/2/ppo/2/ended.json", AttemptEnd) == ended
+
+
+def test_a_cause_of_a_later_release_counts_as_a_failure() -> None:
+    data = b"""{"attempt": 0, "cause": "meltdown", "charged": true,
+        "startedAt": "2026-01-01T00:00:00Z", "endedAt": "2026-01-01T00:01:00Z"}"""
+    assert AttemptEnd.from_bytes(data, "ended.json").cause is Cause.FAILED
+    with pytest.raises(InputArtifactError, match="cause"):
+        AttemptEnd.from_bytes(data.replace(b'"meltdown"', b"7"), "ended.json")

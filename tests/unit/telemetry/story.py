@@ -1,4 +1,4 @@
-"""A whole run in a real local store, driven by the real driver; only what its tasks commit is written by hand."""
+"""A whole run in a real local store, by the code of every executor; only what its tasks commit is written by hand."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from obstore.store import LocalStore
 from tests.unit.planner.world import spec_of
 
+from gapo.decision_rules.attempts import Exit
 from gapo.planning.observation import AttemptKey, Observation
 from gapo.planning.plan import RunFacts, State, Status
-from gapo.policies.attempts import Exit
-from gapo.run.driver import Driver, End
+from gapo.run.storage import ObservedEnd, RunStorage
 from gapo.store.claims import take_claim
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
@@ -83,19 +83,19 @@ class Story:
         self.objects = Objects(LocalStore(prefix=str(folder), mkdir=True), listener=self._listen)
         self.spec = spec_of(**sections)
         self.facts = RunFacts("r1", self.spec)
-        self.driver = Driver(self.facts, self.objects, clock=lambda: self.now)
+        self.storage = RunStorage(self.facts, self.objects, clock=lambda: self.now)
 
     def _listen(self, operation: str, result: str, seconds: float) -> None:
         self.requests.append(operation)
 
     def run(self) -> Status:
         """To the end. Raises AssertionError where there is none."""
-        self.driver.begin(take_claim(self.objects, "test", "test", self.now))
+        self.storage.begin(take_claim(self.objects, "test", "test", self.now))
         for _ in range(2000):
-            made = self.driver.plan(())
-            self.driver.settle(made)
+            made = self.storage.plan(())
+            self.storage.settle(made)
             for task in made.start:
-                self.driver.hand_over(task)
+                self.storage.hand_over(task)
                 self.work(task)
             if made.status.state in (State.SUCCEEDED, State.FAILED, State.STALLED):
                 return made.status
@@ -114,11 +114,11 @@ class Story:
                 finished_at=self.now,
             ),
         )
-        end = End(Exit(code=0, committed=True), started_at=began, ended_at=self.now, gpus=2)
-        self.driver.record_end(task, end)
+        end = ObservedEnd(Exit(code=0, committed=True), started_at=began, ended_at=self.now, gpus=2)
+        self.storage.record_end(task, end)
 
     def seen(self, running: tuple[AttemptKey, ...] = ()) -> Observation:
         """By a scan of the store from nothing."""
-        again = Driver(self.facts, self.objects, clock=lambda: self.now)
+        again = RunStorage(self.facts, self.objects, clock=lambda: self.now)
         again.observer.scan()
-        return again.observer.seen(running)
+        return again.observer.observation(running)

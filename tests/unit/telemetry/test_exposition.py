@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gapo.metrics import http as exposition
-from gapo.metrics.catalogue import FIGURES, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES
+from gapo.metrics.catalogue import METRICS, RUN_FAMILIES, STAGE_FAMILIES, TASK_FAMILIES
 from gapo.metrics.figures import RunFigures, TaskFigures
 from gapo.metrics.http import SampleCollector, described, serve
 from gapo.metrics.samples import run_samples, task_samples
@@ -19,8 +19,8 @@ from gapo.metrics.samples import run_samples, task_samples
 def names() -> list[str]:
     families = (*STAGE_FAMILIES, *RUN_FAMILIES, *TASK_FAMILIES)
     return [
-        *(f"gapo_stage_{f.name}" for f in FIGURES if f.stage),
-        *(f"gapo_task_{f.name}" for f in FIGURES if f.live),
+        *(f"gapo_stage_{f.name}" for f in METRICS if f.stage),
+        *(f"gapo_task_{f.name}" for f in METRICS if f.live),
         *(f.name for f in families),
     ]
 

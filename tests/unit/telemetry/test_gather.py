@@ -10,7 +10,7 @@ from tests.unit.telemetry.test_rest import ROLLBACK, kl_too_far_at
 from gapo.planning.observation import AttemptKey, Observation, ObservedAttempt
 from gapo.planning.plan import State, Status
 from gapo.planning.stage_decision import stage_metrics
-from gapo.policies.attempts import Cause, Ended
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.from_observation import figures_of
 
@@ -22,8 +22,11 @@ def at(seconds: float) -> datetime:
     return datetime.fromtimestamp(1000 + seconds, UTC)
 
 
-def ended(number: int, cause: Cause, start: float, end: float, gpus: float = 0) -> ObservedAttempt:
-    return ObservedAttempt(number, ended=Ended(number, cause, False, at(start), at(end), gpus=gpus))
+def ended(number: int, cause: Cause, start: float, end: float, gpus: int = 0) -> ObservedAttempt:
+    record = AttemptEnd(
+        attempt=number, cause=cause, charged=False, started_at=at(start), ended_at=at(end), gpus=gpus
+    )
+    return ObservedAttempt(number, ended=record)
 
 
 def test_attempts_are_counted_by_cause_and_gpus_by_role() -> None:

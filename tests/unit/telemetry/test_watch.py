@@ -31,15 +31,15 @@ class Midway:
         self.story = Story(folder / "store", stages={"max": 2})
         self.story.run()
         seen = self.story.seen()
-        self.task = self.story.driver.handed_over(_first(TaskKey(2, Kind.PPO)))
+        self.task = self.story.storage.handed_over(_first(TaskKey(2, Kind.PPO)))
         for key in [key for key in seen.committed if key.stage == 2]:
             prefix = folder / "store" / layout.task_prefix(2, key.kind.value)
             (prefix / "manifest-0.json").unlink()
         (folder / "store" / "decisions" / "2.json").unlink()
-        self.story.driver.observer.__init__(self.story.objects, "r1")  # type: ignore[misc]
-        self.story.driver.observer.scan()
+        self.story.storage.observer.__init__(self.story.objects, "r1")  # type: ignore[misc]
+        self.story.storage.observer.scan()
         planned = planned_keys(self.story.spec)
-        self.watch = RunWatch(self.story.facts, "red", "lamp", self.story.driver.observer, planned)
+        self.watch = RunWatch(self.story.facts, "red", "lamp", self.story.storage.observer, planned)
         self.launched = Launched(self.task, "writer", folder, START, None)
 
     def says(self, **document: Any) -> None:
@@ -229,13 +229,13 @@ def test_while_samples_are_served_every_second_is_looked_at(midway: Midway) -> N
 def ended_with(midway: Midway, key: TaskKey, times: int = 1, **metrics: float) -> list[str]:
     """What is said of a task's end that committed these figures."""
     named = {name.replace("__", "/"): value for name, value in metrics.items()}
-    seen = midway.watch.observer.seen()
+    seen = midway.watch.observer.observation()
     committed = dataclasses.replace(seen.committed[key], metrics=named)
-    midway.watch.observer.seen = lambda: dataclasses.replace(  # type: ignore[method-assign]
+    midway.watch.observer.observation = lambda: dataclasses.replace(  # type: ignore[method-assign]
         seen, committed={**seen.committed, key: committed}
     )
     view, out = piped(midway, Hands())
-    task = midway.story.driver.handed_over(_first(key))
+    task = midway.story.storage.handed_over(_first(key))
     record = next(a.ended for a in seen.attempts[key] if a.ended is not None)
     for _ in range(times):
         view.ended(Launched(task, "writer", Path(), START, None), record)

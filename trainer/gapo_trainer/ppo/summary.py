@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from gapo.policies.guards import hacking_metrics
+from gapo.decision_rules.guards import hacking_metrics
 from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST, TOTALS
 from gapo_trainer.ppo.state import Progress
 from gapo_trainer.rollout.samples import Sample

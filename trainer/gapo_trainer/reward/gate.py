@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping
 
 from gapo.api.models import Gate
+from gapo.decision_rules.gate import FAMILY, PAIR, GateVerdict, families_of, judge_gate
 from gapo.errors import GateError
-from gapo.policies.gate import FAMILY, PAIR, GateVerdict, families_of, judge_gate
 
 __all__ = ["FAMILY", "PAIR", "RAISED", "enforce", "family_weights", "judge"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gapo.metrics.figures import TaskFigures
-from gapo.telemetry.wording import LIVE, clock, working
+from gapo.telemetry.wording import IN_LOG, clock, working
 from gapo_trainer.runtime.progress import TaskProgress
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ LINE_SECONDS = 10.0
 """Between two lines of a task that gets on."""
 SILENT_SECONDS = 25.0
 """After which a task says that it is still at the same step."""
-NAMES = (*LIVE, "sft/lr", "sft/grad_norm", "rm/lr", "rm/grad_norm", "ppo/lr", "ppo/grad_norm")
+NAMES = (*IN_LOG, "sft/lr", "sft/grad_norm", "rm/lr", "rm/grad_norm", "ppo/lr", "ppo/grad_norm")
 """Figures in a line, the main ones first."""
 MOST = 9
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from gapo.digest import canonical_json
 from gapo.errors import GapoError
-from gapo.metrics.catalogue import FIGURES, PHASES
+from gapo.metrics.catalogue import METRICS, PHASES
 from gapo.metrics.figures import TaskFigures
 from gapo.metrics.http import SampleCollector, serve
 from gapo.metrics.samples import NONFINITE, task_samples
@@ -37,7 +37,7 @@ STEP_SECONDS = 5.0
 CLOSE_SECONDS = 2.0
 """How long the last write may hold up the task's end."""
 COUNTED = frozenset(
-    {figure.source for figure in FIGURES if figure.live and figure.type == "counter"}
+    {metric.source for metric in METRICS if metric.live and metric.type == "counter"}
     | {f"wall/{phase}" for phase in PHASES}
 )
 """Figures of an iteration that are added up; of all others the last is told, but for other clocks."""

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 
 from gapo.api.models import Gate
-from gapo.policies.gate import PASSED
+from gapo.decision_rules.gate import PASSED
 from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.wording import fewer_prompts
 from gapo_trainer.evaluate.base_model import base_model

@@ -37,7 +37,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
         )
     observer = Observer(objects, wanted.run_id)
     observer.scan()
-    seen = observer.seen()
+    seen = observer.observation()
     stage = chosen_stage(seen, wanted)
     generator = _committed(seen, GENERATORS, (stage,))
     if generator is None:

@@ -44,17 +44,17 @@ class StageSatisfaction:
     n: int
 
 
-class VerdictKind(StrEnum):
+class ConvergenceOutcome(StrEnum):
     CONTINUE = "continue"
     CONVERGED = "converged"
     UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ConvergenceVerdict:
     """`undecided` goes on like `continue`, but says that the measurement, not the run, is the reason."""
 
-    kind: VerdictKind
+    kind: ConvergenceOutcome
     reason: str
     evidence: dict[str, float]
 
@@ -94,7 +94,7 @@ def look_at(points: Sequence[StageSatisfaction], settings: ConvergenceSettings) 
 
 def judge_convergence(
     series: Sequence[StageSatisfaction], settings: ConvergenceSettings | None = None
-) -> Verdict:
+) -> ConvergenceVerdict:
     """Says whether the run has settled at the last stage of `series`.
 
     `series` holds the evaluated stages of the current lineage in order, stage 0 excluded: stage 0 is supervised
@@ -104,10 +104,12 @@ def judge_convergence(
     settings = settings or ConvergenceSettings()
     _check(series)
     if not settings.enabled:
-        return Verdict(VerdictKind.CONTINUE, "convergence is off; only stages.max ends the run", {})
+        return ConvergenceVerdict(
+            ConvergenceOutcome.CONTINUE, "convergence is off; only stages.max ends the run", {}
+        )
     if len(series) < settings.min_points:
-        return Verdict(
-            VerdictKind.CONTINUE,
+        return ConvergenceVerdict(
+            ConvergenceOutcome.CONTINUE,
             f"{len(series)} of the {settings.min_points} evaluated stages that a run needs before it can count as settled",
             {"points": len(series)},
         )
@@ -130,17 +132,23 @@ def judge_convergence(
         f"(at most {100 * now.upper:+.1f}) over the {settings.window} before"
     )
     if all(look.settled for look in looks):
-        return Verdict(
-            VerdictKind.CONVERGED,
+        return ConvergenceVerdict(
+            ConvergenceOutcome.CONVERGED,
             f"{gain}, under {100 * threshold:.1f} pp at {settings.looks} consecutive looks",
             evidence,
         )
     # A bound this wide would not let even a flat curve stop: the measurement is too coarse to tell.
     if now.half_width >= threshold and now.delta < threshold:
-        return Verdict(VerdictKind.UNDECIDED, _too_coarse(series, now, settings, threshold), evidence)
+        return ConvergenceVerdict(
+            ConvergenceOutcome.UNDECIDED, _too_coarse(series, now, settings, threshold), evidence
+        )
     if now.settled:
-        return Verdict(VerdictKind.CONTINUE, f"{gain}; settled at this look, not at the one before", evidence)
-    return Verdict(VerdictKind.CONTINUE, f"{gain}; settled means at most {100 * threshold:.1f} pp", evidence)
+        return ConvergenceVerdict(
+            ConvergenceOutcome.CONTINUE, f"{gain}; settled at this look, not at the one before", evidence
+        )
+    return ConvergenceVerdict(
+        ConvergenceOutcome.CONTINUE, f"{gain}; settled means at most {100 * threshold:.1f} pp", evidence
+    )
 
 
 def _check(series: Sequence[StageSatisfaction]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
-from gapo.policies.attempts import Cause, Ended, Exit
-from gapo.policies.retries import (
+from gapo.decision_rules.attempts import Exit
+from gapo.decision_rules.retries import (
     Fail,
     RetrySettings,
     Start,
@@ -17,6 +17,7 @@ from gapo.policies.retries import (
     free_ends,
     next_attempt,
 )
+from gapo.store.attempt_end import AttemptEnd, Cause
 
 T0 = datetime(2025, 1, 1, 12, tzinfo=UTC)
 LATER = T0 + timedelta(days=1)
@@ -69,12 +70,15 @@ def test_every_end_has_a_cause_and_a_price(
     assert (got.cause, got.charged) == (cause, charged)
 
 
-def ends(*specs: tuple[str, bool], **common: object) -> list[Ended]:
+def end(attempt: int, cause: Cause, charged: bool = False, **details: Any) -> AttemptEnd:
+    """An attempt that ended at T0."""
+    began = T0 - timedelta(minutes=5)
+    return AttemptEnd(attempt=attempt, cause=cause, charged=charged, started_at=began, ended_at=T0, **details)
+
+
+def ends(*specs: tuple[str, bool], **common: Any) -> list[AttemptEnd]:
     """Attempts 0, 1, … that ended at T0, each (cause, charged)."""
-    return [
-        Ended(n, Cause(cause), charged, T0 - timedelta(minutes=5), T0, **common)  # type: ignore[arg-type]
-        for n, (cause, charged) in enumerate(specs)
-    ]
+    return [end(n, Cause(cause), charged, **common) for n, (cause, charged) in enumerate(specs)]
 
 
 CHARGED = ("failed", True)
@@ -85,21 +89,21 @@ FENCED = ("fenced", False)
 
 
 @pytest.mark.parametrize(
-    ("history", "attempt"),
+    "history",
     [
-        ([], 0),
-        ([STOPPED], 1),
-        ([STOPPED] * 50, 50),
-        ([FENCED] * 50, 50),
-        ([FREE] * 20, 20),
-        ([LOST] * 20, 20),
-        ([CHARGED] * 3, 3),
-        ([FREE] * 20 + [CHARGED] * 3, 23),
-        ([FREE] * 23, 23),  # three beyond the limit are charged: three are allowed
+        [],
+        [STOPPED],
+        [STOPPED] * 50,
+        [FENCED] * 50,
+        [FREE] * 20,
+        [LOST] * 20,
+        [CHARGED] * 3,
+        [FREE] * 20 + [CHARGED] * 3,
+        [FREE] * 23,  # three beyond the limit are charged: three are allowed
     ],
 )
-def test_a_task_within_its_allowance_is_started_again(history: list[tuple[str, bool]], attempt: int) -> None:
-    assert next_attempt(ends(*history), kind="ppo", now=LATER) == Start(attempt, None)
+def test_a_task_within_its_allowance_is_started_again(history: list[tuple[str, bool]]) -> None:
+    assert next_attempt(ends(*history), kind="ppo", now=LATER) == Start()
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,7 @@ def test_a_task_beyond_its_allowance_fails(history: list[tuple[str, bool]], word
 
 def test_raising_the_allowance_tries_a_failed_task_again() -> None:
     history = ends(*[CHARGED] * 4)
-    assert next_attempt(history, RetrySettings(max_failures=4), kind="rm", now=LATER) == Start(4, None)
+    assert next_attempt(history, RetrySettings(max_failures=4), kind="rm", now=LATER) == Start()
 
 
 def test_with_no_failure_allowed_the_first_one_ends_the_task() -> None:
@@ -131,7 +135,7 @@ def test_with_no_failure_allowed_the_first_one_ends_the_task() -> None:
 def test_free_ends_of_the_stages_other_tasks_count_to_the_same_limit() -> None:
     history = ends(*[FREE] * 4)
     assert isinstance(next_attempt(history, kind="rm", now=LATER, free_elsewhere=20), Fail)
-    assert next_attempt(history, kind="rm", now=LATER, free_elsewhere=16) == Start(4, None)
+    assert next_attempt(history, kind="rm", now=LATER, free_elsewhere=16) == Start()
 
 
 def test_only_preemptions_and_lost_executors_count_as_free_ends() -> None:
@@ -150,7 +154,7 @@ def test_charged_failures_back_off_twice_as_long_each_time_up_to_five_minutes(
     just_before = next_attempt(history, settings, kind="ppo", now=until - timedelta(milliseconds=1))
     assert isinstance(just_before, Wait)
     assert just_before.until == until
-    assert next_attempt(history, settings, kind="ppo", now=until) == Start(failures, None)
+    assert next_attempt(history, settings, kind="ppo", now=until) == Start()
 
 
 @pytest.mark.parametrize("cause", ["noAccess", "notStarted"])
@@ -162,7 +166,7 @@ def test_what_a_person_has_to_put_right_is_waited_for_without_end_and_looked_at_
     until = T0 + timedelta(seconds=seconds)
     waiting = next_attempt(history, kind="data", now=until - timedelta(milliseconds=1))
     assert waiting == Wait(until, "data waits until somebody acts: keys are wrong")
-    assert next_attempt(history, kind="data", now=until) == Start(3 + times, None)
+    assert next_attempt(history, kind="data", now=until) == Start()
 
 
 def test_what_was_put_right_once_is_waited_for_anew_at_first_shortly() -> None:
@@ -175,8 +179,8 @@ def test_what_was_put_right_once_is_waited_for_anew_at_first_shortly() -> None:
 def test_ends_that_got_on_before_they_had_to_wait_are_no_row() -> None:
     for resumes, seconds in (([1, 2, 3, 4], 30), ([1, 1, 1, 2, 2], 60), ([2, 2, 2], 120), ([None, 0, 0], 60)):
         history = [
-            replace(end, resume=resume)
-            for end, resume in zip(ends(*[("noAccess", False)] * len(resumes)), resumes, strict=True)
+            one.model_copy(update={"last_resume": resume})
+            for one, resume in zip(ends(*[("noAccess", False)] * len(resumes)), resumes, strict=True)
         ]
         waiting = next_attempt(history, kind="ppo", now=T0)
         assert isinstance(waiting, Wait)
@@ -185,30 +189,26 @@ def test_ends_that_got_on_before_they_had_to_wait_are_no_row() -> None:
 
 def test_a_changed_manifest_ends_the_wait_for_a_person_and_no_back_off() -> None:
     waiting = ends(*[("notStarted", False)] * 8)
-    assert next_attempt(waiting, kind="sft", now=T0, asked_anew=True) == Start(8, None)
+    assert next_attempt(waiting, kind="sft", now=T0, asked_anew=True) == Start()
     assert isinstance(next_attempt(ends(CHARGED), kind="sft", now=T0, asked_anew=True), Wait)
 
 
 @pytest.mark.parametrize("end", [FREE, LOST, STOPPED, FENCED])
 def test_after_a_free_end_there_is_no_wait(end: tuple[str, bool]) -> None:
-    assert next_attempt(ends(CHARGED, end), kind="ppo", now=T0) == Start(2, None)
+    assert next_attempt(ends(CHARGED, end), kind="ppo", now=T0) == Start()
 
 
-def test_the_next_attempt_goes_on_from_the_newest_resume_point() -> None:
-    history = [
-        Ended(0, Cause.PREEMPTED, False, T0, T0, resume=2),
-        Ended(1, Cause.PREEMPTED, False, T0, T0, resume=5),
-        Ended(2, Cause.STOPPED, False, T0, T0),
-    ]
-    assert next_attempt(history[::-1], kind="ppo", now=LATER) == Start(3, 5)
+def test_ends_count_by_their_numbers_whatever_the_order_in_which_they_are_given() -> None:
+    free_last = [end(0, Cause.FAILED, True), end(1, Cause.PREEMPTED)]
+    assert next_attempt(free_last[::-1], kind="ppo", now=T0) == Start()
+    charged_last = [end(0, Cause.PREEMPTED), end(1, Cause.FAILED, True)]
+    assert isinstance(next_attempt(charged_last[::-1], kind="ppo", now=T0), Wait)
 
 
 def test_a_permanent_end_is_final_whatever_came_with_it() -> None:
     history = [
-        Ended(
-            0, Cause.PERMANENT, True, T0, T0, code=73, message="families length and forbidden are at chance"
-        ),
-        Ended(1, Cause.STOPPED, False, T0, T0),
+        end(0, Cause.PERMANENT, True, exit_code=73, message="families length and forbidden are at chance"),
+        end(1, Cause.STOPPED),
     ]
     verdict = next_attempt(history, RetrySettings(max_failures=20), kind="rm-warmup", now=LATER)
     assert verdict == Fail(
@@ -217,8 +217,8 @@ def test_a_permanent_end_is_final_whatever_came_with_it() -> None:
     )
 
 
-def oom(attempt: int, step: int | None, device: bool = True) -> Ended:
-    return Ended(attempt, Cause.OUT_OF_MEMORY, True, T0, T0, step=step, device_memory=device)
+def oom(attempt: int, step: int | None, device: bool = True) -> AttemptEnd:
+    return end(attempt, Cause.OUT_OF_MEMORY, True, step=step, device_memory=device)
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,12 @@ def test_out_of_memory_twice_at_the_same_step_names_the_field_to_change(
         [oom(0, None), oom(1, None)],
     ],
 )
-def test_out_of_memory_that_is_not_twice_the_same_is_tried_again(history: list[Ended]) -> None:
-    assert next_attempt(history, kind="ppo", now=LATER) == Start(len(history), None)
+def test_out_of_memory_that_is_not_twice_the_same_is_tried_again(history: list[AttemptEnd]) -> None:
+    assert next_attempt(history, kind="ppo", now=LATER) == Start()
 
 
 def test_an_out_of_memory_in_between_makes_no_difference() -> None:
-    history = [oom(0, 7), Ended(1, Cause.PREEMPTED, False, T0, T0), oom(2, 9), oom(3, 7)]
+    history = [oom(0, 7), end(1, Cause.PREEMPTED), oom(2, 9), oom(3, 7)]
     verdict = next_attempt(history, RetrySettings(max_failures=20), kind="ppo", now=LATER)
     assert isinstance(verdict, Fail)
     assert verdict.reason == "OutOfMemory"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gapo.policies.convergence import StageSatisfaction
+from gapo.decision_rules.convergence import StageSatisfaction
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gapo.policies.attempts import Cause, Ended
-from gapo.policies.budget import BudgetSettings, judge_budget, spent
+from gapo.decision_rules.budget import BudgetSettings, judge_budget, spent
+from gapo.store.attempt_end import AttemptEnd, Cause
 
 T0 = datetime(2025, 1, 1, 12, tzinfo=UTC)
 
@@ -16,8 +16,10 @@ def at(minutes: float) -> datetime:
     return T0 + timedelta(minutes=minutes)
 
 
-def ended(start: float, end: float, gpus: float = 0, cause: Cause = Cause.COMMITTED) -> Ended:
-    return Ended(0, cause, False, at(start), at(end), gpus=gpus)
+def ended(start: float, end: float, gpus: int = 0, cause: Cause = Cause.COMMITTED) -> AttemptEnd:
+    return AttemptEnd(
+        attempt=0, cause=cause, charged=False, started_at=at(start), ended_at=at(end), gpus=gpus
+    )
 
 
 METRICS = [{"ppo/rollouts": 1024.0, "ppo/trained_tokens": 5e5}, {"rm/trained_tokens": 1e5}, {"other": 1.0}]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from gapo.policies.best_stage import best_stage
-from gapo.policies.convergence import StageSatisfaction
-from gapo.policies.rollback import (
+from gapo.decision_rules.best_stage import best_stage
+from gapo.decision_rules.convergence import StageSatisfaction
+from gapo.decision_rules.rollback import (
     Changes,
     Rollback,
     RollbacksExhausted,
     in_effect,
-    lineage,
     plan_rollback,
+    trace_lineage,
 )
 
 
@@ -59,15 +59,15 @@ def test_without_an_eligible_stage_there_is_no_best() -> None:
 
 
 def test_lineage_follows_parents_back_to_the_start() -> None:
-    assert lineage(3, {}) == (0, 1, 2, 3)
-    assert lineage(7, {6: 3}) == (0, 1, 2, 3, 6, 7)
-    assert lineage(9, {6: 3, 8: 6}) == (0, 1, 2, 3, 6, 8, 9)
-    assert lineage(5, {6: 3}) == (0, 1, 2, 3, 4, 5)
+    assert trace_lineage(3, {}) == (0, 1, 2, 3)
+    assert trace_lineage(7, {6: 3}) == (0, 1, 2, 3, 6, 7)
+    assert trace_lineage(9, {6: 3, 8: 6}) == (0, 1, 2, 3, 6, 8, 9)
+    assert trace_lineage(5, {6: 3}) == (0, 1, 2, 3, 4, 5)
 
 
 def test_a_parent_that_is_not_older_is_refused() -> None:
     with pytest.raises(ValueError, match="stage 6 cannot have parent 6"):
-        lineage(6, {6: 6})
+        trace_lineage(6, {6: 6})
 
 
 def rolled(current: int, best: int | None, *done: Rollback) -> Rollback:

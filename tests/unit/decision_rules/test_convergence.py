@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 from tests.bench.convergence_table import stop_stages
 
-from gapo.policies.convergence import (
+from gapo.decision_rules.convergence import (
+    ConvergenceOutcome,
     ConvergenceSettings,
     StageSatisfaction,
-    VerdictKind,
     judge_convergence,
     look_at,
 )
@@ -76,40 +76,41 @@ def test_too_few_samples_are_undecided_and_name_the_number_that_is_enough() -> N
     flat = [0.5] * 9
     verdict = judge_convergence(series(*flat, n=200))
     # 2.35 * sqrt(8 * 0.25 / n) / 4 < 0.04 needs n > 2 * (2.35 / 0.16)^2 = 431.4.
-    assert verdict.kind is VerdictKind.UNDECIDED
+    assert verdict.kind is ConvergenceOutcome.UNDECIDED
     assert "at least 432 completions a stage" in verdict.reason
-    assert judge_convergence(series(*flat, n=431)).kind is VerdictKind.UNDECIDED
-    assert judge_convergence(series(*flat, n=432)).kind is VerdictKind.CONVERGED
+    assert judge_convergence(series(*flat, n=431)).kind is ConvergenceOutcome.UNDECIDED
+    assert judge_convergence(series(*flat, n=432)).kind is ConvergenceOutcome.CONVERGED
 
 
 def test_four_of_four_samples_are_no_certainty() -> None:
-    assert judge_convergence(series(*[1.0] * 9, n=4)).kind is VerdictKind.UNDECIDED
-    assert judge_convergence(series(*[1.0] * 9, n=2000)).kind is VerdictKind.CONVERGED
+    assert judge_convergence(series(*[1.0] * 9, n=4)).kind is ConvergenceOutcome.UNDECIDED
+    assert judge_convergence(series(*[1.0] * 9, n=2000)).kind is ConvergenceOutcome.CONVERGED
 
 
 def test_a_scattering_curve_is_undecided_and_not_blamed_on_the_number_of_samples() -> None:
     verdict = judge_convergence(series(*[0.4, 0.5, 0.6, 0.4, 0.6, 0.4, 0.6, 0.5, 0.4]))
-    assert verdict.kind is VerdictKind.UNDECIDED
+    assert verdict.kind is ConvergenceOutcome.UNDECIDED
     assert "scatters from stage to stage" in verdict.reason
 
 
 def test_a_curve_that_clearly_rises_goes_on_however_noisy_it_is() -> None:
-    assert judge_convergence(series(*[0.1 * k for k in range(9)], n=20)).kind is VerdictKind.CONTINUE
+    assert judge_convergence(series(*[0.1 * k for k in range(9)], n=20)).kind is ConvergenceOutcome.CONTINUE
 
 
 def test_evaluating_every_second_stage_expects_twice_the_gain_between_points() -> None:
     # +1.2 pp a point is +0.6 pp a stage when only every second stage is evaluated.
     rates = [0.5 + 0.012 * k for k in range(9)]
-    assert judge_convergence(series(*rates, n=10**6)).kind is VerdictKind.CONTINUE
+    assert judge_convergence(series(*rates, n=10**6)).kind is ConvergenceOutcome.CONTINUE
     every_second = [StageSatisfaction(2 * p.stage, p.rate, p.n) for p in series(*rates, n=10**6)]
     verdict = judge_convergence(every_second, replace(DEFAULTS, every=2))
-    assert verdict.kind is VerdictKind.CONVERGED
+    assert verdict.kind is ConvergenceOutcome.CONVERGED
     assert verdict.evidence["threshold"] == pytest.approx(0.08)
 
 
 def test_switched_off_it_never_ends_a_run() -> None:
     assert (
-        judge_convergence(series(*[0.5] * 20), replace(DEFAULTS, enabled=False)).kind is VerdictKind.CONTINUE
+        judge_convergence(series(*[0.5] * 20), replace(DEFAULTS, enabled=False)).kind
+        is ConvergenceOutcome.CONTINUE
     )
 
 

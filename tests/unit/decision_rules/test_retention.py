@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gapo.policies.retention import (
+from gapo.decision_rules.retention import (
     Part,
     RetentionSettings,
     StoredObject,

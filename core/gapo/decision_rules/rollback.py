@@ -53,7 +53,7 @@ def changes_after(number: int) -> Changes:
     return Changes(actor_lr_scale=0.5**number, kl_scale=2.0**number, seed_offset=number)
 
 
-def lineage(stage: int, parents: Mapping[int, int]) -> tuple[int, ...]:
+def trace_lineage(stage: int, parents: Mapping[int, int]) -> tuple[int, ...]:
     """The stages that `stage` was made from, oldest first, itself last.
 
     `parents` names only the stages made by a rollback; any other stage k > 0 comes from k − 1. Raises ValueError
@@ -70,7 +70,7 @@ def lineage(stage: int, parents: Mapping[int, int]) -> tuple[int, ...]:
 
 def in_effect(stage: int, rollbacks: Sequence[Rollback]) -> Changes:
     """The changes that hold in `stage`: those of the newest rollback in its lineage."""
-    chain = lineage(stage, {r.stage: r.parent for r in rollbacks})
+    chain = trace_lineage(stage, {r.stage: r.parent for r in rollbacks})
     return changes_after(max((r.number for r in rollbacks if r.stage in chain), default=0))
 
 

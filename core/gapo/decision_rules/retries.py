@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from gapo.decision_rules.attempts import FOR_A_PERSON, NEVER_COUNTED, Exit
 from gapo.errors import ACCESS_ERRORS, FencedError
-from gapo.policies.attempts import FOR_A_PERSON, NEVER_COUNTED, Cause, Ended, Exit
 from gapo.reasons import Reason
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.tasks import KINDS, Kind
 
 MAX_FREE_PER_STAGE = 20
@@ -42,10 +43,7 @@ class Classified:
 
 @dataclass(frozen=True)
 class Start:
-    """Start attempt number `attempt`, from resume point `resume` where there is one."""
-
-    attempt: int
-    resume: int | None
+    """Start the next attempt; it finds the resume point to go on from by itself."""
 
 
 @dataclass(frozen=True)
@@ -97,13 +95,13 @@ def classify(ended: Exit, *, resume_before: int | None, resume_after: int | None
     return Classified(Cause.KILLED if code < 0 or 128 < code < 160 else Cause.FAILED, charged=True)
 
 
-def free_ends(ended: Sequence[Ended]) -> int:
+def free_ends(ended: Sequence[AttemptEnd]) -> int:
     """Ends that were free but count towards a stage's limit of free ends."""
     return sum(not e.charged and e.cause not in NEVER_COUNTED for e in ended)
 
 
 def next_attempt(
-    ended: Sequence[Ended],
+    ended: Sequence[AttemptEnd],
     settings: RetrySettings | None = None,
     *,
     kind: str,
@@ -123,11 +121,12 @@ def next_attempt(
     if [e.attempt for e in history] != list(range(len(history))):
         raise ValueError(f"attempts {[e.attempt for e in history]} of {kind} have a gap or a double")
     if not history:
-        return Start(0, None)
+        return Start()
     for end in history:
         if end.cause is Cause.PERMANENT:
             return Fail(
-                Reason.PERMANENT_FAILURE, f"{kind} failed for good with exit {end.code}: {end.message}"
+                Reason.PERMANENT_FAILURE,
+                f"{kind} failed for good with exit {end.exit_code}: {end.message or ''}",
             )
     failure = _out_of_memory_again(history, kind)
     if failure is not None:
@@ -140,7 +139,7 @@ def next_attempt(
     if last.cause in FOR_A_PERSON:
         until = last.ended_at + _patience(history, settings)
         if now < until and not asked_anew:
-            return Wait(until, f"{kind} waits until somebody acts: {last.message}")
+            return Wait(until, f"{kind} waits until somebody acts: {last.message or ''}")
     elif charged and charged[-1] is last:
         wait = settings.backoff * 2 ** min(len(charged) - 1, 30)
         until = last.ended_at + min(wait, settings.backoff_limit)
@@ -148,15 +147,14 @@ def next_attempt(
             return Wait(
                 until, f"{kind} failed ({last.cause}), {len(charged)} of {settings.max_failures} allowed"
             )
-    resumes = [e.resume for e in history if e.resume is not None]
-    return Start(len(history), max(resumes, default=None))
+    return Start()
 
 
-def _patience(history: Sequence[Ended], settings: RetrySettings) -> timedelta:
+def _patience(history: Sequence[AttemptEnd], settings: RetrySettings) -> timedelta:
     """Doubled by each end of the kind in a row; one that got on before it had to wait begins another row."""
     in_a_row, furthest = 0, -1
     for end in history:
-        resume = -1 if end.resume is None else end.resume
+        resume = -1 if end.last_resume is None else end.last_resume
         if end.cause not in FOR_A_PERSON:
             in_a_row = 0
         elif resume > furthest:
@@ -168,7 +166,7 @@ def _patience(history: Sequence[Ended], settings: RetrySettings) -> timedelta:
     return min(wait, settings.patience_limit)
 
 
-def _charged(history: Sequence[Ended], free_elsewhere: int) -> list[Ended]:
+def _charged(history: Sequence[AttemptEnd], free_elsewhere: int) -> list[AttemptEnd]:
     charged, free = [], free_elsewhere
     for end in history:
         if end.cause in NEVER_COUNTED:
@@ -180,14 +178,14 @@ def _charged(history: Sequence[Ended], free_elsewhere: int) -> list[Ended]:
     return charged
 
 
-def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
+def _out_of_memory_again(history: Sequence[AttemptEnd], kind: str) -> Fail | None:
     """Twice at the same step, and on the same side: a third time would not differ."""
-    seen: set[tuple[int, bool]] = set()
+    earlier: set[tuple[int, bool]] = set()
     for end in history:
         if end.cause is not Cause.OUT_OF_MEMORY or end.step is None:
             continue
         at = (end.step, end.device_memory)
-        if at in seen:
+        if at in earlier:
             if end.device_memory:
                 act = f"lower {KINDS[Kind(kind)].memory_field}"
             else:
@@ -196,11 +194,11 @@ def _out_of_memory_again(history: Sequence[Ended], kind: str) -> Fail | None:
             return Fail(
                 Reason.OUT_OF_MEMORY, f"{kind} ran out of {where} memory twice at step {end.step}; {act}"
             )
-        seen.add(at)
+        earlier.add(at)
     return None
 
 
-def _too_many(charged: Sequence[Ended], settings: RetrySettings, kind: str) -> str:
+def _too_many(charged: Sequence[AttemptEnd], settings: RetrySettings, kind: str) -> str:
     last = charged[-1]
     beyond = "" if last.charged else f" (free ends beyond {MAX_FREE_PER_STAGE} a stage are charged)"
     detail = f": {last.message}" if last.message else ""

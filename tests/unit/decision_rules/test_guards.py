@@ -11,9 +11,7 @@ from tests.bench.guard_table import alarm_stages
 
 from gapo.api.evaluation import Guards
 from gapo.api.load import load_run
-from gapo.metrics.catalogue import GUARDS
-from gapo.planning.stage_decision import guard_settings
-from gapo.policies.guards import (
+from gapo.decision_rules.guards import (
     GuardAction,
     GuardSettings,
     StageMetrics,
@@ -21,6 +19,8 @@ from gapo.policies.guards import (
     hacking_metrics,
     judge_guards,
 )
+from gapo.metrics.catalogue import GUARDS
+from gapo.planning.stage_decision import guard_settings
 
 START = {"eval/entropy": 2.0}
 

@@ -1,7 +1,7 @@
 """What every executor of a run does in storage, wherever its tasks run: hand over, record ends, decide, retire.
 
 The laptop's executor and the cluster's operator differ in how an attempt is started, watched and stopped; the rest is
-here. Every record is created once, so that two drivers of one run, or one that is killed between any two writes,
+here. Every record is created once, so that two executors of one run, or one that is killed between any two writes,
 leave what a single undisturbed one would (docs/contracts/storage.md).
 """
 
@@ -12,34 +12,35 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from gapo.decision_rules.attempts import Exit
+from gapo.decision_rules.retries import classify
 from gapo.digest import sha256_hex
 from gapo.errors import InputArtifactError
 from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import Plan, Revocation, RunFacts
 from gapo.planning.planner import plan
-from gapo.policies.attempts import Cause, Exit
-from gapo.policies.retries import classify
 from gapo.run.reader import Observer
 from gapo.run.retention import retire_at
 from gapo.store import layout
+from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.claims import Fence
 from gapo.store.commit import last_resume_point
 from gapo.store.create_once import create_once
 from gapo.store.objects import Objects
-from gapo.store.records import Claim, Decision, Ended, ResumePoint, Revoked
+from gapo.store.records import Claim, Decision, ResumePoint, Revoked
 from gapo.tasks import Task
 
 MESSAGE_LIMIT = 4000
 
 
 @dataclass(frozen=True)
-class End:
+class ObservedEnd:
     """How an attempt ended, as its executor saw it. Times are timezone-aware."""
 
     exit: Exit
     started_at: datetime
     ended_at: datetime
-    said: Mapping[str, Any] = field(default_factory=dict)
+    termination: Mapping[str, Any] = field(default_factory=dict)
     """The task's termination message: reason, message, badInput."""
     message: str | None = None
     """What to say where the task said nothing."""
@@ -48,8 +49,8 @@ class End:
     gpus: int = 0
 
 
-class Driver:
-    """Drives one run's records. Call `begin` with a claim before anything else."""
+class RunStorage:
+    """One run in storage: what an executor reads of it, plans from it and records in it. Call `begin` with a claim first."""
 
     def __init__(
         self, facts: RunFacts, objects: Objects, *, clock: Callable[[], datetime], slots: int = 1
@@ -81,29 +82,29 @@ class Driver:
     ) -> Plan:
         """`running`: attempts that live as far as the executor knows; `forgiven`: failures that no longer count;
         `asked_anew`: the manifest has just been changed."""
-        seen = self.observer.seen(running, forgiven)
-        return plan(self.facts, seen, self.clock(), slots=self.slots, asked_anew=asked_anew)
+        observation = self.observer.observation(running, forgiven)
+        return plan(self.facts, observation, self.clock(), slots=self.slots, asked_anew=asked_anew)
 
-    def settle(self, made: Plan) -> Decision | None:
+    def settle(self, next_plan: Plan) -> Decision | None:
         """Writes what the plan asks to be recorded: lost attempts, revocations, a decision, which it returns.
 
         Raises FencedError where another executor has taken the run over.
         """
-        if made.lost or made.decide or made.revoke:
+        if next_plan.lost or next_plan.decide or next_plan.revoke:
             self.fence.check()
-        for attempt in made.lost:
+        for attempt in next_plan.lost:
             self.record_lost(attempt)
-        for revocation in made.revoke:
+        for revocation in next_plan.revoke:
             self._revoke(revocation)
-        if made.decide is not None:
-            create_once(self.objects, layout.decision(made.decide.stage), made.decide)
-            self.observer.refresh_decision(made.decide.stage)
+        if next_plan.decide is not None:
+            create_once(self.objects, layout.decision(next_plan.decide.stage), next_plan.decide)
+            self.observer.refresh_decision(next_plan.decide.stage)
             self.retire()
-        return made.decide
+        return next_plan.decide
 
     def retire(self) -> None:
         """Deletes what the rest of the run cannot need."""
-        retire_at(self.objects, self.facts.run_id, self.facts.spec, self.observer.seen())
+        retire_at(self.objects, self.facts.run_id, self.facts.spec, self.observer.observation())
 
     def hand_over(self, task: Task) -> bool:
         """Stores task.json; False where another executor was first, with another one."""
@@ -136,18 +137,18 @@ class Driver:
             from_n=from_n,
         )
 
-    def record_end(self, task: Task, end: End) -> Ended:
+    def record_end(self, task: Task, end: ObservedEnd) -> AttemptEnd:
         """Writes ended.json for an attempt. A manifest beats every exit code but that of a bad input."""
         self.fence.check()  # whoever took over records this end, and knows better what it was
         resume = self.resume_point(task, end.resume_before or 0)
         number = None if resume is None else resume.number
         self.observer.refresh(task.key)
-        reason = end.said.get("reason") or end.exit.reason
+        reason = end.termination.get("reason") or end.exit.reason
         verdict = classify(end.exit, resume_before=end.resume_before, resume_after=number)
-        message = end.said.get("message") or end.message
-        record = Ended(
+        message = end.termination.get("message") or end.message
+        record = AttemptEnd(
             attempt=task.attempt,
-            cause=verdict.cause.value,
+            cause=verdict.cause,
             charged=verdict.charged,
             exit_code=end.exit.code,
             reason=reason,
@@ -158,7 +159,7 @@ class Driver:
             last_resume=number,
             step=None if resume is None else resume.iteration,
             device_memory=reason == "OutOfMemory",
-            bad_input=end.said.get("badInput"),
+            bad_input=end.termination.get("badInput"),
         )
         stored = create_once(self.objects, layout.ended(task.stage, task.kind.value, task.attempt), record)
         self.observer.refresh(task.key)
@@ -167,17 +168,17 @@ class Driver:
     def committed(self, task: Task) -> bool:
         """Whether a manifest of this task is there, looked up anew."""
         self.observer.refresh(task.key)
-        return self.observer.seen().committed.get(task.key) is not None
+        return self.observer.observation().committed.get(task.key) is not None
 
     def record_lost(self, attempt: AttemptKey) -> None:
         """An attempt of an executor that is gone: nobody saw its end, so its start and end are now."""
         key, now = attempt.task, self.clock()
         self.observer.refresh(key)
-        committed = self.observer.seen().committed.get(key)
+        committed = self.observer.observation().committed.get(key)
         cause = Cause.EXECUTOR_LOST if committed is None else Cause.COMMITTED
-        record = Ended(
+        record = AttemptEnd(
             attempt=attempt.attempt,
-            cause=cause.value,
+            cause=cause,
             charged=False,
             message="its executor ended without recording it",
             started_at=now,

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gapo.policies.attempts import Ended
+from gapo.store.attempt_end import AttemptEnd
+from gapo.tasks import KINDS
 
-ROLLOUTS = "ppo/rollouts"
-"""Completions that a task sampled for training; ppo commits it."""
+ROLLOUTS = tuple(kind.rollouts_metric for kind in KINDS.values() if kind.rollouts_metric is not None)
+"""Metrics that count the completions which a task sampled for training."""
 TOKENS = "/trained_tokens"
 """Ends the names of the metrics that count the tokens a task trained on, each pass counted."""
 
@@ -45,7 +46,7 @@ class BudgetVerdict:
     spent: Spent
 
 
-def spent(metrics: Iterable[Mapping[str, float]], ended: Sequence[Ended]) -> Spent:
+def spent(metrics: Iterable[Mapping[str, float]], ended: Sequence[AttemptEnd]) -> Spent:
     """What the run has used: work from every committed manifest's `metrics`, time from all ended attempts.
 
     Attempts that failed cost their GPU-hours and wall clock too; their rollouts were never committed and are not
@@ -54,7 +55,7 @@ def spent(metrics: Iterable[Mapping[str, float]], ended: Sequence[Ended]) -> Spe
     committed = list(metrics)
     spans = [(e.started_at, e.ended_at, e.gpus) for e in ended]
     return Spent(
-        rollouts=round(sum(m.get(ROLLOUTS, 0) for m in committed)),
+        rollouts=round(sum(m.get(name, 0) for m in committed for name in ROLLOUTS)),
         tokens=round(sum(v for m in committed for name, v in m.items() if name.endswith(TOKENS))),
         gpu_hours=math.fsum((end - start).total_seconds() * gpus for start, end, gpus in spans) / 3600,
         wall_clock=_union_seconds([(start, end) for start, end, _ in spans]),
@@ -63,7 +64,7 @@ def spent(metrics: Iterable[Mapping[str, float]], ended: Sequence[Ended]) -> Spe
 
 def judge_budget(
     metrics: Iterable[Mapping[str, float]],
-    ended: Sequence[Ended],
+    ended: Sequence[AttemptEnd],
     settings: BudgetSettings | None = None,
 ) -> BudgetVerdict:
     """Says, at a stage's end, whether a limit is reached: exactly used up counts, the next stage would exceed it."""
