@@ -57,16 +57,16 @@ def running(process: Process, folder: Path) -> Iterator[Running]:
 
 
 def wait_until(
-    holds: Callable[[], bool], what: str, needed: Sequence[Running] = (), *, every: float = 0.1
+    holds: Callable[[], bool], what: str, needed: Sequence[Running] = (), *, every: float = 0.1, patience: float = PATIENCE
 ) -> None:
-    """Polls until `holds`, after so many seconds each. Fails with the logs where it takes longer than PATIENCE, or a
+    """Polls until `holds`, after so many seconds each. Fails with the logs where it takes longer than it may, or a
     process needed for it ends."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not holds():
         ended = [one.name for one in needed if one.popen.poll() is not None]
         logs = "\n".join(one.tail() for one in needed)
         assert not ended, f"{', '.join(ended)} ended before {what}\n{logs}"
-        assert time.monotonic() < deadline, f"after {PATIENCE:.0f} s it is not so that {what}\n{logs}"
+        assert time.monotonic() < deadline, f"after {patience:.0f} s it is not so that {what}\n{logs}"
         time.sleep(every)
 
 

@@ -101,7 +101,12 @@ class VllmBackend(RolloutBackend):
         await change(server, "/pause?mode=abort")  # what still runs there is of a trainer that is gone
         await change(server, "/update_weight_version", {"new_version": UPDATING})
         await change(server, "/init_weight_transfer_engine", {"init_info": {}})
-        await change(server, "/start_weight_update")
+        try:
+            await change(server, "/start_weight_update")
+        except ServerFault:
+            # Perhaps an update is open that a trainer has left in the middle: it is closed, under no name that counts.
+            await change(server, "/finish_weight_update", {"weight_version": UPDATING})
+            await change(server, "/start_weight_update")
         files = [file.described() for file in self._files]
         await change(server, "/update_weights", {"update_info": {"files": files}})
         await change(server, "/finish_weight_update", {"weight_version": self.served_name})
