@@ -138,6 +138,16 @@ def test_what_a_resume_point_holds_is_not_sampled_again(connect: Connect) -> Non
     assert {i: whole.token_ids[i] for i in had} == had
 
 
+def test_more_prompts_at_once_than_a_server_takes_in_one_step_are_sampled(
+    connect: Connect, servers: ServersOfARun
+) -> None:
+    """Some 8,000 tokens of prompts, of which a step takes 2,048."""
+    backend = connect(weights(1), servers.urls[:1])
+    backend.publish("v")
+    out = sample(backend, [[BOS, *([5, 9] * 16)]] * 240, max_new_tokens=4)
+    assert all(out.token_ids)
+
+
 def test_a_prompt_without_room_for_its_response_is_refused_by_name(connect: Connect) -> None:
     backend = connect(weights(1))
     backend.publish("v")

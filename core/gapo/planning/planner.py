@@ -277,15 +277,15 @@ def plan(
 
 
 def _rollout_servers(walk: _Walk, status: Status) -> RolloutServers | None:
-    """The servers that the run wants now: while a task samples or is to begin, or, where they are held for the run, from
-    the first such task to the run's end."""
+    """The servers that the run wants now: while a task samples, is to begin or to be tried again, or, where they are held
+    for the run, from the first such task to the run's end."""
     rollout = walk.run.spec.rollout
     if rollout.engine != "vllm" or status.state not in (State.RUNNING, State.WAITING):
         return None
-    now = {task.key for task in walk.start} | {attempt.task for attempt in walk.running}
-    if rollout.hold == "run":
-        now |= set(walk.observation.attempts)
-    if not any(KINDS[key.kind].samples for key in now):
+    tried = set(walk.observation.attempts)
+    at_work = {task.key for task in walk.start} | {attempt.task for attempt in walk.running}
+    at_work |= tried if rollout.hold == "run" else tried & set(status.waiting_for)
+    if not any(KINDS[key.kind].samples for key in at_work):
         return None
     # All of a run's generators have one architecture; the first is never retired.
     generators = [key for key in walk.observation.committed if KINDS[key.kind].commits_generator]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -43,6 +44,18 @@ UPDATING = "updating"
 """The version that a server bears while its weights are being replaced; no completion with it is ever used."""
 
 
+class Phases:
+    """Seconds by phase of what happens in one go."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def ends(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.seconds[phase], self._last = now - self._last, now
+
+
 class VllmBackend(RolloutBackend):
     """Samples from N servers, the one with the least to do first. Used from one thread."""
 
@@ -68,12 +81,19 @@ class VllmBackend(RolloutBackend):
         self._runner = asyncio.Runner()
         self._changed = asyncio.Event()
         self._last_fault = "none has been asked yet"
+        self.publish_seconds: dict[str, float] = {}
+        """What the last publish took by phase; of those that each server has, the one that was ready last."""
 
     # --- weights ---
 
     def publish(self, version: str) -> None:
         """Gives all servers the model's current weights. Raises RolloutServersError where no server takes them."""
-        files, probe = self._folder.write(self.model), Probe.of(self.model)
+        clock = Phases()
+        files = self._folder.write(self.model)
+        clock.ends("write")
+        probe = Probe.of(self.model)
+        clock.ends("probe")
+        self.publish_seconds = clock.seconds
         self.version, self._files = version, files
         self._before, self._probe = self._probe, probe
         self._run(self._publish())
@@ -88,16 +108,17 @@ class VllmBackend(RolloutBackend):
             server.serves, server.faults = None, 0
             await self._cancel(server)
             self._recover(server)
-        # With one that serves there is work to do; the others join when they are ready.
-        await asyncio.wait(
-            [server.recovering for server in self._client.servers if server.recovering is not None]
-        )
+        # With one that serves there is work to do. The others get as long again; who is late joins while it samples.
+        began = time.perf_counter()
         await self._least_busy()
+        late = [server.recovering for server in self._client.servers if server.recovering is not None]
+        await asyncio.wait(late, timeout=1.0 + time.perf_counter() - began)
 
     async def _give(self, server: RolloutServer) -> None:
         """Replaces a server's weights and makes sure of it. Raises ServerFault, with the server paused or under a name
         that nobody accepts."""
         change = self._client.change
+        clock = Phases()
         await change(server, "/pause?mode=abort")  # what still runs there is of a trainer that is gone
         await change(server, "/update_weight_version", {"new_version": UPDATING})
         await change(server, "/init_weight_transfer_engine", {"init_info": {}})
@@ -107,13 +128,18 @@ class VllmBackend(RolloutBackend):
             # Perhaps an update is open that a trainer has left in the middle: it is closed, under no name that counts.
             await change(server, "/finish_weight_update", {"weight_version": UPDATING})
             await change(server, "/start_weight_update")
+        clock.ends("pause")
         files = [file.described() for file in self._files]
         await change(server, "/update_weights", {"update_info": {"files": files}})
+        clock.ends("load")
         await change(server, "/finish_weight_update", {"weight_version": self.served_name})
         await change(server, "/reset_prefix_cache")  # it holds what the old weights have computed
         await change(server, "/resume")
+        clock.ends("resume")
         await self._verify(server)
+        clock.ends("verify")
         server.serves = self.served_name
+        self.publish_seconds |= clock.seconds
 
     async def _verify(self, server: RolloutServer) -> None:
         assert self._probe is not None  # noqa: S101  (publish makes it)

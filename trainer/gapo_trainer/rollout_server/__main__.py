@@ -25,6 +25,8 @@ from gapo.store.records import ManifestRef
 MISSING = 3
 FOLDER = "generator/"
 WEIGHTS = (".safetensors", ".safetensors.index.json")
+ON_A_CPU = ["--enforce-eager", "--no-enable-chunked-prefill"]
+"""A prompt that is prefilled in parts has its random stream set back, which vLLM 0.32 cannot do on a CPU: it ends."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -106,7 +108,7 @@ def server_command(model: Path, host: str, port: int) -> list[str]:
         "--generation-config", "vllm",  # the model's own top-p and the like would not be the policy
         "--logprobs-mode", "processed_logprobs",
         "--dtype", "auto" if torch.cuda.is_available() else "float32",
-        *([] if torch.cuda.is_available() else ["--enforce-eager"]),
+        *([] if torch.cuda.is_available() else ON_A_CPU),
     ]  # fmt: skip
 
 
