@@ -8,7 +8,8 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from gapo.errors import GapoError, RetryableError
-from gapo_operator.cli.client import Body, Cluster, RefusedError
+from gapo_operator.cli.client import Cluster, RefusedError
+from gapo_operator.kube.objects import Body
 
 LOST_SECONDS = 60.0
 """How long the API server may be away before following it ends."""

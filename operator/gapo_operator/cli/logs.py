@@ -15,12 +15,13 @@ from gapo.cli.local_hints import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
-from gapo_operator.cli.client import Cluster, RefusedError, connect, core_path, run_async, runs_path
+from gapo_operator.cli.client import Cluster, RefusedError, connect, run_async
 from gapo_operator.cli.list_watch import Source, follow_all
 from gapo_operator.cli.run_view import over, sight, stage_name
 from gapo_operator.cli.status import RunName
 from gapo_operator.kube.job_states import ChildState, children_of
 from gapo_operator.kube.pod_end import TRAINER
+from gapo_operator.kube.resource_paths import core_path, jobs_path, runs_path
 from gapo_operator.render.names import PREFIX
 
 Body = Mapping[str, Any]
@@ -98,9 +99,7 @@ def _sources(namespace: str, name: str, selector: str) -> dict[str, Source]:
     refused = {"fieldSelector": "involvedObject.kind=Job,reason=FailedCreate"}
     return {
         "runs": Source(runs_path(namespace), {"fieldSelector": f"metadata.name={name}"}),
-        "jobs": Source(
-            f"/apis/batch/v1/namespaces/{namespace}/jobs", {"labelSelector": selector}, optional=True
-        ),
+        "jobs": Source(jobs_path(namespace), {"labelSelector": selector}, optional=True),
         "pods": Source(core_path(namespace, "pods"), {"labelSelector": selector}),
         "events": Source(core_path(namespace, "events"), refused, optional=True),
     }

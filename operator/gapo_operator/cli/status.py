@@ -16,9 +16,11 @@ from gapo.cli.live_view import SILENT_SECONDS
 from gapo.cli.local_hints import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Namespace, Output, Where
 from gapo.errors import ClusterError, RetryableError
-from gapo_operator.cli.client import Body, Cluster, connect, core_path, run_async, runs_path
+from gapo_operator.cli.client import Cluster, connect, run_async
 from gapo_operator.cli.list_watch import Source, follow_all, read
 from gapo_operator.cli.run_view import Sight, as_json, failure, news, over, page, sight, standing
+from gapo_operator.kube.objects import Body
+from gapo_operator.kube.resource_paths import core_path, runs_path
 
 RunName = Annotated[str, typer.Argument(metavar="NAME", help="The GapoRun's name.", show_default=False)]
 

@@ -16,18 +16,12 @@ from gapo.cli.local_hints import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Manifest, Namespace, Output, Where
 from gapo.cli.validate import refused_by_a_cluster
 from gapo.errors import ClusterError, GapoError, SpecError
-from gapo_operator.cli.client import (
-    APPLY,
-    UNKNOWN_FIELD,
-    Body,
-    Cluster,
-    RefusedError,
-    connect,
-    run_async,
-    runs_path,
-)
+from gapo_operator.cli.client import UNKNOWN_FIELD, Cluster, RefusedError, connect, run_async
 from gapo_operator.cli.run_view import failure
 from gapo_operator.cli.status import until_over
+from gapo_operator.kube.api_server import APPLY
+from gapo_operator.kube.objects import Body
+from gapo_operator.kube.resource_paths import runs_path
 
 MANAGER = "gapo"
 KEPT = ("name", "labels", "annotations")

@@ -6,9 +6,11 @@ import typer
 
 from gapo.cli.local_hints import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
-from gapo_operator.cli.client import MERGE, connect, run_async, runs_path
+from gapo_operator.cli.client import connect, run_async
 from gapo_operator.cli.status import RunName
 from gapo_operator.cli.submit import MANAGER
+from gapo_operator.kube.api_server import MERGE
+from gapo_operator.kube.resource_paths import runs_path
 
 
 def suspend(

@@ -16,6 +16,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import REGION, S3Server
 
 from gapo_operator.config import OperatorConfig
+from gapo_operator.kube.api_server import ApiServer
 from gapo_operator.kube.client import Kube, ListenedClient
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import RunKey
@@ -112,7 +113,7 @@ class World:
         metrics = OperatorMetrics()
         await config.load_kube_config(config_file=str(self.cluster.kubeconfig))
         async with ListenedClient(metrics.kubernetes_request) as api:
-            operator = Operator(Kube(api), self.config, metrics)
+            operator = Operator(Kube(ApiServer(api)), self.config, metrics)
             yield operator
             operator.stores.close()
 

@@ -15,6 +15,7 @@ from tests.unit.operator.played import manifest
 from tests.unit.planner.world import START
 
 from gapo_operator.config import OperatorConfig, StorageLocation
+from gapo_operator.kube.api_server import ApiServer
 from gapo_operator.kube.client import Kube, KubeError
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import RunKey
@@ -33,7 +34,7 @@ class Server(Kube):
     """Answers the operator's own requests as an API server would, for one GapoRun and its Jobs."""
 
     def __init__(self, run: dict[str, Any]) -> None:
-        super().__init__(client.ApiClient.__new__(client.ApiClient))
+        super().__init__(ApiServer(client.ApiClient.__new__(client.ApiClient)))
         self.run = run
         self.jobs: dict[str, dict[str, Any]] = {}
         self.events: list[str] = []

@@ -15,11 +15,12 @@ from tests.unit.operator.shown_runs import condition, run_with
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
 from gapo_operator.cli import run_view as show
-from gapo_operator.cli.client import RefusedError, _parsed, refusal, runs_path
+from gapo_operator.cli.client import RefusedError, _parsed, refusal
 from gapo_operator.cli.doctor import cluster as checks
 from gapo_operator.cli.doctor import operators
 from gapo_operator.cli.logs import Choice, created, has_log, waiting
 from gapo_operator.cli.submit import explained
+from gapo_operator.kube.resource_paths import runs_path
 
 RUNS = runs_path("red", "smoke")
 

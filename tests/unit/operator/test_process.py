@@ -24,6 +24,20 @@ def test_a_configuration_that_is_wrong_is_told_in_one_line_a_problem(
     assert not any("Traceback" in line for line in said)
 
 
+def test_an_operator_that_finds_no_cluster_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("storageLocations: [{name: team, uri: s3://x}]\ntrainer: {image: x}\n")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    ports = ["--health-port", "0", "--metrics-port", "0"]
+    monkeypatch.setattr(sys, "argv", ["gapo_operator", "--config", str(config), *ports])
+    assert main() == 69
+    stderr = capsys.readouterr().err
+    assert f"no kubeconfig at {tmp_path / 'none'}; set KUBECONFIG, or run the operator in a cluster" in stderr
+    assert "Traceback" not in stderr
+
+
 def test_a_log_line_is_one_json_object() -> None:
     record = logging.LogRecord("gapo_operator", logging.INFO, "", 0, "two\nlines of %s", ("run",), None)
     said = JsonLines().format(record)

@@ -7,16 +7,10 @@ from collections.abc import Mapping
 
 from gapo.crd.document import document
 from gapo.errors import GapoError
-from gapo_operator.cli.client import (
-    GROUP,
-    NOT_INSTALLED,
-    VERSION,
-    Body,
-    Cluster,
-    RefusedError,
-    core_path,
-)
+from gapo_operator.cli.client import NOT_INSTALLED, Cluster, RefusedError
 from gapo_operator.cli.doctor.finding import Finding, fail, ok, warn
+from gapo_operator.kube.objects import Body
+from gapo_operator.kube.resource_paths import GROUP, VERSION, core_path
 
 OLDEST = (1, 31)
 """Of Kubernetes, as docs/cluster.md says."""

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from gapo.errors import GapoError
-from gapo_operator.cli.client import Body, Cluster, runs_path
+from gapo_operator.cli.client import Cluster
 from gapo_operator.cli.doctor.finding import Finding, fail, ok, warn
+from gapo_operator.kube.objects import Body
+from gapo_operator.kube.resource_paths import runs_path
 
 OPERATORS = "app.kubernetes.io/part-of=gapo,app.kubernetes.io/component=operator"
 LEASE = "gapo-operator"

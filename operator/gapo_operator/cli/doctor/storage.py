@@ -10,9 +10,10 @@ from gapo.local.run_location import parse_locations
 from gapo.store.location import Location
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
-from gapo_operator.cli.client import Cluster, RefusedError, core_path
+from gapo_operator.cli.client import Cluster, RefusedError
 from gapo_operator.cli.doctor.finding import Finding, fail, ok, warn
 from gapo_operator.config import OperatorConfig
+from gapo_operator.kube.resource_paths import core_path
 
 NAMES_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """An object without its contents: nobody needs to see a Secret to know that it is there."""
