@@ -31,6 +31,7 @@ from grafana_foundation_sdk.models.dashboard import (
 
 TAG = "gapo"
 Json = dict[str, Any]
+Panels = list[Builder[Panel]]
 
 
 @dataclass(frozen=True)

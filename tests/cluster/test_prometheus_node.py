@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from charts.dashboards import answers
+from charts.dashboards import grafana_emulation
 from charts.dashboards.__main__ import FOLDER
-from charts.dashboards.answers import Prometheus, Series, Span
+from charts.dashboards.grafana_emulation import Prometheus, Series, Span
 from tests.cluster import images, pod_discovery
 from tests.cluster.chart import CHART, helm, values_on_a_node, well
 from tests.cluster.node import Node
@@ -248,8 +248,8 @@ def test_dashboards_find_the_variables_and_figures_of_a_cluster(name: str, scrap
     span = Span(scraped.began, scraped.ended, SECONDS, SECONDS)
     empty = {
         panel["title"]
-        for panel in answers.panels(board)
-        for one in answers.targets(panel, answers.variables(board, **where))
+        for panel in grafana_emulation.panels(board)
+        for one in grafana_emulation.targets(panel, grafana_emulation.variables(board, **where))
         if not scraped.api.range(span.filled(one.expression), span)
     }
     # So small a run has no success that an AUC could be of, and one stage alone; nothing was refused.

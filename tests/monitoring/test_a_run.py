@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
-from charts.dashboards import answers, picture
+from charts.dashboards import grafana_emulation, picture
 from charts.dashboards.__main__ import FOLDER
-from charts.dashboards.answers import Json, Series, Span
+from charts.dashboards.grafana_emulation import Json, Series, Span
+from charts.dashboards.panel_data import PanelData
 from tests.cluster.processes import free_ports
 from tests.monitoring.prometheus import SCRAPE, Scraping, Target, needs_prometheus, prometheus, recorded
 from tests.slow.gapo_command import Process, Storage, bench, manifest, merged, wait_for
@@ -47,7 +48,7 @@ SHORT: Json = {
 BOARDS = [
     json.loads((FOLDER / f"{name}.json").read_text()) for name in ("stage-convergence", "rollouts-and-gpus")
 ]
-PANELS = [(board, panel) for board in BOARDS for panel in answers.panels(board)]
+PANELS = [(board, panel) for board in BOARDS for panel in grafana_emulation.panels(board)]
 by_panel = pytest.mark.parametrize(
     ("board", "panel"), PANELS, ids=[f"{board['uid']}: {panel['title']}" for board, panel in PANELS]
 )
@@ -72,18 +73,18 @@ class Scraped:
         late = {task.split("/")[0] for task, moment in ended.items() if moment > self.span.end - 3 * SCRAPE}
         return {int(task.split("/")[0]) for task in ended} - {int(stage) for stage in late}
 
-    def range(self, target: answers.Target) -> list[Series]:
+    def range(self, target: grafana_emulation.Target) -> list[Series]:
         return self.prometheus.api.range(self.span.filled(target.expression), self.span)
 
-    def table(self, panel: Json) -> answers.Table:
+    def table(self, panel: Json) -> grafana_emulation.Table:
         """What a panel of stages draws at the run's end."""
-        asked = answers.targets(panel, chosen(RUN))
+        asked = grafana_emulation.targets(panel, chosen(RUN))
         found = {one.ref: self.prometheus.api.instant(one.expression, self.span.end) for one in asked}
-        return answers.table(panel, found)
+        return grafana_emulation.table(panel, found)
 
 
 def chosen(run: dict[str, str]) -> dict[str, str]:
-    return {**answers.variables(BOARDS[1], **run), "price": "3"}
+    return {**grafana_emulation.variables(BOARDS[1], **run), "price": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def preempt(process: Process, task: str, scraping: Scraping) -> None:
 def test_every_expression_is_answered_and_every_answer_is_of_the_run(
     board: Json, panel: Json, scraped: Scraped
 ) -> None:
-    for target in answers.targets(panel, chosen(RUN)):
+    for target in grafana_emulation.targets(panel, chosen(RUN)):
         series = scraped.range(target)
         assert series, target.expression
         assert all(one.labels.items() >= RUN.items() for one in series), target.expression
@@ -129,7 +130,7 @@ def test_every_expression_is_answered_and_every_answer_is_of_the_run(
 
 @by_panel
 def test_without_the_run_every_panel_is_empty(board: Json, panel: Json, scraped: Scraped) -> None:
-    for target in answers.targets(panel, chosen({"namespace": "default", "run": "another"})):
+    for target in grafana_emulation.targets(panel, chosen({"namespace": "default", "run": "another"})):
         assert scraped.range(target) == [], target.expression
 
 
@@ -137,7 +138,7 @@ def test_without_the_run_every_panel_is_empty(board: Json, panel: Json, scraped:
 def test_variables_offer_the_run(name: str, scraped: Scraped) -> None:
     """`label_values(SELECTOR, LABEL)`: the label's values among the series that are selected."""
     (variable,) = [one for one in BOARDS[1]["templating"]["list"] if one["name"] == name]
-    asked = answers.filled(variable["query"]["query"], chosen(RUN))
+    asked = grafana_emulation.filled(variable["query"]["query"], chosen(RUN))
     selector, _, label = asked.removeprefix("label_values(").removesuffix(")").rpartition(", ")
     offered = {one.labels.get(label) for one in scraped.prometheus.api.range(selector, scraped.span)}
     expected = {"namespace": {"default"}, "run": {"smoke"}, "role": {"generator", "rollout"}}
@@ -145,7 +146,7 @@ def test_variables_offer_the_run(name: str, scraped: Scraped) -> None:
 
 
 def marked(scraped: Scraped, name: str) -> list[Series]:
-    (mark,) = [one for one in answers.marks(BOARDS[0], chosen(RUN)) if one.ref == name]
+    (mark,) = [one for one in grafana_emulation.marks(BOARDS[0], chosen(RUN)) if one.ref == name]
     series = scraped.range(mark)
     assert all(one.labels.items() >= RUN.items() for one in series)
     return series
@@ -216,7 +217,7 @@ def panel_of(title: str) -> Json:
     return found
 
 
-def drawn(scraped: Scraped, table: answers.Table, line: str) -> dict[int, float]:
+def drawn(scraped: Scraped, table: grafana_emulation.Table, line: str) -> dict[int, float]:
     """Settled stage → value of a line, where there is one."""
     pairs = zip(table["stage"], table[line], strict=True)
     found = {int(stage): value for stage, value in pairs if value is not None}
@@ -341,8 +342,8 @@ def cells(scraped: Scraped, stages: set[int]) -> dict[tuple[str, int], float]:
 
 @pytest.mark.parametrize("board", BOARDS, ids=[board["uid"] for board in BOARDS])
 def test_every_row_of_a_dashboard_can_be_drawn(board: Json, scraped: Scraped, tmp_path: Path) -> None:
-    sight = picture.Sight(scraped.prometheus.api, scraped.span, chosen(RUN))
-    drawn = picture.draw(board, sight, tmp_path / "board")
+    data = PanelData(scraped.prometheus.api, scraped.span, chosen(RUN))
+    drawn = picture.draw(board, data, tmp_path / "board")
     rows = [one["title"] for one in board["panels"] if one["type"] == "row"]
     assert [path.name for path in drawn] == [f"board-{number}.png" for number in range(1, len(rows) + 1)]
     for path in drawn:
