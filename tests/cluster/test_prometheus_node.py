@@ -66,23 +66,6 @@ def monitoring() -> list[dict[str, Any]]:
     named = {"name": "prometheus", "namespace": MONITORING}
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "prometheus"}
-    container = {
-        "name": "prometheus",
-        "image": images.OPERATOR,
-        "command": ["/prometheus", "--config.file=/config/prometheus.yml", "--storage.tsdb.path=/data"],
-        "volumeMounts": [
-            {"name": "program", "mountPath": "/prometheus", "readOnly": True},
-            {"name": "config", "mountPath": "/config"},
-            {"name": "data", "mountPath": "/data"},
-            {"name": "targets", "mountPath": str(Path(TARGETS).parent), "readOnly": True},
-        ],
-    }
-    discovery = {
-        "name": "discovery",
-        "image": images.OPERATOR,
-        "command": ["python", "-c", Path(pod_discovery.__file__).read_text(), TARGETS],
-        "volumeMounts": [{"name": "targets", "mountPath": str(Path(TARGETS).parent)}],
-    }
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": MONITORING}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": named},
@@ -105,23 +88,45 @@ def monitoring() -> list[dict[str, Any]]:
             "metadata": named,
             "data": {"prometheus.yml": yaml.safe_dump(config)},
         },
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": named,
-            "spec": {
-                "serviceAccountName": "prometheus",
-                "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
-                "containers": [container, discovery],
-                "volumes": [
-                    {"name": "program", "hostPath": {"path": PROGRAM, "type": "File"}},
-                    {"name": "config", "configMap": {"name": "prometheus"}},
-                    {"name": "data", "emptyDir": {}},
-                    {"name": "targets", "emptyDir": {}},
-                ],
-            },
-        },
+        pod(named),
     ]
+
+
+def pod(named: dict[str, str]) -> dict[str, Any]:
+    """Prometheus, beside the container that writes the file of its targets."""
+    container = {
+        "name": "prometheus",
+        "image": images.OPERATOR,
+        "command": ["/prometheus", "--config.file=/config/prometheus.yml", "--storage.tsdb.path=/data"],
+        "volumeMounts": [
+            {"name": "program", "mountPath": "/prometheus", "readOnly": True},
+            {"name": "config", "mountPath": "/config"},
+            {"name": "data", "mountPath": "/data"},
+            {"name": "targets", "mountPath": str(Path(TARGETS).parent), "readOnly": True},
+        ],
+    }
+    discovery = {
+        "name": "discovery",
+        "image": images.OPERATOR,
+        "command": ["python", "-c", Path(pod_discovery.__file__).read_text(), TARGETS],
+        "volumeMounts": [{"name": "targets", "mountPath": str(Path(TARGETS).parent)}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": named,
+        "spec": {
+            "serviceAccountName": "prometheus",
+            "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
+            "containers": [container, discovery],
+            "volumes": [
+                {"name": "program", "hostPath": {"path": PROGRAM, "type": "File"}},
+                {"name": "config", "configMap": {"name": "prometheus"}},
+                {"name": "data", "emptyDir": {}},
+                {"name": "targets", "emptyDir": {}},
+            ],
+        },
+    }
 
 
 @pytest.fixture(scope="module")
