@@ -19,7 +19,7 @@ from gapo_operator.cli.client import Cluster, RefusedError, connect, run_async
 from gapo_operator.cli.list_watch import Source, follow_all
 from gapo_operator.cli.run_view import over, sight, stage_name
 from gapo_operator.cli.status import RunName
-from gapo_operator.kube.job_states import ChildState, children_of
+from gapo_operator.kube.job_states import JobState, attempt_jobs_of
 from gapo_operator.kube.pod_end import TRAINER
 from gapo_operator.kube.resource_paths import core_path, jobs_path, runs_path
 from gapo_operator.render.names import PREFIX
@@ -149,18 +149,18 @@ def waiting(run: Body, jobs: Sequence[Body], pods: Sequence[Body], events: Seque
         if (event.get("involvedObject") or {}).get("kind") == "Job"
     }
     found = {}
-    children = children_of(str(metadata.get("uid")), str(status.get("runID")), jobs, pods, warnings)
-    for key, child in sorted(children.items()):
-        if child.state not in (ChildState.QUEUED, ChildState.PENDING):
+    attempt_jobs = attempt_jobs_of(str(metadata.get("uid")), str(status.get("runID")), jobs, pods, warnings)
+    for key, attempt_job in sorted(attempt_jobs.items()):
+        if attempt_job.state not in (JobState.QUEUED, JobState.PENDING):
             continue
-        if child.problem is not None:
-            why = f"{child.problem.reason}: {child.problem.message}"
-        elif child.state is ChildState.QUEUED:
+        if attempt_job.problem is not None:
+            why = f"{attempt_job.problem.reason}: {attempt_job.problem.message}"
+        elif attempt_job.state is JobState.QUEUED:
             why = "its queue has not let it go yet"
         else:
             why = "its container has not started yet"
         task = f"{stage_name(key.task.stage)} {key.task.kind.value}"
-        found[child.job] = f"{task} is {child.state.value.lower()}: {why}"
+        found[attempt_job.name] = f"{task} is {attempt_job.state.value.lower()}: {why}"
     return found
 
 

@@ -14,7 +14,7 @@ from gapo.tasks import Task
 from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.client import Kube, KubeError
 from gapo_operator.kube.job_revision import asked_of
-from gapo_operator.kube.job_states import Child, ChildState, Problem, is_unfinished_job_of
+from gapo_operator.kube.job_states import AttemptJob, JobState, Problem, is_unfinished_job_of
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.reconcile.backoff import Refusals
@@ -80,7 +80,7 @@ class JobControl:
         run: Body,
         loaded: LoadedRun,
         outcome: Outcome,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         config: OperatorConfig,
     ) -> Trouble:
         """Deletes `outcome.stop` and creates `outcome.create`; of the latter those stay that are there then.
@@ -90,9 +90,11 @@ class JobControl:
         trouble = Trouble()
         owner = Owner(key.name, key.namespace, loaded.run_id, str(run["metadata"]["uid"]))
         await self._own_groups(key, memory, trouble)
-        await self._stop(owner, loaded, outcome, children, trouble)
+        await self._stop(owner, loaded, outcome, attempt_jobs, trouble)
         for task in list(outcome.create):
-            if not await self._create(key, memory, owner, loaded, outcome, task, children, config, trouble):
+            if not await self._create(
+                key, memory, owner, loaded, outcome, task, attempt_jobs, config, trouble
+            ):
                 outcome.create.remove(task)  # nobody is told that it has started
         if trouble.problem is not None and trouble.problem.reason != Reason.API_UNAVAILABLE:
             # A quota or an admission policy: no event tells when it would take the Job.
@@ -125,17 +127,17 @@ class JobControl:
         owner: Owner,
         loaded: LoadedRun,
         outcome: Outcome,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         trouble: Trouble,
     ) -> None:
         for attempt in outcome.stop:
             self.leadership.check()
-            child = children.get(attempt)
-            if child is not None and child.state is ChildState.STOPPING:
+            attempt_job = attempt_jobs.get(attempt)
+            if attempt_job is not None and attempt_job.state is JobState.STOPPING:
                 continue  # on its way out, or not ours to delete
             name = attempt_name(owner, attempt.task, attempt.attempt)
             try:
-                await self.kube.delete_job(owner.namespace, name, child.uid if child else None)
+                await self.kube.delete_job(owner.namespace, name, attempt_job.uid if attempt_job else None)
                 if loaded.spec.scheduling.scheduler == "volcano":
                     await self.kube.delete_pod_group(owner.namespace, name)
             except KubeError as error:
@@ -149,7 +151,7 @@ class JobControl:
         loaded: LoadedRun,
         outcome: Outcome,
         task: Task,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         config: OperatorConfig,
         trouble: Trouble,
     ) -> bool:
@@ -169,7 +171,7 @@ class JobControl:
             trouble.refused(error)
             return False
         if created is None:
-            self._give_way(memory, job_name(owner, task), children, trouble)
+            self._give_way(memory, job_name(owner, task), attempt_jobs, trouble)
             return False
         memory.jobs_in_the_way.clear()
         self.view.observe("jobs", created, deleted=False)
@@ -177,10 +179,10 @@ class JobControl:
         return True
 
     def _give_way(
-        self, memory: RunMemory, name: str, children: Mapping[AttemptKey, Child], trouble: Trouble
+        self, memory: RunMemory, name: str, attempt_jobs: Mapping[AttemptKey, AttemptJob], trouble: Trouble
     ) -> None:
         """A Job of that name is there: ours and not heard of yet, an earlier run's on its way out, or a stranger's."""
-        if name in {child.job for child in children.values()}:
+        if name in {attempt_job.name for attempt_job in attempt_jobs.values()}:
             return
         since = memory.jobs_in_the_way.setdefault(name, self.clock())
         trouble.again = GIVE_WAY_SECONDS

@@ -26,7 +26,7 @@ from gapo.store import layout
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.kube.client import Kube
 from gapo_operator.kube.job_revision import with_superseded
-from gapo_operator.kube.job_states import Child, children_of
+from gapo_operator.kube.job_states import AttemptJob, attempt_jobs_of
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.kube.run_location import access_of, check_place, folder_of, has_begun
@@ -109,23 +109,23 @@ class Reconciler:
                 key, run, memory, replace(findings, refused=problem_of(memory.loaded)), None
             )
         assert memory.loaded is not None  # noqa: S101  (RunMemories.of sets it)
-        loaded, children = memory.loaded, self._children(key, memory, memory.loaded)
-        findings = replace(findings, spec=loaded.spec, children=children)
+        loaded, attempt_jobs = memory.loaded, self._attempt_jobs(key, memory, memory.loaded)
+        findings = replace(findings, spec=loaded.spec, attempt_jobs=attempt_jobs)
         self._request_backfill(run, memory, loaded)
-        memory.finished_before_start = memory.state is None and at_rest(run, loaded, children)
+        memory.finished_before_start = memory.state is None and at_rest(run, loaded, attempt_jobs)
         if memory.finished_before_start:
             return await self._leave_at_rest(key, run, memory, loaded)
 
         # 3. and 4. Whatever is wrong with location or storage ends the pass here, and the status says it.
         try:
             location, prefix, place = self._locate(key, run, loaded)
-            children = with_superseded(children, loaded.spec, key.namespace, self.config)
+            attempt_jobs = with_superseded(attempt_jobs, loaded.spec, key.namespace, self.config)
             findings = replace(findings, run_id=loaded.run_id, location=place, access=access_of(location))
             named = await self._name(key, run, loaded, findings)
             if named is None:
                 return None
             run = named
-            outcome = await self._advance(key, location, prefix, memory, run, loaded, children)
+            outcome = await self._advance(key, location, prefix, memory, run, loaded, attempt_jobs)
         except GapoError as error:
             return await self._hindered(key, run, memory, findings, error)
         memory.storage_failures = 0
@@ -135,12 +135,12 @@ class Reconciler:
 
         # 5. The cluster's Jobs; a Job that may not be made as the manifest asks leaves every other one as it should be.
         try:
-            trouble = await self.jobs.apply(key, memory, run, loaded, outcome, children, self.config)
+            trouble = await self.jobs.apply(key, memory, run, loaded, outcome, attempt_jobs, self.config)
         except GapoError as error:
             await self.status.write(key, run, replace(findings, refused=problem_of(error)))
             return None
         if outcome.create:  # what the answers told of them is told at once
-            findings = replace(findings, children=self._children(key, memory, loaded))
+            findings = replace(findings, attempt_jobs=self._attempt_jobs(key, memory, loaded))
 
         # 6. One status write, then events, and a run whose time is over goes.
         again = trouble.again
@@ -151,10 +151,12 @@ class Reconciler:
             again = _sooner(again, await self._expire(key, memory, loaded, written))
         return self._next(outcome, again)
 
-    def _children(self, key: RunKey, memory: RunMemory, loaded: LoadedRun) -> dict[AttemptKey, Child]:
+    def _attempt_jobs(
+        self, key: RunKey, memory: RunMemory, loaded: LoadedRun
+    ) -> dict[AttemptKey, AttemptJob]:
         view = self.view
         shown = (view.jobs(key), view.pods(key), view.warnings(key), view.lost(key))
-        return children_of(memory.uid, loaded.run_id, *shown)
+        return attempt_jobs_of(memory.uid, loaded.run_id, *shown)
 
     def _request_backfill(self, run: Body, memory: RunMemory, loaded: LoadedRun) -> None:
         """A run that an earlier process left has figures in storage, which somebody reads in the background."""
@@ -200,7 +202,7 @@ class Reconciler:
         memory: RunMemory,
         run: Body,
         loaded: LoadedRun,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
     ) -> Outcome:
         self.leadership.check()
         image, waited, begun = self.config.trainer.image, self.view.waited(key), has_begun(run, loaded.run_id)
@@ -210,7 +212,9 @@ class Reconciler:
         return await self.stores.call(
             location,
             prefix,
-            lambda objects: memory.storage.advance(objects, loaded, children, image, waited, has_begun=begun),
+            lambda objects: memory.storage.advance(
+                objects, loaded, attempt_jobs, image, waited, has_begun=begun
+            ),
         )
 
     def _learn(self, key: RunKey, memory: RunMemory, outcome: Outcome, findings: Findings) -> Findings:
@@ -254,7 +258,7 @@ class Reconciler:
         if not isinstance(memory.loaded, LoadedRun):
             return None
         left = await self._expire(key, memory, memory.loaded, run)
-        if all(child.over for child in findings.children.values()):
+        if all(attempt_job.over for attempt_job in findings.attempt_jobs.values()):
             return left
         return _sooner(again, left)
 

@@ -1,6 +1,6 @@
 """One look at a run's storage and what follows from it: the part of a pass that runs in a location's thread.
 
-Nothing here calls Kubernetes. What the cluster shows comes in as children; what it must be made to show goes out.
+Nothing here calls Kubernetes. The Jobs that the cluster shows come in; which are to be created and deleted goes out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from gapo.store.claims import adopt_claim, take_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
-from gapo_operator.kube.job_states import Child, ChildState, Problem
+from gapo_operator.kube.job_states import AttemptJob, JobState, Problem
 from gapo_operator.kube.pod_end import PREEMPTED_CODE
 from gapo_operator.reconcile.deadlines import active_seconds, overdue, rest, time_for_room, why_given_back
 from gapo_operator.reconcile.outcome import Outcome
@@ -87,7 +87,7 @@ class RunPass:
         self,
         objects: Objects,
         loaded: LoadedRun,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         image: str,
         waited: Mapping[str, float],
         *,
@@ -108,14 +108,14 @@ class RunPass:
             self._asked_anew = self._asked is not None
             self._asked, self._resting_until, self._given_back_times = loaded.spec, 0.0, 0
         # What is new in storage and in the cluster since the last pass.
-        self._poll(driver, children)
-        self._notice(driver, children)
+        self._poll(driver, attempt_jobs)
+        self._notice(driver, attempt_jobs)
         ended: list[tuple[AttemptKey, Ended]] = []
         decisions: list[Decision] = []
         # Ends are recorded before the plan, which reads them; a decision or a revocation calls for another plan.
         while True:
-            ended += self._record_ends(driver, children)
-            made = self._plan(driver, children, waited)
+            ended += self._record_ends(driver, attempt_jobs)
+            made = self._plan(driver, attempt_jobs, waited)
             decision = driver.settle(made)
             if decision is not None:
                 decisions.append(decision)
@@ -126,47 +126,51 @@ class RunPass:
         )
         outcome.adopted, self._adopted = self._adopted, False
         # Hand over what is to start, and name the Jobs that must be there or must go.
-        self._carry_out(driver, made, children, outcome)
+        self._carry_out(driver, made, attempt_jobs, outcome)
         self._asked_anew = False
         # What people are shown of it, and when to look again without an event.
         outcome.seen = driver.observer.seen(self._unended(driver))
-        outcome.told = self._outlook.told(driver, outcome.seen, children)
+        outcome.told = self._outlook.told(driver, outcome.seen, attempt_jobs)
         outcome.figures = self._outlook.figures(
-            driver, loaded, made.status, outcome.seen, children, outcome.told
+            driver, loaded, made.status, outcome.seen, attempt_jobs, outcome.told
         )
-        outcome.polls = any(self._may_commit(attempt, children) for attempt in self._unended(driver))
+        outcome.polls = any(self._may_commit(attempt, attempt_jobs) for attempt in self._unended(driver))
         if self._resting_until > self._monotonic():
             outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
         elif made.status.state in (State.RUNNING, State.WAITING):
-            wanted = {attempt: child for attempt, child in children.items() if attempt not in outcome.stop}
+            wanted = {
+                attempt: attempt_job
+                for attempt, attempt_job in attempt_jobs.items()
+                if attempt not in outcome.stop
+            }
             for left in time_for_room(wanted, waited, driver.facts.spec.scheduling.pending_timeout):
                 outcome.look_again(left)
         return outcome
 
-    def _notice(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
+    def _notice(self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> None:
         unended = set(self._unended(driver))
         for attempt in list(self._memories):
             if attempt not in unended:
                 del self._memories[attempt]
                 self._handed_over.pop(attempt, None)
         for attempt in unended:
-            child, memory = children.get(attempt), self._memories[attempt]
-            if child is not None:
-                memory.has_job = memory.has_job or child.uid is not None
-                memory.begun = memory.begun or child.begun
-                memory.started_at = child.started_at or memory.started_at
-                memory.superseded = memory.superseded or child.superseded
+            attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
+            if attempt_job is not None:
+                memory.has_job = memory.has_job or attempt_job.uid is not None
+                memory.begun = memory.begun or attempt_job.begun
+                memory.started_at = attempt_job.started_at or memory.started_at
+                memory.superseded = memory.superseded or attempt_job.superseded
             if attempt.task in driver.observer.seen().committed and memory.committed_since is None:
                 memory.committed_since = self._monotonic()
 
     def _plan(
-        self, driver: Driver, children: Mapping[AttemptKey, Child], waited: Mapping[str, float]
+        self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob], waited: Mapping[str, float]
     ) -> Plan:
         """The planner's plan, unless a limit of the cluster's says that nothing of the run may run."""
         made = driver.plan(self._unended(driver), asked_anew=self._asked_anew)
         if made.status.state not in (State.RUNNING, State.WAITING):
             return made
-        held = self._held_up(driver, made.status, children, waited)
+        held = self._held_up(driver, made.status, attempt_jobs, waited)
         committed = driver.observer.seen().committed
         alive = [a for a in self._unended(driver) if a.task not in committed]
         if held is not None:
@@ -178,7 +182,7 @@ class RunPass:
         self,
         driver: Driver,
         status: Status,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         waited: Mapping[str, float],
     ) -> Status | None:
         scheduling, now = driver.facts.spec.scheduling, self._monotonic()
@@ -190,9 +194,9 @@ class RunPass:
                 f"tasks ran {used:.0f} s of {limit} allowed; raise scheduling.activeDeadlineSeconds to go on"
             )
             return Status(State.FAILED, status.stage, Reason.DEADLINE_EXCEEDED, message)
-        if any(child.state is ChildState.RUNNING for child in children.values()):
+        if any(attempt_job.state is JobState.RUNNING for attempt_job in attempt_jobs.values()):
             self._given_back_times = 0
-        late = overdue(children, waited, scheduling.pending_timeout)
+        late = overdue(attempt_jobs, waited, scheduling.pending_timeout)
         if late and now >= self._resting_until:
             self._given_back = why_given_back(late[0], scheduling.pending_timeout)
             self._given_back_times += 1
@@ -246,33 +250,33 @@ class RunPass:
             if attempt.ended is None
         ]
 
-    def _poll(self, driver: Driver, children: Mapping[AttemptKey, Child]) -> None:
+    def _poll(self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> None:
         """Looks for the manifests that are waited for: a commit counts before its Job has ended."""
         for attempt in self._unended(driver):
-            if self._may_commit(attempt, children):
+            if self._may_commit(attempt, attempt_jobs):
                 driver.observer.poll(attempt.task)
 
-    def _may_commit(self, attempt: AttemptKey, children: Mapping[AttemptKey, Child]) -> bool:
+    def _may_commit(self, attempt: AttemptKey, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> bool:
         """Whether its pod runs or has run. While it waits for room there is nothing to look for, however long that
         takes; what earlier processes left was read at the start."""
-        child, memory = children.get(attempt), self._memories[attempt]
-        if child is None:
+        attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
+        if attempt_job is None:
             return memory.has_job
-        return child.state not in (ChildState.QUEUED, ChildState.PENDING) or memory.started_at is not None
+        return attempt_job.state not in (JobState.QUEUED, JobState.PENDING) or memory.started_at is not None
 
     def _record_ends(
-        self, driver: Driver, children: Mapping[AttemptKey, Child]
+        self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob]
     ) -> list[tuple[AttemptKey, Ended]]:
         recorded = []
         for attempt in self._unended(driver):
-            child, memory = children.get(attempt), self._memories[attempt]
+            attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
             committed = attempt.task in driver.observer.seen().committed
             end = None
-            if child is not None and child.over:
-                end = self._record_end(driver, attempt, child)
-            elif child is None and committed:
+            if attempt_job is not None and attempt_job.over:
+                end = self._record_end(driver, attempt, attempt_job)
+            elif attempt_job is None and committed:
                 end = self._record_gone(driver, attempt, Exit(committed=True))
-            elif child is None and memory.has_job and not memory.told_to_go:
+            elif attempt_job is None and memory.has_job and not memory.told_to_go:
                 # Somebody else deleted its Job: that took its pod away, where that had begun.
                 exit_ = Exit(code=PREEMPTED_CODE) if memory.begun else Exit(never_ran=True)
                 end = self._record_gone(driver, attempt, exit_, "its Job was deleted")
@@ -280,26 +284,26 @@ class RunPass:
                 recorded.append((attempt, end))
         return recorded
 
-    def _record_end(self, driver: Driver, attempt: AttemptKey, child: Child) -> Ended | None:
+    def _record_end(self, driver: Driver, attempt: AttemptKey, attempt_job: AttemptJob) -> Ended | None:
         """None while a manifest, or the pod that says what happened, may still show."""
         task, memory = self._task(driver, attempt), self._memories[attempt]
         committed = driver.committed(task)
-        if not committed and child.exit is None:
-            patience = NO_COMMIT_SECONDS if child.state is ChildState.SUCCEEDED else UNCLEAR_SECONDS
+        if not committed and attempt_job.exit is None:
+            patience = NO_COMMIT_SECONDS if attempt_job.state is JobState.SUCCEEDED else UNCLEAR_SECONDS
             if memory.doubtful_since is None:
                 memory.doubtful_since = self._monotonic()
             if self._monotonic() - memory.doubtful_since < patience:
                 return None
-        unclear = Exit(code=0 if child.state is ChildState.SUCCEEDED else PREEMPTED_CODE)
-        seen = child.exit or unclear
+        unclear = Exit(code=0 if attempt_job.state is JobState.SUCCEEDED else PREEMPTED_CODE)
+        seen = attempt_job.exit or unclear
         exit_ = replace(seen, committed=committed)
         now = self._clock()
         end = End(
             exit_,
-            started_at=child.started_at or now,
-            ended_at=child.ended_at or now,
-            said=child.said,
-            message=None if committed else child.message,
+            started_at=attempt_job.started_at or now,
+            ended_at=attempt_job.ended_at or now,
+            said=attempt_job.said,
+            message=None if committed else attempt_job.message,
             resume_before=self._resume_before(driver, attempt),
             gpus=gpus_of(task, driver),
         )
@@ -329,13 +333,13 @@ class RunPass:
         return driver.record_end(task, end)
 
     def _carry_out(
-        self, driver: Driver, made: Plan, children: Mapping[AttemptKey, Child], outcome: Outcome
+        self, driver: Driver, made: Plan, attempt_jobs: Mapping[AttemptKey, AttemptJob], outcome: Outcome
     ) -> None:
         stopped, unended = set(made.stop), self._unended(driver)
         for attempt in unended:
-            child, memory = children.get(attempt), self._memories[attempt]
+            attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
             committed = attempt.task in driver.observer.seen().committed
-            if attempt in stopped and child is None and memory.told_to_go:
+            if attempt in stopped and attempt_job is None and memory.told_to_go:
                 outcome.ended.append((attempt, self._record_stopped(driver, attempt)))
                 if memory.superseded:
                     outcome.look_again(0.0)  # another follows, by a plan that knows of this end
@@ -344,17 +348,17 @@ class RunPass:
                 memory.told_to_go = True
                 outcome.stop.append(attempt)
                 outcome.look_again(STOP_SECONDS)
-            elif committed and child is not None and not child.over:
+            elif committed and attempt_job is not None and not attempt_job.over:
                 if self._lingers(memory, made.status):
                     outcome.stop.append(attempt)
                 outcome.look_again(LINGER_SECONDS / 2)
-            elif child is None and not committed:
+            elif attempt_job is None and not committed:
                 memory.told_to_go = False
                 outcome.create.append(self._task(driver, attempt))
-            elif child is not None and child.over:
+            elif attempt_job is not None and attempt_job.over:
                 outcome.look_again(UNCLEAR_SECONDS / 2)
-        for attempt, child in children.items():
-            if attempt not in unended and not child.over:
+        for attempt, attempt_job in attempt_jobs.items():
+            if attempt not in unended and not attempt_job.over:
                 outcome.stop.append(
                     attempt
                 )  # its end is recorded: whatever still runs there runs for nothing

@@ -23,7 +23,7 @@ from gapo.planning.stage_decision import stage_metrics
 from gapo.policies.attempts import FOR_A_PERSON, Cause
 from gapo.reasons import Reason
 from gapo.tasks import KINDS, TaskKey
-from gapo_operator.kube.job_states import Child, ChildState, Problem
+from gapo_operator.kube.job_states import AttemptJob, JobState, Problem
 from gapo_operator.kube.message_changes import is_news
 from gapo_operator.run_metrics.status_usage import summary_of, trainer_status
 
@@ -49,7 +49,7 @@ class Findings:
     status: Status | None = None
     """The planner's; None where it could not be asked."""
     seen: Observation = field(default_factory=Observation)
-    children: Mapping[AttemptKey, Child] = field(default_factory=dict)
+    attempt_jobs: Mapping[AttemptKey, AttemptJob] = field(default_factory=dict)
     figures: RunFigures | None = None
     """The run's, where its storage was read."""
     told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
@@ -144,19 +144,19 @@ def _tasks(findings: Findings) -> list[TaskStatus]:
     that has ended, which no later pass may look at."""
     if findings.status is not None and findings.status.state in ENDED:
         return []
-    shown = {ChildState.QUEUED: "Queued", ChildState.PENDING: "Pending", ChildState.RUNNING: "Running"}
+    shown = {JobState.QUEUED: "Queued", JobState.PENDING: "Pending", JobState.RUNNING: "Running"}
     return [
         TaskStatus.model_validate(
             {
-                "name": child.job,
+                "name": attempt_job.name,
                 "kind": attempt.task.kind.value,
                 "attempt": attempt.attempt,
-                "state": shown[child.state],
+                "state": shown[attempt_job.state],
                 "progressPercentage": _percentage(findings, attempt),
             }
         )
-        for attempt, child in sorted(findings.children.items())
-        if child.state in shown and attempt.task not in findings.seen.committed
+        for attempt, attempt_job in sorted(findings.attempt_jobs.items())
+        if attempt_job.state in shown and attempt.task not in findings.seen.committed
     ][:8]
 
 
@@ -166,8 +166,8 @@ def _progress(findings: Findings, spec: GapoRunSpec, status: Status) -> str:
     if status.state in ENDED:
         return where
     live = {}
-    for attempt, child in sorted(findings.children.items()):
-        if not child.over:
+    for attempt, attempt_job in sorted(findings.attempt_jobs.items()):
+        if not attempt_job.over:
             done = _percentage(findings, attempt)
             live[attempt.task.kind.value] = "" if done is None else f" {done} %"
     return " ".join([where, *(f"{kind}{done}" for kind, done in sorted(live.items()))])[:128]
@@ -191,15 +191,15 @@ def _state(findings: Findings, before: str) -> str:
         return "Stalled"
     if findings.status is None:
         return before
-    live = [child for child in findings.children.values() if not child.over]
+    live = [attempt_job for attempt_job in findings.attempt_jobs.values() if not attempt_job.over]
     match findings.status.state:
         case State.SUCCEEDED | State.FAILED | State.STALLED | State.SUSPENDED:
             return findings.status.state.value
-        case _ if any(child.state is ChildState.RUNNING for child in live):
+        case _ if any(attempt_job.state is JobState.RUNNING for attempt_job in live):
             return "Running"
-        case _ if any(child.state is ChildState.QUEUED for child in live):
+        case _ if any(attempt_job.state is JobState.QUEUED for attempt_job in live):
             return "Queued"
-        case _ if any(child.state is ChildState.PENDING for child in live):
+        case _ if any(attempt_job.state is JobState.PENDING for attempt_job in live):
             return "Pending"
         case _:
             return "Running" if before == "Running" else "Pending"
@@ -257,7 +257,7 @@ def _stalled(findings: Findings) -> _Made:
 
 def _suspended(findings: Findings) -> _Made:
     asked = findings.spec is not None and findings.spec.suspend
-    left = [child.job for child in findings.children.values() if not child.over]
+    left = [attempt_job.name for attempt_job in findings.attempt_jobs.values() if not attempt_job.over]
     if asked and left:
         return "Suspended", "False", Reason.STOPPING, f"waiting for {', '.join(sorted(left))} to save and end"
     if asked:
@@ -276,9 +276,9 @@ def _trouble(findings: Findings) -> Problem | None:
     """What keeps a live attempt from starting, else the last failure of a task that is being tried again."""
     if findings.cluster is not None:
         return findings.cluster
-    for _, child in sorted(findings.children.items()):
-        if child.problem is not None:
-            return Problem(child.problem.reason, f"{child.job}: {child.problem.message}")
+    for _, attempt_job in sorted(findings.attempt_jobs.items()):
+        if attempt_job.problem is not None:
+            return Problem(attempt_job.problem.reason, f"{attempt_job.name}: {attempt_job.problem.message}")
     for key, attempts in sorted(findings.seen.attempts.items()):
         last = attempts[-2:] if attempts and attempts[-1].ended is None else attempts[-1:]
         ended = last[0].ended if last else None
@@ -296,7 +296,9 @@ def _trouble(findings: Findings) -> Problem | None:
 
 def _runs(findings: Findings, key: TaskKey) -> bool:
     """What kept a task from running is over once it runs."""
-    running = (one for one, child in findings.children.items() if child.state is ChildState.RUNNING)
+    running = (
+        one for one, attempt_job in findings.attempt_jobs.items() if attempt_job.state is JobState.RUNNING
+    )
     return any(attempt.task == key for attempt in running)
 
 

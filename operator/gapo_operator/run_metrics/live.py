@@ -14,7 +14,7 @@ from gapo.run.driver import Driver
 from gapo.tasks import TaskKey
 from gapo.telemetry.eta import forecast
 from gapo.telemetry.from_observation import figures_of
-from gapo_operator.kube.job_states import Child, ChildState
+from gapo_operator.kube.job_states import AttemptJob, JobState
 from gapo_operator.run_metrics.task_progress import ProgressReader
 
 
@@ -27,13 +27,15 @@ class LiveFigures:
         self._last: tuple[object, RunFigures] | None = None
 
     def told(
-        self, driver: Driver, seen: Observation, children: Mapping[AttemptKey, Child]
+        self, driver: Driver, seen: Observation, attempt_jobs: Mapping[AttemptKey, AttemptJob]
     ) -> dict[AttemptKey, TaskFigures]:
         """What the tasks that run have told last of themselves."""
         running = {
-            attempt: child.pod
-            for attempt, child in sorted(children.items())
-            if child.state is ChildState.RUNNING and child.pod and attempt.task not in seen.committed
+            attempt: attempt_job.pod
+            for attempt, attempt_job in sorted(attempt_jobs.items())
+            if attempt_job.state is JobState.RUNNING
+            and attempt_job.pod
+            and attempt.task not in seen.committed
         }
         return self._progress.look(driver.objects, running, driver.handed_over)
 
@@ -43,16 +45,16 @@ class LiveFigures:
         loaded: LoadedRun,
         status: Status,
         seen: Observation,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         told: Mapping[AttemptKey, TaskFigures],
     ) -> RunFigures:
         """`loaded` is the same object for as long as the manifest is the same."""
         started = {
-            attempt: child.started_at
-            for attempt, child in children.items()
-            if child.started_at is not None and not child.over
+            attempt: attempt_job.started_at
+            for attempt, attempt_job in attempt_jobs.items()
+            if attempt_job.started_at is not None and not attempt_job.over
         }
-        running = any(child.state is ChildState.RUNNING for child in children.values())
+        running = any(attempt_job.state is JobState.RUNNING for attempt_job in attempt_jobs.values())
         inputs = (loaded, status, seen, started, running, told)
         if self._last is None or self._last[0] != inputs:
             progress, left = self._expected(driver, loaded, status, seen, told)

@@ -12,7 +12,7 @@ from gapo.policies.attempts import Cause, Ended
 from gapo.store.records import ManifestRef
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.config import StorageLocation
-from gapo_operator.kube.job_states import Child, ChildState, Problem
+from gapo_operator.kube.job_states import AttemptJob, JobState, Problem
 from gapo_operator.kube.run_location import access_of
 from gapo_operator.reconcile.status import Findings, status_of
 
@@ -30,8 +30,8 @@ def conditions(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {condition["type"]: condition for condition in status["conditions"]}
 
 
-def live(state: ChildState, problem: Problem | None = None) -> dict[AttemptKey, Child]:
-    return {PPO: Child(PPO, "job", state, problem=problem)}
+def live(state: JobState, problem: Problem | None = None) -> dict[AttemptKey, AttemptJob]:
+    return {PPO: AttemptJob(PPO, "job", state, problem=problem)}
 
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
@@ -45,16 +45,16 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 
 
 def test_a_pass_that_finds_nothing_new_writes_nothing() -> None:
-    first = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
-    assert status_of(findings(children=live(ChildState.RUNNING)), first, LATER) == first
+    first = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
+    assert status_of(findings(attempt_jobs=live(JobState.RUNNING)), first, LATER) == first
 
 
 @pytest.mark.parametrize(
-    ("state", "children", "word"),
+    ("state", "attempt_jobs", "word"),
     [
-        (State.RUNNING, live(ChildState.RUNNING), "Running"),
-        (State.RUNNING, live(ChildState.QUEUED), "Queued"),
-        (State.RUNNING, live(ChildState.PENDING), "Pending"),
+        (State.RUNNING, live(JobState.RUNNING), "Running"),
+        (State.RUNNING, live(JobState.QUEUED), "Queued"),
+        (State.RUNNING, live(JobState.PENDING), "Pending"),
         (State.RUNNING, {}, "Pending"),
         (State.SUSPENDED, {}, "Suspended"),
         (State.SUCCEEDED, {}, "Succeeded"),
@@ -62,12 +62,14 @@ def test_a_pass_that_finds_nothing_new_writes_nothing() -> None:
         (State.STALLED, {}, "Stalled"),
     ],
 )
-def test_one_word_says_where_a_run_stands(state: State, children: dict[AttemptKey, Child], word: str) -> None:
-    assert status_of(findings(state, children=children), None, NOON)["state"] == word
+def test_one_word_says_where_a_run_stands(
+    state: State, attempt_jobs: dict[AttemptKey, AttemptJob], word: str
+) -> None:
+    assert status_of(findings(state, attempt_jobs=attempt_jobs), None, NOON)["state"] == word
 
 
 def test_between_two_tasks_a_running_run_stays_running() -> None:
-    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     assert status_of(findings(), before, LATER)["state"] == "Running"
 
 
@@ -90,7 +92,7 @@ def test_tools_that_know_kstatus_can_wait_for_it(state: State, reconciling: str,
 
 def test_what_keeps_a_pod_from_starting_is_told_in_the_clusters_words() -> None:
     problem = Problem("Unschedulable", "0/3 nodes are available")
-    found = conditions(status_of(findings(children=live(ChildState.PENDING, problem)), None, NOON))
+    found = conditions(status_of(findings(attempt_jobs=live(JobState.PENDING, problem)), None, NOON))
     assert found["TasksHealthy"] | {"lastTransitionTime": ""} == {
         "type": "TasksHealthy",
         "status": "False",
@@ -110,7 +112,7 @@ def test_a_charged_failure_is_told_until_its_task_is_committed() -> None:
 
 
 def test_storage_that_fails_leaves_what_was_known_and_says_why() -> None:
-    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     failing = Findings(
         generation=2, run_id="abc", location="s3://b/x", storage=Problem("StoreUnavailable", "no answer")
     )
@@ -123,7 +125,7 @@ def test_storage_that_fails_leaves_what_was_known_and_says_why() -> None:
 
 def test_while_pods_still_end_a_run_is_not_yet_suspended() -> None:
     spec = {"suspend": True}
-    stopping = findings(State.SUSPENDED, spec=spec, children=live(ChildState.STOPPING))
+    stopping = findings(State.SUSPENDED, spec=spec, attempt_jobs=live(JobState.STOPPING))
     assert conditions(status_of(stopping, None, NOON))["Suspended"]["reason"] == "Stopping"
     assert (
         conditions(status_of(findings(State.SUSPENDED, spec=spec), None, NOON))["Suspended"]["status"]
@@ -143,7 +145,7 @@ def test_a_definition_that_drops_fields_is_told_until_it_does_not() -> None:
 
 
 def test_words_that_a_later_release_wrote_into_the_status_are_left_out() -> None:
-    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     before["state"] = "Hibernating"
     before["tasks"][0]["state"] = "Throttled"
     failing = Findings(
@@ -157,9 +159,9 @@ def test_words_that_a_later_release_wrote_into_the_status_are_left_out() -> None
 def test_a_run_that_has_ended_lists_no_task_although_its_last_pod_is_still_on_its_way_out(
     state: State,
 ) -> None:
-    running = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    running = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     assert [task["state"] for task in running["tasks"]] == ["Running"]
-    assert status_of(findings(state, children=live(ChildState.RUNNING)), running, LATER)["tasks"] == []
+    assert status_of(findings(state, attempt_jobs=live(JobState.RUNNING)), running, LATER)["tasks"] == []
 
 
 def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
@@ -169,7 +171,7 @@ def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
         )
     }
     seen = Observation(committed=committed)
-    assert status_of(findings(children=live(ChildState.RUNNING), seen=seen), None, NOON)["tasks"] == []
+    assert status_of(findings(attempt_jobs=live(JobState.RUNNING), seen=seen), None, NOON)["tasks"] == []
 
 
 def attempt_that_ended(cause: Cause, reason: str | None) -> Observation:
@@ -206,9 +208,9 @@ def test_what_kept_a_task_from_running_is_told_no_more_once_it_runs() -> None:
     ended = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed").attempts[PPO.task]
     seen = Observation(attempts={PPO.task: (*ended, ObservedAttempt(1, running=True))})
     again = AttemptKey(PPO.task, 1)
-    for state, healthy in ((ChildState.PENDING, "False"), (ChildState.RUNNING, "True")):
-        children = {again: Child(again, "job", state)}
-        status = status_of(findings(seen=seen, children=children), None, NOON)
+    for state, healthy in ((JobState.PENDING, "False"), (JobState.RUNNING, "True")):
+        attempt_jobs = {again: AttemptJob(again, "job", state)}
+        status = status_of(findings(seen=seen, attempt_jobs=attempt_jobs), None, NOON)
         assert conditions(status)["TasksHealthy"]["status"] == healthy
 
 
@@ -235,7 +237,7 @@ def test_where_nobody_need_act_the_reasons_say_what_is_so(state: State, reason: 
 
 
 def test_a_status_of_an_earlier_release_is_read_and_its_words_replaced() -> None:
-    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     for condition, word in (
         ("Stalled", "GettingOn"),
         ("TasksHealthy", "NoTrouble"),
