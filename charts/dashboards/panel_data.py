@@ -30,8 +30,8 @@ class PanelData:
         now = self.prometheus.instant(self.span.filled(target.expression), self.span.end)
         if now:
             return now
-        found = self.prometheus.range(self.span.filled(target.expression), last)
-        return [Series(one.labels, one.points[-1:]) for one in found]
+        series = self.prometheus.range(self.span.filled(target.expression), last)
+        return [Series(one.labels, one.points[-1:]) for one in series]
 
     def minutes(self, moment: float) -> float:
         return (moment - self.span.start) / 60

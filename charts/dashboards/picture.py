@@ -67,17 +67,17 @@ def _rows(board: Json) -> list[tuple[str, list[Json]]]:
 
 
 def _event_marks(marks: Sequence[tuple[str, list[Series], bool]], data: PanelData) -> EventMarks:
-    found = []
+    events = []
     for colour, series, at_value in marks:
         for one in series:
             before = 0.0
             for moment, value in one.points:
                 if at_value:
-                    found.append((colour, data.minutes(value / 1000)))
+                    events.append((colour, data.minutes(value / 1000)))
                 elif value > 0 and before == 0:
-                    found.append((colour, data.minutes(moment)))
+                    events.append((colour, data.minutes(moment)))
                 before = value
-    return sorted(set(found))
+    return sorted(set(events))
 
 
 def _draw_row(title: str, panels: Sequence[Json], data: PanelData, marks: EventMarks, path: Path) -> None:

@@ -14,8 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 
 def _table(panel: Json, data: PanelData) -> Table:
-    found = {one.ref: data.at_the_end(one) for one in grafana_emulation.targets(panel, data.variables)}
-    return grafana_emulation.table(panel, found)
+    series_by_ref = {
+        one.ref: data.at_the_end(one) for one in grafana_emulation.targets(panel, data.variables)
+    }
+    return grafana_emulation.table(panel, series_by_ref)
 
 
 def draw_trend(axes: Axes, panel: Json, data: PanelData) -> None:
@@ -52,12 +54,12 @@ def draw_trend(axes: Axes, panel: Json, data: PanelData) -> None:
 
 def draw_heatmap(axes: Axes, panel: Json, data: PanelData) -> None:
     table = _table(panel, data)
-    known, rows = [int(stage) for stage in table.pop("stage")], list(table)
-    stages = range(min(known), max(known) + 1)
+    committed_stages, rows = [int(stage) for stage in table.pop("stage")], list(table)
+    stages = range(min(committed_stages), max(committed_stages) + 1)
     hidden = panel["options"]["filterValues"]["le"]
     columns = {
         stage: [math.nan if value is None or value <= hidden else value for value in column]
-        for stage, *column in zip(known, *table.values(), strict=True)
+        for stage, *column in zip(committed_stages, *table.values(), strict=True)
     }
     nothing = [math.nan] * len(rows)
     cells = [list(row) for row in zip(*(columns.get(stage, nothing) for stage in stages), strict=True)]

@@ -18,7 +18,7 @@ from gapo_operator.kube.client import Kube, KubeError, connect
 from gapo_operator.kube.leader import Leadership, NotLeaderError, lead, release
 from gapo_operator.kube.objects import RunKey, run_of
 from gapo_operator.operator_metrics import OperatorMetrics
-from gapo_operator.reconcile.hindrances import RETRY_SECONDS
+from gapo_operator.reconcile.pass_failure import RETRY_SECONDS
 from gapo_operator.reconcile.reconciler import Reconciler
 from gapo_operator.run_metrics.backfill import History
 from gapo_operator.run_metrics.exporter import Telemetry
@@ -161,7 +161,7 @@ class Operator:
         reconciler = self.reconciler(kube)
         working = [
             asyncio.create_task(self.queue.run(lambda key: self._pass(reconciler, key))),
-            asyncio.create_task(self.history.run(reconciler.found)),
+            asyncio.create_task(self.history.run(reconciler.take_backfill)),
             asyncio.create_task(self._resync_often(kube)),
             asyncio.create_task(self._reread_often(reconciler)),
         ]

@@ -54,14 +54,14 @@ async def follow_all(cluster: Cluster, sources: Mapping[str, Source], look: Look
             await changes.put((name, error))
 
     tasks = [asyncio.create_task(pour(name, source)) for name, source in sources.items()]
-    known: dict[str, list[Body]] = {}
+    lists: dict[str, list[Body]] = {}
     try:
         while True:
             name, objects = await changes.get()
             if isinstance(objects, GapoError):
                 raise objects
-            known[name] = objects
-            if len(known) == len(sources) and await look(known):
+            lists[name] = objects
+            if len(lists) == len(sources) and await look(lists):
                 return
     finally:
         for task in tasks:

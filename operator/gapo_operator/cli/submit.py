@@ -136,8 +136,14 @@ def _intent(run: Body) -> tuple[Any, ...]:
 def _tell(done: str, stored: Body, loaded: LoadedRun, dry_run: bool, output: Output) -> None:
     name, namespace = stored["metadata"]["name"], stored["metadata"]["namespace"]
     if output is Output.JSON:
-        said = {"name": name, "namespace": namespace, "runID": loaded.run_id, "done": done, "dryRun": dry_run}
-        typer.echo(json.dumps(said))
+        report = {
+            "name": name,
+            "namespace": namespace,
+            "runID": loaded.run_id,
+            "done": done,
+            "dryRun": dry_run,
+        }
+        typer.echo(json.dumps(report))
         return
     tried = " (dry run: nothing was stored)" if dry_run else ""
     typer.echo(f"GapoRun {namespace}/{name} {done}, run {loaded.run_id}{tried}")

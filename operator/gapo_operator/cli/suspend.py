@@ -35,11 +35,11 @@ async def _set(name: str, value: bool, where: Where) -> None:
         before = await cluster.get(path)
         query = {"fieldManager": f"{MANAGER}-suspend"}
         await cluster.send("PATCH", path, {"spec": {"suspend": value}}, query=query, content=MERGE)
-    said = "suspended" if value else "resumed"
+    new_state = "suspended" if value else "resumed"
     already = bool((before.get("spec") or {}).get("suspend")) == value
     run = f"GapoRun {cluster.namespace}/{name}"
     typer.echo(
-        f"{run} is {'suspended' if value else 'not suspended'} already" if already else f"{run} {said}"
+        f"{run} is {'suspended' if value else 'not suspended'} already" if already else f"{run} {new_state}"
     )
     if value and not already:
         typer.echo(f"  gapo status {name} -n {cluster.namespace}    shows when its pods are gone")

@@ -101,7 +101,7 @@ class Kube:
         return await self._create(jobs_path(job["metadata"]["namespace"]), job)
 
     async def delete_job(self, namespace: str, name: str, uid: str | None) -> None:
-        """With its pods, which are told to stop; only the one with that uid, where one is given. No error where it is
+        """With its pods, which get their signal to stop; only the one with that uid, where one is given. No error where it is
         gone."""
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
@@ -136,7 +136,7 @@ class Kube:
             raise
 
     async def delete_run(self, key: RunKey, uid: str) -> None:
-        """That very GapoRun, not one of the same name that was made meanwhile. Its Jobs go with it."""
+        """That very GapoRun, not one of the same name that was created meanwhile. Its Jobs go with it."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
         await self._send("DELETE", runs_path(key.namespace, key.name), body, missing_ok=True)
 
@@ -154,8 +154,8 @@ class Kube:
                 return None
             raise
 
-    async def tell(self, run: Body, kind: str, reason: str, message: str, about: str) -> None:
-        """A Kubernetes event, once: the same `about` gives the same name, whoever tells it again."""
+    async def create_event(self, run: Body, kind: str, reason: str, message: str, about: str) -> None:
+        """A Kubernetes event, once: the same `about` gives the same name, whoever creates it again."""
         metadata, now = run["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         name = f"{metadata['name']}.{digest([metadata['uid'], reason, about])[:16]}"
         event = {

@@ -51,7 +51,7 @@ def with_superseded(
     """The same Jobs, those marked that have not begun and were asked for otherwise than is asked now. A Job without a
     mark is an earlier release's: nobody can tell. What has its place from a queue keeps it, admitted or not, whatever an
     administrator changes."""
-    found = dict(attempt_jobs)
+    marked = dict(attempt_jobs)
     queued = spec.scheduling.queue_name is not None or spec.scheduling.scheduler == "volcano"
     for attempt, attempt_job in attempt_jobs.items():
         if (
@@ -67,5 +67,5 @@ def with_superseded(
         else:
             changed = attempt_job.asked != now
         if changed:
-            found[attempt] = replace(attempt_job, superseded=True)
-    return found
+            marked[attempt] = replace(attempt_job, superseded=True)
+    return marked

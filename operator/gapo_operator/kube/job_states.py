@@ -80,12 +80,12 @@ class AttemptJob:
     ended_at: datetime | None = None
     exit: Exit | None = None
     """Where it failed: the code and what stands behind it."""
-    said: Mapping[str, Any] = field(default_factory=dict)
-    """The task's termination message, where it left one."""
+    termination_message: Mapping[str, Any] = field(default_factory=dict)
+    """What the task left there of its end: reason, message, badInput."""
     message: str | None = None
     problem: Problem | None = None
     begun: bool = False
-    """Its pod has run, as far as that is told."""
+    """Its pod has run, as far as events show."""
     asked: str | None = None
     """What its Job was asked for (`gapo_operator.kube.job_revision`)."""
     superseded: bool = False
@@ -114,25 +114,25 @@ def attempt_jobs_of(
     for pod in pods:
         if _label(pod, "run-id") == run_id and _controller(pod, "Job"):
             of_job.setdefault(_controller(pod, "Job"), []).append(pod)
-    found: dict[AttemptKey, AttemptJob] = {}
+    attempt_jobs: dict[AttemptKey, AttemptJob] = {}
     for job in jobs:
         attempt = _attempt(job)
         if attempt is None or _label(job, "run-id") != run_id:
             continue
         own = of_job.pop(str(_meta(job).get("uid", "")), [])
         if _controller(job, "GapoRun") == uid:
-            found[attempt] = _attempt_job(attempt, job, own, warnings, lost)
+            attempt_jobs[attempt] = _attempt_job(attempt, job, own, warnings, lost)
         else:
-            found.setdefault(attempt, _foreign(attempt, job))
+            attempt_jobs.setdefault(attempt, _foreign(attempt, job))
     for left in of_job.values():
         for pod in left:
             attempt = _attempt(pod)
             gone = is_terminal(pod) or _meta(pod).get("name") in lost
-            if attempt is not None and attempt not in found and not gone:
+            if attempt is not None and attempt not in attempt_jobs and not gone:
                 name = str((_meta(pod).get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
                 started = _since(pod, "PodScheduled")
-                found[attempt] = AttemptJob(attempt, name, JobState.STOPPING, started_at=started)
-    return found
+                attempt_jobs[attempt] = AttemptJob(attempt, name, JobState.STOPPING, started_at=started)
+    return attempt_jobs
 
 
 def is_unfinished_job_of(uid: str, job: Body) -> bool:
@@ -192,7 +192,7 @@ def _attempt_job(
             JobState.FAILED,
             ended_at=_time(failed.get("lastTransitionTime")),
             exit=ending.exit,
-            said=ending.said,
+            termination_message=ending.termination_message,
             message=ending.message,
         )
     if newest is not None and _meta(newest).get("name") in lost:
@@ -242,9 +242,9 @@ def _refusal(message: str) -> Problem:
 
 def _since(pod: Body | None, condition: str) -> datetime | None:
     """When a condition of a pod became true."""
-    for found in ((pod or {}).get("status") or {}).get("conditions") or []:
-        if found.get("type") == condition and found.get("status") == "True":
-            return _time(found.get("lastTransitionTime"))
+    for one in ((pod or {}).get("status") or {}).get("conditions") or []:
+        if one.get("type") == condition and one.get("status") == "True":
+            return _time(one.get("lastTransitionTime"))
     return None
 
 

@@ -67,10 +67,10 @@ def rest(reason: str, times: int) -> float:
     return min(LONGEST_REST_SECONDS, REST_SECONDS * 2.0 ** (min(times, 20) - 1))
 
 
-def active_seconds(seen: Observation, running_since: Iterable[datetime], now: datetime) -> float:
+def active_seconds(observation: Observation, running_since: Iterable[datetime], now: datetime) -> float:
     """Seconds during which at least one task of the run ran; `running_since` are the starts of attempts whose end is
     not recorded."""
-    spans = [a.ended for attempts in seen.attempts.values() for a in attempts if a.ended is not None]
+    spans = [a.ended for attempts in observation.attempts.values() for a in attempts if a.ended is not None]
     spans += [
         Ended(attempt=0, cause=Cause.STOPPED, charged=False, started_at=start, ended_at=max(now, start))
         for start in running_since

@@ -18,8 +18,8 @@ from gapo_operator.kube.job_states import AttemptJob, JobState, Problem, is_unfi
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.reconcile.backoff import Refusals
-from gapo_operator.reconcile.hindrances import RETRY_SECONDS
 from gapo_operator.reconcile.outcome import Outcome
+from gapo_operator.reconcile.pass_failure import RETRY_SECONDS
 from gapo_operator.reconcile.problems import refusal_of
 from gapo_operator.reconcile.run_memory import RunMemory
 from gapo_operator.render.job import job
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 GIVE_WAY_SECONDS = 2.0
 """Until a Job of an earlier GapoRun of the same name is looked for again."""
 CONFLICT_SECONDS = 60.0
-"""After which one that is still there is told of, for somebody to delete it."""
+"""After which the status names one that is still there, for somebody to delete it."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ class JobControl:
             if not await self._create(
                 key, memory, owner, loaded, outcome, task, attempt_jobs, config, trouble
             ):
-                outcome.create.remove(task)  # nobody is told that it has started
+                outcome.create.remove(task)  # no event says that it has started
         if trouble.problem is not None and trouble.problem.reason != Reason.API_UNAVAILABLE:
             # A quota or an admission policy: no event tells when it would take the Job.
             trouble.again = self.refusals.refused(key)

@@ -31,11 +31,11 @@ from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.kube.run_location import access_of, check_place, folder_of, has_begun
 from gapo_operator.reconcile.backoff import Refusals
-from gapo_operator.reconcile.events import story_of
+from gapo_operator.reconcile.events import events_of
 from gapo_operator.reconcile.finished import at_rest, has_ended, time_to_live
-from gapo_operator.reconcile.hindrances import hindrance_of
 from gapo_operator.reconcile.jobs import JobControl
 from gapo_operator.reconcile.outcome import Outcome
+from gapo_operator.reconcile.pass_failure import failure_of
 from gapo_operator.reconcile.problems import problem_of
 from gapo_operator.reconcile.run_memory import RunMemories, RunMemory
 from gapo_operator.reconcile.status import Findings
@@ -67,7 +67,7 @@ class Reconciler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         wake: Callable[[RunKey], None] = lambda _: None,
     ) -> None:
-        """`wake` is told of runs that are to be looked at because of what another one's pass has found."""
+        """`wake` is called for runs that are to be looked at because another one has given something back."""
         self.view, self.kube, self.stores, self.config = view, kube, stores, config
         self.leadership, self.telemetry, self.clock = leadership, telemetry, clock
         self.refusals, self._wake = Refusals(), wake
@@ -84,7 +84,7 @@ class Reconciler:
         if run is None or run["metadata"].get("deletionTimestamp"):
             self.memories.forget(key)
             self.refusals.forget(key)
-            self.telemetry.gone(key)
+            self.telemetry.forget(key)
             self._make_room(key)
             return None
         if _managed_by(run) not in (None, MANAGED_BY):
@@ -127,7 +127,7 @@ class Reconciler:
             run = named
             outcome = await self._advance(key, location, prefix, memory, run, loaded, attempt_jobs)
         except GapoError as error:
-            return await self._hindered(key, run, memory, findings, error)
+            return await self._end_failed_pass(key, run, memory, findings, error)
         memory.storage_failures = 0
         if not self._is_still(key, memory.uid):
             return 0.0  # it was deleted meanwhile, or another one has its name
@@ -139,15 +139,15 @@ class Reconciler:
         except GapoError as error:
             await self.status.write(key, run, replace(findings, refused=problem_of(error)))
             return None
-        if outcome.create:  # what the answers told of them is told at once
+        if outcome.create:  # the API server's answers show them before the watch does
             findings = replace(findings, attempt_jobs=self._attempt_jobs(key, memory, loaded))
 
         # 6. One status write, then events, and a run whose time is over goes.
         again = trouble.again
         written = await self.status.write(key, run, replace(findings, cluster=trouble.problem))
         if written is not None:
-            for event in story_of(outcome, loaded, before=(run.get("status") or {}).get("state")):
-                await self.kube.tell(run, event.kind, event.reason, event.message, event.about)
+            for event in events_of(outcome, loaded, before=(run.get("status") or {}).get("state")):
+                await self.kube.create_event(run, event.kind, event.reason, event.message, event.about)
             again = _sooner(again, await self._expire(key, memory, loaded, written))
         return self._next(outcome, again)
 
@@ -164,7 +164,7 @@ class Reconciler:
             return
         if (run.get("status") or {}).get("runID") == loaded.run_id:
             memory.backfill_requested = True
-            self.telemetry.met(run, loaded.spec)
+            self.telemetry.show_existing(run, loaded.spec)
 
     async def _leave_at_rest(
         self, key: RunKey, run: Body, memory: RunMemory, loaded: LoadedRun
@@ -218,40 +218,40 @@ class Reconciler:
         )
 
     def _learn(self, key: RunKey, memory: RunMemory, outcome: Outcome, findings: Findings) -> Findings:
-        """Takes what storage and the planner have said."""
+        """Takes what storage and the planner have said into memory, metrics and findings."""
         memory.figures, memory.state = outcome.figures, outcome.plan.status.state
         self.telemetry.history.drop(key)
-        self.telemetry.decided(outcome.decisions)
+        self.telemetry.count_decisions(outcome.decisions)
         if outcome.ended:
             self._make_room(key)
         return replace(
             findings,
             status=outcome.plan.status,
-            seen=outcome.seen,
+            observation=outcome.observation,
             figures=outcome.figures,
-            told=outcome.told,
+            task_figures=outcome.task_figures,
         )
 
-    async def _hindered(
+    async def _end_failed_pass(
         self, key: RunKey, run: Body, memory: RunMemory, findings: Findings, error: GapoError
     ) -> float | None:
         """Ends a pass that could not read storage, or must not."""
-        hindrance = hindrance_of(error, memory.storage_failures, random.uniform)
-        if hindrance.moved:
+        failure = failure_of(error, memory.storage_failures, random.uniform)
+        if failure.moved:
             self.memories.read_storage_anew(memory)
-        if hindrance.counts:
+        if failure.counts:
             memory.storage_failures += 1
             self.telemetry.metrics.errors.labels("storage").inc()
-        if hindrance.of_storage:
-            findings = replace(findings, storage=hindrance.problem)
+        if failure.of_storage:
+            findings = replace(findings, storage=failure.problem)
         else:
-            findings = replace(findings, refused=hindrance.problem)
-        return await self._report(key, run, memory, findings, hindrance.retry_after)
+            findings = replace(findings, refused=failure.problem)
+        return await self._report(key, run, memory, findings, failure.retry_after)
 
     async def _report(
         self, key: RunKey, run: Body, memory: RunMemory, findings: Findings, again: float | None
     ) -> float | None:
-        """Says what keeps a run from going on. One that has ended goes nowhere: it stays as it was told, for its time."""
+        """Writes what keeps a run from going on. The status of one that has ended stays as it is, for its time to live."""
         if not has_ended(run):
             await self.status.write(key, run, findings)
             return again
@@ -291,7 +291,7 @@ class Reconciler:
         """What is known of a run is read anew at its next pass."""
         self.memories.forget(key)
 
-    def found(self, entry: Entry, figures: RunFigures) -> None:
+    def take_backfill(self, entry: Entry, figures: RunFigures) -> None:
         """Takes what was read of a run that an earlier process left."""
         memory, run = self.memories.get(entry.key), self.view.run(entry.key)
         if memory is None or run is None or memory.uid != entry.uid or memory.figures is not None:

@@ -39,7 +39,7 @@ SLOTS = 8
 NO_COMMIT_SECONDS = 60.0
 """How long after a Job's success its manifest may be looked for."""
 UNCLEAR_SECONDS = 15.0
-"""How long after a Job's failure its pod's last words may come: Jobs and pods are told of by two watches."""
+"""How long after a Job's failure its pod's last words may come: two watches deliver Jobs and pods."""
 STOP_SECONDS = 2.0
 """After the deletion of a Job was asked for, until nothing seen of it means that it is gone."""
 LINGER_SECONDS = 60.0
@@ -50,12 +50,12 @@ Clock = Callable[[], datetime]
 
 @dataclass
 class _Memory:
-    """What was seen of an attempt; after a restart of the operator it is seen anew, or not missed."""
+    """What earlier passes saw of an attempt; after a restart of the operator it is seen anew, or not missed."""
 
     started_at: datetime | None = None
     has_job: bool = False
     begun: bool = False
-    told_to_go: bool = False
+    deletion_requested: bool = False
     """Its Job's deletion was asked for."""
     superseded: bool = False
     """It had not begun when what is asked of it changed: another attempt takes its place, even where its pod begins
@@ -81,7 +81,7 @@ class RunPass:
         self._asked: GapoRunSpec | None = None
         self._asked_anew = False
         """It was changed, and no plan has been carried out since."""
-        self._outlook = LiveFigures(monotonic)
+        self._live_figures = LiveFigures(monotonic)
 
     def advance(
         self,
@@ -115,29 +115,29 @@ class RunPass:
         # Ends are recorded before the plan, which reads them; a decision or a revocation calls for another plan.
         while True:
             ended += self._record_ends(driver, attempt_jobs)
-            made = self._plan(driver, attempt_jobs, waited)
-            decision = driver.settle(made)
+            plan = self._plan(driver, attempt_jobs, waited)
+            decision = driver.settle(plan)
             if decision is not None:
                 decisions.append(decision)
-            if decision is None and not made.revoke:
+            if decision is None and not plan.revoke:
                 break
         outcome = Outcome(
-            made, driver.observer.seen(), record, driver.claim, ended=ended, decisions=decisions
+            plan, driver.observer.seen(), record, driver.claim, ended=ended, decisions=decisions
         )
         outcome.adopted, self._adopted = self._adopted, False
         # Hand over what is to start, and name the Jobs that must be there or must go.
-        self._carry_out(driver, made, attempt_jobs, outcome)
+        self._carry_out(driver, plan, attempt_jobs, outcome)
         self._asked_anew = False
         # What people are shown of it, and when to look again without an event.
-        outcome.seen = driver.observer.seen(self._unended(driver))
-        outcome.told = self._outlook.told(driver, outcome.seen, attempt_jobs)
-        outcome.figures = self._outlook.figures(
-            driver, loaded, made.status, outcome.seen, attempt_jobs, outcome.told
+        outcome.observation = driver.observer.seen(self._unended(driver))
+        outcome.task_figures = self._live_figures.task_figures(driver, outcome.observation, attempt_jobs)
+        outcome.figures = self._live_figures.figures(
+            driver, loaded, plan.status, outcome.observation, attempt_jobs, outcome.task_figures
         )
         outcome.polls = any(self._may_commit(attempt, attempt_jobs) for attempt in self._unended(driver))
         if self._resting_until > self._monotonic():
             outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
-        elif made.status.state in (State.RUNNING, State.WAITING):
+        elif plan.status.state in (State.RUNNING, State.WAITING):
             wanted = {
                 attempt: attempt_job
                 for attempt, attempt_job in attempt_jobs.items()
@@ -167,16 +167,16 @@ class RunPass:
         self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob], waited: Mapping[str, float]
     ) -> Plan:
         """The planner's plan, unless a limit of the cluster's says that nothing of the run may run."""
-        made = driver.plan(self._unended(driver), asked_anew=self._asked_anew)
-        if made.status.state not in (State.RUNNING, State.WAITING):
-            return made
-        held = self._held_up(driver, made.status, attempt_jobs, waited)
+        plan = driver.plan(self._unended(driver), asked_anew=self._asked_anew)
+        if plan.status.state not in (State.RUNNING, State.WAITING):
+            return plan
+        held = self._held_up(driver, plan.status, attempt_jobs, waited)
         committed = driver.observer.seen().committed
         alive = [a for a in self._unended(driver) if a.task not in committed]
         if held is not None:
             return Plan(held, stop=tuple(alive))
-        replaced = [a for a in alive if self._memories[a].superseded and a not in made.stop]
-        return replace(made, stop=(*made.stop, *replaced)) if replaced else made
+        replaced = [a for a in alive if self._memories[a].superseded and a not in plan.stop]
+        return replace(plan, stop=(*plan.stop, *replaced)) if replaced else plan
 
     def _held_up(
         self,
@@ -212,20 +212,20 @@ class RunPass:
         if self._driver is not None and self._record is not None:
             self._driver.use(objects)
             return self._driver, self._record
-        found, now, owner = read_run_record(objects), self._clock(), f"gaporun-{self.uid}"
-        if found is None and has_begun:
+        stored_record, now, owner = read_run_record(objects), self._clock(), f"gaporun-{self.uid}"
+        if stored_record is None and has_begun:
             raise RunMovedError(
                 f"the run has begun, and there is no {layout.RUN} of it in storage location {objects.where} now; its "
                 "folder was removed, or the location leads elsewhere: put that right, and it goes on. To begin anew, "
                 "delete the GapoRun and apply it again"
             )
         record = freeze(objects, loaded, version=gapo.__version__, now=now, default_image=image)
-        fresh = found is None and record.created_at == now
+        fresh = stored_record is None and record.created_at == now
         facts = RunFacts(loaded.run_id, self._spec(record, loaded))
         claim = (take_claim if fresh else adopt_claim)(objects, owner, "cluster", now)
         driver = Driver(facts, objects, clock=self._clock, slots=SLOTS)
         driver.begin(claim, fresh=fresh)
-        self._adopted = found is not None and claim.number > 0
+        self._adopted = stored_record is not None and claim.number > 0
         self._driver, self._record = driver, record
         return driver, record
 
@@ -276,7 +276,7 @@ class RunPass:
                 end = self._record_end(driver, attempt, attempt_job)
             elif attempt_job is None and committed:
                 end = self._record_gone(driver, attempt, Exit(committed=True))
-            elif attempt_job is None and memory.has_job and not memory.told_to_go:
+            elif attempt_job is None and memory.has_job and not memory.deletion_requested:
                 # Somebody else deleted its Job: that took its pod away, where that had begun.
                 exit_ = Exit(code=PREEMPTED_CODE) if memory.begun else Exit(never_ran=True)
                 end = self._record_gone(driver, attempt, exit_, "its Job was deleted")
@@ -295,14 +295,14 @@ class RunPass:
             if self._monotonic() - memory.doubtful_since < patience:
                 return None
         unclear = Exit(code=0 if attempt_job.state is JobState.SUCCEEDED else PREEMPTED_CODE)
-        seen = attempt_job.exit or unclear
-        exit_ = replace(seen, committed=committed)
+        exit_ = attempt_job.exit or unclear
+        exit_ = replace(exit_, committed=committed)
         now = self._clock()
         end = End(
             exit_,
             started_at=attempt_job.started_at or now,
             ended_at=attempt_job.ended_at or now,
-            said=attempt_job.said,
+            said=attempt_job.termination_message,
             message=None if committed else attempt_job.message,
             resume_before=self._resume_before(driver, attempt),
             gpus=gpus_of(task, driver),
@@ -333,27 +333,27 @@ class RunPass:
         return driver.record_end(task, end)
 
     def _carry_out(
-        self, driver: Driver, made: Plan, attempt_jobs: Mapping[AttemptKey, AttemptJob], outcome: Outcome
+        self, driver: Driver, plan: Plan, attempt_jobs: Mapping[AttemptKey, AttemptJob], outcome: Outcome
     ) -> None:
-        stopped, unended = set(made.stop), self._unended(driver)
+        stopped, unended = set(plan.stop), self._unended(driver)
         for attempt in unended:
             attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
             committed = attempt.task in driver.observer.seen().committed
-            if attempt in stopped and attempt_job is None and memory.told_to_go:
+            if attempt in stopped and attempt_job is None and memory.deletion_requested:
                 outcome.ended.append((attempt, self._record_stopped(driver, attempt)))
                 if memory.superseded:
                     outcome.look_again(0.0)  # another follows, by a plan that knows of this end
             elif attempt in stopped:
-                # Also where no Job is seen: one may be there that the watch has not told of yet.
-                memory.told_to_go = True
+                # Also where no Job is seen: one may be there that the watch has not delivered yet.
+                memory.deletion_requested = True
                 outcome.stop.append(attempt)
                 outcome.look_again(STOP_SECONDS)
             elif committed and attempt_job is not None and not attempt_job.over:
-                if self._lingers(memory, made.status):
+                if self._lingers(memory, plan.status):
                     outcome.stop.append(attempt)
                 outcome.look_again(LINGER_SECONDS / 2)
             elif attempt_job is None and not committed:
-                memory.told_to_go = False
+                memory.deletion_requested = False
                 outcome.create.append(self._task(driver, attempt))
             elif attempt_job is not None and attempt_job.over:
                 outcome.look_again(UNCLEAR_SECONDS / 2)
@@ -362,7 +362,7 @@ class RunPass:
                 outcome.stop.append(
                     attempt
                 )  # its end is recorded: whatever still runs there runs for nothing
-        for task in made.start:
+        for task in plan.start:
             threaded = with_threads(task, driver.facts.spec)
             if driver.hand_over(threaded):
                 self._handed_over[AttemptKey(threaded.key, threaded.attempt)] = threaded

@@ -48,12 +48,12 @@ class Findings:
     spec: GapoRunSpec | None = None
     status: Status | None = None
     """The planner's; None where it could not be asked."""
-    seen: Observation = field(default_factory=Observation)
+    observation: Observation = field(default_factory=Observation)
     attempt_jobs: Mapping[AttemptKey, AttemptJob] = field(default_factory=dict)
     figures: RunFigures | None = None
     """The run's, where its storage was read."""
-    told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
-    """What running tasks tell of themselves."""
+    task_figures: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
+    """What running tasks have written last of themselves."""
     access: str | None = None
     """Where the run's pods have their credentials from."""
     refused: Problem | None = None
@@ -69,22 +69,22 @@ class Findings:
 def status_of(findings: Findings, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
     """The status to write. `before` is the one that is stored: what this pass could not find out stays."""
     before = _readable(before or {})
-    known = dict(before)
-    known["observedGeneration"] = findings.generation
+    status_fields = dict(before)
+    status_fields["observedGeneration"] = findings.generation
     if findings.run_id is not None:
-        known |= {"runID": findings.run_id, "location": findings.location}
+        status_fields |= {"runID": findings.run_id, "location": findings.location}
     if findings.status is not None and findings.spec is not None:
-        known |= _figures(findings, findings.spec, findings.status)
-        known["trainerStatus"] = trainer_status(findings.told, before.get("trainerStatus"))
+        status_fields |= _figures(findings, findings.spec, findings.status)
+        status_fields["trainerStatus"] = trainer_status(findings.task_figures, before.get("trainerStatus"))
     if findings.figures is not None:
-        known |= summary_of(findings.figures)
-    known["state"] = _state(findings, _state_before(findings, before))
+        status_fields |= summary_of(findings.figures)
+    status_fields["state"] = _state(findings, _state_before(findings, before))
     previous = {c.get("type"): c for c in before.get("conditions") or [] if isinstance(c, Mapping)}
-    known["conditions"] = [
-        _condition(made, previous.get(made[0]), findings.generation, now)
-        for made in (*_conditions(findings), *_crd_outdated(findings, previous.get(CRD_OUTDATED)))
+    status_fields["conditions"] = [
+        _condition(parts, previous.get(parts[0]), findings.generation, now)
+        for parts in (*_conditions(findings), *_crd_outdated(findings, previous.get(CRD_OUTDATED)))
     ]
-    status = GapoRunStatus.model_validate(known)
+    status = GapoRunStatus.model_validate(status_fields)
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -99,8 +99,8 @@ def _readable(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _figures(findings: Findings, spec: GapoRunSpec, status: Status) -> dict[str, Any]:
-    seen = findings.seen
-    stages = sorted({key.stage for key in seen.committed} | set(seen.decisions))
+    observation = findings.observation
+    stages = sorted({key.stage for key in observation.committed} | set(observation.decisions))
     rows = [_stage(findings, stage) for stage in stages][-MAX_STAGES:]
     satisfied = [row.satisfaction for row in rows if row.satisfaction is not None]
     accurate = [row.pair_accuracy for row in rows if row.pair_accuracy is not None]
@@ -116,10 +116,14 @@ def _figures(findings: Findings, spec: GapoRunSpec, status: Status) -> dict[str,
 
 
 def _stage(findings: Findings, stage: int) -> StageStatus:
-    metrics, decision = stage_metrics(findings.seen, stage), findings.seen.decisions.get(stage)
-    before = findings.seen.decisions.get(stage - 1)
+    metrics, decision = stage_metrics(findings.observation, stage), findings.observation.decisions.get(stage)
+    before = findings.observation.decisions.get(stage - 1)
     generator = next(
-        (key for key in findings.seen.committed if key.stage == stage and KINDS[key.kind].commits_generator),
+        (
+            key
+            for key in findings.observation.committed
+            if key.stage == stage and KINDS[key.kind].commits_generator
+        ),
         None,
     )
     return StageStatus(
@@ -130,7 +134,7 @@ def _stage(findings: Findings, stage: int) -> StageStatus:
         pair_accuracy=_share(metrics.get(PAIR_ACCURACY)),
         checkpoint=None
         if generator is None
-        else f"{findings.location}/{findings.seen.committed[generator].ref.key}",
+        else f"{findings.location}/{findings.observation.committed[generator].ref.key}",
     )
 
 
@@ -156,7 +160,7 @@ def _tasks(findings: Findings) -> list[TaskStatus]:
             }
         )
         for attempt, attempt_job in sorted(findings.attempt_jobs.items())
-        if attempt_job.state in shown and attempt.task not in findings.seen.committed
+        if attempt_job.state in shown and attempt.task not in findings.observation.committed
     ][:8]
 
 
@@ -175,8 +179,10 @@ def _progress(findings: Findings, spec: GapoRunSpec, status: Status) -> str:
 
 def _percentage(findings: Findings, attempt: AttemptKey) -> int | None:
     """Whole ones: no write for what nobody can see."""
-    told = findings.told.get(attempt)
-    return None if told is None or told.progress_percentage is None else int(told.progress_percentage)
+    figures = findings.task_figures.get(attempt)
+    return (
+        None if figures is None or figures.progress_percentage is None else int(figures.progress_percentage)
+    )
 
 
 def _state_before(findings: Findings, before: Mapping[str, Any]) -> str:
@@ -205,11 +211,11 @@ def _state(findings: Findings, before: str) -> str:
             return "Running" if before == "Running" else "Pending"
 
 
-_Made = tuple[str, str, str, str]
+_ConditionParts = tuple[str, str, str, str]
 """type, status, reason, message"""
 
 
-def _conditions(findings: Findings) -> Sequence[_Made]:
+def _conditions(findings: Findings) -> Sequence[_ConditionParts]:
     return [
         _succeeded(findings),
         _reconciling(findings),
@@ -220,7 +226,7 @@ def _conditions(findings: Findings) -> Sequence[_Made]:
     ]
 
 
-def _succeeded(findings: Findings) -> _Made:
+def _succeeded(findings: Findings) -> _ConditionParts:
     status = findings.status
     if findings.refused is not None:
         return "Succeeded", "False", findings.refused.reason, findings.refused.message
@@ -233,7 +239,7 @@ def _succeeded(findings: Findings) -> _Made:
     return "Succeeded", "Unknown", status.reason, status.message
 
 
-def _reconciling(findings: Findings) -> _Made:
+def _reconciling(findings: Findings) -> _ConditionParts:
     status = findings.status
     if findings.refused is not None:
         return "Reconciling", "False", findings.refused.reason, "nothing is done until that is put right"
@@ -245,7 +251,7 @@ def _reconciling(findings: Findings) -> _Made:
     return "Reconciling", "False", status.reason, status.message
 
 
-def _stalled(findings: Findings) -> _Made:
+def _stalled(findings: Findings) -> _ConditionParts:
     if findings.refused is not None:
         return "Stalled", "True", findings.refused.reason, findings.refused.message
     status = findings.status
@@ -255,7 +261,7 @@ def _stalled(findings: Findings) -> _Made:
     return "Stalled", "False", NOT_STALLED.get(state, Reason.PROGRESSING), ""
 
 
-def _suspended(findings: Findings) -> _Made:
+def _suspended(findings: Findings) -> _ConditionParts:
     asked = findings.spec is not None and findings.spec.suspend
     left = [attempt_job.name for attempt_job in findings.attempt_jobs.values() if not attempt_job.over]
     if asked and left:
@@ -265,7 +271,7 @@ def _suspended(findings: Findings) -> _Made:
     return "Suspended", "False", Reason.NOT_SUSPENDED, ""
 
 
-def _tasks_healthy(findings: Findings) -> _Made:
+def _tasks_healthy(findings: Findings) -> _ConditionParts:
     problem = _trouble(findings)
     if problem is not None:
         return "TasksHealthy", "False", problem.reason, problem.message
@@ -279,10 +285,10 @@ def _trouble(findings: Findings) -> Problem | None:
     for _, attempt_job in sorted(findings.attempt_jobs.items()):
         if attempt_job.problem is not None:
             return Problem(attempt_job.problem.reason, f"{attempt_job.name}: {attempt_job.problem.message}")
-    for key, attempts in sorted(findings.seen.attempts.items()):
+    for key, attempts in sorted(findings.observation.attempts.items()):
         last = attempts[-2:] if attempts and attempts[-1].ended is None else attempts[-1:]
         ended = last[0].ended if last else None
-        if key in findings.seen.committed or ended is None:
+        if key in findings.observation.committed or ended is None:
             continue
         if not (ended.charged or (ended.cause in FOR_A_PERSON and not _runs(findings, key))):
             continue
@@ -302,7 +308,7 @@ def _runs(findings: Findings, key: TaskKey) -> bool:
     return any(attempt.task == key for attempt in running)
 
 
-def _storage_ready(findings: Findings) -> _Made:
+def _storage_ready(findings: Findings) -> _ConditionParts:
     if findings.storage is not None:
         return "StorageReady", "False", findings.storage.reason, findings.storage.message
     if findings.status is None:
@@ -310,7 +316,7 @@ def _storage_ready(findings: Findings) -> _Made:
     return "StorageReady", "True", Reason.AVAILABLE, ""
 
 
-def _crd_outdated(findings: Findings, before: Mapping[str, Any] | None) -> Iterator[_Made]:
+def _crd_outdated(findings: Findings, before: Mapping[str, Any] | None) -> Iterator[_ConditionParts]:
     """Only where it is so, or was and nothing is known yet: a definition of the right release is nothing to tell of."""
     if findings.unkept:
         message = (
@@ -322,13 +328,15 @@ def _crd_outdated(findings: Findings, before: Mapping[str, Any] | None) -> Itera
         yield CRD_OUTDATED, str(before.get("status")), str(before.get("reason")), str(before.get("message"))
 
 
-def _condition(made: _Made, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Condition:
-    kind, status, reason, message = made
+def _condition(
+    parts: _ConditionParts, before: Mapping[str, Any] | None, generation: int, now: datetime
+) -> Condition:
+    kind, status, reason, message = parts
     since = str(before["lastTransitionTime"]) if before and before.get("status") == status else stamp(now)
-    told = (status, reason, generation)
-    if before and told == tuple(before.get(key) for key in ("status", "reason", "observedGeneration")):
-        known = str(before.get("message") or "")
-        message = message if is_news(known, message) else known
+    current = (status, reason, generation)
+    if before and current == tuple(before.get(key) for key in ("status", "reason", "observedGeneration")):
+        stored_message = str(before.get("message") or "")
+        message = message if is_news(stored_message, message) else stored_message
     return Condition(
         type=kind,
         status=status,

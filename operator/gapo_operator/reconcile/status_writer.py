@@ -30,13 +30,13 @@ class StatusWriter:
         clock: Callable[[], datetime],
         wake: Callable[[RunKey], None],
     ) -> None:
-        """`wake` is told of runs whose manifest has changed under a write."""
+        """`wake` is called for runs whose manifest has changed under a write."""
         self.view, self.kube, self.leadership, self.clock = view, kube, leadership, clock
         self._wake = wake
         self.readback = Readback()
 
     async def write(self, key: RunKey, run: Body, findings: Findings) -> Body | None:
-        """Writes what a pass found where it differs from what is stored; the run as it is then, None where it is gone."""
+        """Writes a pass's findings where the status differs from what is stored; the run as it is then, None where it is gone."""
         while True:
             before = run.get("status")
             status = status_of(replace(findings, unkept=self.readback.unkept), before, self.clock())
@@ -70,12 +70,14 @@ class StatusWriter:
         """Events for what a person has to change."""
         refused = findings.refused
         if refused is not None:
-            await self.kube.tell(run, "Warning", refused.reason, refused.message, refused.message)
+            await self.kube.create_event(run, "Warning", refused.reason, refused.message, refused.message)
         outdated = condition_of(status, CRD_OUTDATED)
         if outdated is not None and outdated != condition_of(before or {}, CRD_OUTDATED):
             # As an event too: the definition may not keep the condition.
             log.error("%s: %s", run["metadata"]["name"], outdated["message"])
-            await self.kube.tell(run, "Warning", CRD_OUTDATED, outdated["message"], outdated["message"])
+            await self.kube.create_event(
+                run, "Warning", CRD_OUTDATED, outdated["message"], outdated["message"]
+            )
 
 
 def _manifest_of(run: Body) -> tuple[object, object]:

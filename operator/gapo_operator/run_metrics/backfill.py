@@ -40,7 +40,7 @@ PACE_SECONDS = 0.08
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
 
 
-Found = Callable[["Entry", RunFigures], None]
+Receiver = Callable[["Entry", RunFigures], None]
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,15 @@ class History:
         self._queue.add(entry.key)
 
     def drop(self, key: RunKey) -> None:
-        """It is gone, or more is known of it by now."""
+        """It is gone, or a pass has read more of it."""
         self._wanted.pop(key, None)
         self._failures.pop(key, None)
 
-    async def run(self, found: Found) -> None:
-        """Gives `found` what is read, until cancelled."""
-        await self._queue.run(lambda key: self._read(key, found))
+    async def run(self, take: Receiver) -> None:
+        """Gives `take` what is read, until cancelled."""
+        await self._queue.run(lambda key: self._read(key, take))
 
-    async def _read(self, key: RunKey, found: Found) -> None:
+    async def _read(self, key: RunKey, take: Receiver) -> None:
         async with self._readers:
             entry = self._wanted.get(key)
             if entry is None:
@@ -100,7 +100,7 @@ class History:
                 log.exception("%s: its figures cannot be read", key)
             else:
                 if self._wanted.get(key) is entry:
-                    found(entry, figures)
+                    take(entry, figures)
             if self._wanted.get(key) is entry:
                 self.drop(key)
             await asyncio.sleep(PACE_SECONDS)

@@ -31,10 +31,10 @@ class Telemetry:
 
     def show(self, run: Body, spec: GapoRunSpec | None, figures: RunFigures | None) -> None:
         """A run as it stands. `figures` are from its storage, None where that has not been read yet."""
-        key, said = _key(run), run.get("status") or {}
+        key, stored = _key(run), run.get("status") or {}
         if figures is not None:
-            conditions = {one["type"]: one["status"] for one in said.get("conditions") or []}
-            figures = replace(figures, state=said.get("state") or figures.state, conditions=conditions)
+            conditions = {one["type"]: one["status"] for one in stored.get("conditions") or []}
+            figures = replace(figures, state=stored.get("state") or figures.state, conditions=conditions)
         else:
             status = _status(run)
             if status is None:
@@ -42,7 +42,7 @@ class Telemetry:
             figures = figures_of_status(key.namespace, key.name, status, spec)
         self.series.put(key, run["metadata"]["uid"], figures)
 
-    def met(self, run: Body, spec: GapoRunSpec) -> None:
+    def show_existing(self, run: Body, spec: GapoRunSpec) -> None:
         """A run that was there before this process: what its status says is shown now, what it has committed once the
         reader has read that."""
         self.show(run, spec, None)
@@ -50,11 +50,11 @@ class Telemetry:
         if status is not None and (status.state in FINISHED or last_decided(status) is not None):
             self.history.want(Entry(_key(run), run["metadata"]["uid"], spec, status))
 
-    def gone(self, key: RunKey) -> None:
+    def forget(self, key: RunKey) -> None:
         self.series.drop(key)
         self.history.drop(key)
 
-    def decided(self, decisions: Iterable[Decision]) -> None:
+    def count_decisions(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             self.metrics.transitions.labels(decision.verdict).inc()
 

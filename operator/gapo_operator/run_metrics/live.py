@@ -26,16 +26,16 @@ class LiveFigures:
         self._planned: tuple[LoadedRun, tuple[TaskKey, ...]] | None = None
         self._last: tuple[object, RunFigures] | None = None
 
-    def told(
-        self, driver: Driver, seen: Observation, attempt_jobs: Mapping[AttemptKey, AttemptJob]
+    def task_figures(
+        self, driver: Driver, observation: Observation, attempt_jobs: Mapping[AttemptKey, AttemptJob]
     ) -> dict[AttemptKey, TaskFigures]:
-        """What the tasks that run have told last of themselves."""
+        """What the tasks that run have written last of themselves."""
         running = {
             attempt: attempt_job.pod
             for attempt, attempt_job in sorted(attempt_jobs.items())
             if attempt_job.state is JobState.RUNNING
             and attempt_job.pod
-            and attempt.task not in seen.committed
+            and attempt.task not in observation.committed
         }
         return self._progress.look(driver.objects, running, driver.handed_over)
 
@@ -44,9 +44,9 @@ class LiveFigures:
         driver: Driver,
         loaded: LoadedRun,
         status: Status,
-        seen: Observation,
+        observation: Observation,
         attempt_jobs: Mapping[AttemptKey, AttemptJob],
-        told: Mapping[AttemptKey, TaskFigures],
+        task_figures: Mapping[AttemptKey, TaskFigures],
     ) -> RunFigures:
         """`loaded` is the same object for as long as the manifest is the same."""
         started = {
@@ -55,14 +55,14 @@ class LiveFigures:
             if attempt_job.started_at is not None and not attempt_job.over
         }
         running = any(attempt_job.state is JobState.RUNNING for attempt_job in attempt_jobs.values())
-        inputs = (loaded, status, seen, started, running, told)
+        inputs = (loaded, status, observation, started, running, task_figures)
         if self._last is None or self._last[0] != inputs:
-            progress, left = self._expected(driver, loaded, status, seen, told)
+            progress, left = self._expected(driver, loaded, status, observation, task_figures)
             figures = figures_of(
                 loaded.run.metadata.namespace,
                 loaded.run.metadata.name,
                 driver.facts.spec,
-                seen,
+                observation,
                 status,
                 progress=progress,
                 remaining_seconds=left if running else None,
@@ -76,14 +76,14 @@ class LiveFigures:
         driver: Driver,
         loaded: LoadedRun,
         status: Status,
-        seen: Observation,
-        told: Mapping[AttemptKey, TaskFigures],
+        observation: Observation,
+        task_figures: Mapping[AttemptKey, TaskFigures],
     ) -> tuple[float, float | None]:
         """The share that is done, and the seconds that are left, where enough has run to tell."""
         if status.state is State.SUCCEEDED:
             return 1.0, 0.0
         if self._planned is None or self._planned[0] is not loaded:
             self._planned = (loaded, planned_keys(driver.facts.spec))
-        telling = {attempt.task: figures for attempt, figures in told.items()}
-        made = forecast(self._planned[1], seen, status.stage, telling)
-        return made.progress, made.remaining_seconds
+        figures_of_tasks = {attempt.task: figures for attempt, figures in task_figures.items()}
+        expected = forecast(self._planned[1], observation, status.stage, figures_of_tasks)
+        return expected.progress, expected.remaining_seconds

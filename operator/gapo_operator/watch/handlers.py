@@ -71,7 +71,7 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
 
 class _NoProgress(kopf.ProgressStorage):
-    """Nor of handlers that are to be tried again: an event is told once."""
+    """Nor of handlers that are to be tried again: an event is delivered once."""
 
     def fetch(self, **_: Any) -> None:
         return None
@@ -90,15 +90,17 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 def settings() -> kopf.OperatorSettings:
-    made = kopf.OperatorSettings()
-    made.posting.enabled = False
-    made.scanning.disabled = True  # or it would watch CRDs and namespaces, for which there is no permission
-    made.persistence.diffbase_storage = _NoDiffs()
-    made.persistence.progress_storage = _NoProgress()
-    made.watching.label_selectors["jobs.batch"] = SELECTOR
-    made.watching.label_selectors["pods"] = SELECTOR
-    made.watching.field_selectors["events"] = "involvedObject.kind=Job,reason=FailedCreate"
-    return made
+    options = kopf.OperatorSettings()
+    options.posting.enabled = False
+    options.scanning.disabled = (
+        True  # or it would watch CRDs and namespaces, for which there is no permission
+    )
+    options.persistence.diffbase_storage = _NoDiffs()
+    options.persistence.progress_storage = _NoProgress()
+    options.watching.label_selectors["jobs.batch"] = SELECTOR
+    options.watching.label_selectors["pods"] = SELECTOR
+    options.watching.field_selectors["events"] = "involvedObject.kind=Job,reason=FailedCreate"
+    return options
 
 
 def login(settings: kopf.OperatorSettings, **kwargs: Any) -> kopf.ConnectionInfo | None:

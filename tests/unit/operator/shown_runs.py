@@ -11,7 +11,7 @@ def condition(kind: str, status: str, reason: str = "Because", message: str = "s
     return {"type": kind, "status": status, "reason": reason, "message": message}
 
 
-def run_with(*conditions: dict[str, Any], generation: int = 1, **status: Any) -> show.Sight:
+def run_with(*conditions: dict[str, Any], generation: int = 1, **status: Any) -> show.RunSnapshot:
     metadata = {"name": "smoke", "namespace": "red", "generation": generation, "uid": "u"}
     told = {"observedGeneration": 1, "conditions": list(conditions), **status}
-    return show.Sight({"metadata": metadata, "status": told})
+    return show.RunSnapshot({"metadata": metadata, "status": told})

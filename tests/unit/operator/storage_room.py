@@ -82,4 +82,4 @@ def started(outcome: Outcome) -> list[AttemptKey]:
 
 
 def causes(outcome: Outcome, key: TaskKey = DATA.task) -> list[str]:
-    return [a.ended.cause.value if a.ended else "none" for a in outcome.seen.attempts.get(key, ())]
+    return [a.ended.cause.value if a.ended else "none" for a in outcome.observation.attempts.get(key, ())]

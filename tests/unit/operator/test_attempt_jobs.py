@@ -181,13 +181,15 @@ def test_what_a_pod_says_of_itself_is_taken_where_it_can_be_stored() -> None:
     good = (
         '{"reason": "InputCorrupt", "message": "m", "badInput": "stages/0/data/manifest-0.json", "more": 1}'
     )
-    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=good))]).said == {
+    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=good))]).termination_message == {
         "reason": "InputCorrupt",
         "message": "m",
         "badInput": "stages/0/data/manifest-0.json",
     }
     bad = '{"reason": "not a word", "message": "m", "badInput": "../../x"}'
-    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=bad))]).said == {"message": "m"}
+    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=bad))]).termination_message == {
+        "message": "m"
+    }
 
 
 @pytest.mark.parametrize(

@@ -70,17 +70,17 @@ def test_each_problem_is_told_once() -> None:
 
 def test_news_are_told_once_and_what_was_there_before_not_at_all() -> None:
     events = [event("a", "TaskStarted", "0/data")]
-    before = show.sight(run_with(state="Pending").run, events)
-    assert "TaskStarted: 0/data" not in list(show.news(None, before))
+    before = show.snapshot_of(run_with(state="Pending").run, events)
+    assert "TaskStarted: 0/data" not in list(show.changes(None, before))
     events.append(event("b", "TaskCommitted", "0/data", "2026-01-01T00:00:01Z"))
-    after = show.sight(run_with(state="Running", progress="0/2 sft").run, events)
-    assert list(show.news(before, after)) == ["TaskCommitted: 0/data", "Running, 0/2 sft"]
-    assert list(show.news(after, after)) == []
-    wrong = show.sight(
+    after = show.snapshot_of(run_with(state="Running", progress="0/2 sft").run, events)
+    assert list(show.changes(before, after)) == ["TaskCommitted: 0/data", "Running, 0/2 sft"]
+    assert list(show.changes(after, after)) == []
+    wrong = show.snapshot_of(
         run_with(condition("TasksHealthy", "False", "Failed", "exit 1"), state="Running").run, events
     )
-    assert list(show.news(after, wrong)) == ["Failed: exit 1"]
-    assert list(show.news(wrong, wrong)) == []
+    assert list(show.changes(after, wrong)) == ["Failed: exit 1"]
+    assert list(show.changes(wrong, wrong)) == []
 
 
 def test_events_are_those_of_this_very_run_in_order() -> None:
@@ -89,7 +89,7 @@ def test_events_are_those_of_this_very_run_in_order() -> None:
         event("early", "TaskStarted", "", "2026-01-01T00:00:01Z"),
         event("other", "Failed", "", "2026-01-01T00:00:00Z", of="another of that name"),
     ]
-    seen = show.sight(run_with().run, events)
+    seen = show.snapshot_of(run_with().run, events)
     assert [one["metadata"]["uid"] for one in seen.events] == ["early", "late"]
 
 

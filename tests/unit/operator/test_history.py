@@ -40,7 +40,7 @@ def ended(objects: Objects, run: LoadedRun, failing: str = "", name: str = "run"
         location=f"s3://runs/red/{name}/{run.run_id}",
         spec=run.spec,
         status=outcome.plan.status,
-        seen=outcome.seen,
+        observation=outcome.observation,
         figures=outcome.figures,
     )
     status = GapoRunStatus.model_validate(status_of(findings, None, NOON))

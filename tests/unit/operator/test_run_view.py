@@ -13,7 +13,7 @@ from tests.unit.operator.shown_runs import condition, run_with
 from gapo.cli.options import Output
 from gapo.errors import GapoError
 from gapo_operator.cli import run_view as show
-from gapo_operator.cli.run_view import standing as show_standing
+from gapo_operator.cli.run_view import summary_line as show_standing
 from gapo_operator.cli.status import Screen
 
 
@@ -107,7 +107,7 @@ TELLING: dict[str, Any] = {
 }
 
 
-def printed(seen: show.Sight) -> str:
+def printed(seen: show.RunSnapshot) -> str:
     console = Console(width=200, record=True, file=StringIO())
     console.print(show.page(seen))
     return console.export_text()
@@ -135,9 +135,9 @@ def test_elsewhere_than_on_a_terminal_progress_is_a_line_whenever_the_task_tells
         condition("Succeeded", "Unknown"),
         **{**TELLING, "progress": "A3/12 ppo 46 %", "trainerStatus": trainer},
     )
-    (line,) = show.news(before, after)
+    (line,) = show.changes(before, after)
     assert line.startswith("A3/12 ppo 46 %, 27 % of the run, about 3 h 07 min left, task: about 9 min left")
-    assert list(show.news(before, before)) == []
+    assert list(show.changes(before, before)) == []
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_what_keeps_a_pod_from_starting_is_told_in_the_clusters_words() -> None:
 def test_a_charged_failure_is_told_until_its_task_is_committed() -> None:
     ended = Ended(0, Cause.OUT_OF_MEMORY, True, NOON, LATER, message="OOMKilled")
     attempts = {PPO.task: (ObservedAttempt(0, ended=ended), ObservedAttempt(1, running=True))}
-    found = conditions(status_of(findings(seen=Observation(attempts=attempts)), None, NOON))
+    found = conditions(status_of(findings(observation=Observation(attempts=attempts)), None, NOON))
     assert found["TasksHealthy"]["reason"] == "OutOfMemory"
     assert "attempt 0 of 1/ppo ended: OOMKilled" in found["TasksHealthy"]["message"]
 
@@ -170,8 +170,11 @@ def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
             ManifestRef(key="stages/1/ppo/manifest-0.json", sha256="a" * 64), 0, "b" * 64, {}, {}
         )
     }
-    seen = Observation(committed=committed)
-    assert status_of(findings(attempt_jobs=live(JobState.RUNNING), seen=seen), None, NOON)["tasks"] == []
+    observation = Observation(committed=committed)
+    assert (
+        status_of(findings(attempt_jobs=live(JobState.RUNNING), observation=observation), None, NOON)["tasks"]
+        == []
+    )
 
 
 def attempt_that_ended(cause: Cause, reason: str | None) -> Observation:
@@ -183,8 +186,10 @@ def test_denied_access_is_told_with_the_secret_that_the_keys_come_from() -> None
     location = StorageLocation(
         name="team", uri="s3://b", credentials="mountedSecret", secret_name="team-keys"
     )
-    seen = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed")
-    status = status_of(findings(State.WAITING, seen=seen, access=access_of(location)), None, NOON)
+    observation = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed")
+    status = status_of(
+        findings(State.WAITING, observation=observation, access=access_of(location)), None, NOON
+    )
     told = conditions(status)["TasksHealthy"]
     assert (told["status"], told["reason"]) == ("False", "StorageNotAllowed")
     for words in ("AccessDenied: no", "Secret team-keys of this namespace", "storage location team"):
@@ -197,8 +202,10 @@ def test_a_source_of_the_users_own_that_is_denied_is_told_without_the_locations_
     location = StorageLocation(
         name="team", uri="s3://b", credentials="mountedSecret", secret_name="team-keys"
     )
-    seen = attempt_that_ended(Cause.NO_ACCESS, "SourceNotAllowed")
-    status = status_of(findings(State.WAITING, seen=seen, access=access_of(location)), None, NOON)
+    observation = attempt_that_ended(Cause.NO_ACCESS, "SourceNotAllowed")
+    status = status_of(
+        findings(State.WAITING, observation=observation, access=access_of(location)), None, NOON
+    )
     told = conditions(status)["TasksHealthy"]
     assert (told["status"], told["reason"]) == ("False", "SourceNotAllowed")
     assert told["message"].endswith("ended: AccessDenied: no")
@@ -206,17 +213,17 @@ def test_a_source_of_the_users_own_that_is_denied_is_told_without_the_locations_
 
 def test_what_kept_a_task_from_running_is_told_no_more_once_it_runs() -> None:
     ended = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed").attempts[PPO.task]
-    seen = Observation(attempts={PPO.task: (*ended, ObservedAttempt(1, running=True))})
+    observation = Observation(attempts={PPO.task: (*ended, ObservedAttempt(1, running=True))})
     again = AttemptKey(PPO.task, 1)
     for state, healthy in ((JobState.PENDING, "False"), (JobState.RUNNING, "True")):
         attempt_jobs = {again: AttemptJob(again, "job", state)}
-        status = status_of(findings(seen=seen, attempt_jobs=attempt_jobs), None, NOON)
+        status = status_of(findings(observation=observation, attempt_jobs=attempt_jobs), None, NOON)
         assert conditions(status)["TasksHealthy"]["status"] == healthy
 
 
 def test_an_end_is_told_by_the_word_that_its_pod_left_and_else_by_its_cause() -> None:
     for reason, word in (("Evicted", "Evicted"), (None, "NotStarted")):
-        found = findings(seen=attempt_that_ended(Cause.NOT_STARTED, reason))
+        found = findings(observation=attempt_that_ended(Cause.NOT_STARTED, reason))
         assert conditions(status_of(found, None, NOON))["TasksHealthy"]["reason"] == word
 
 

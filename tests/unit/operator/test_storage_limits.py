@@ -17,7 +17,7 @@ from gapo.store.claims import take_claim
 from gapo.store.objects import Objects
 from gapo.tasks import Kind
 from gapo_operator.kube.job_states import JobState, Problem
-from gapo_operator.reconcile.events import story_of
+from gapo_operator.reconcile.events import events_of
 
 
 def test_pods_without_room_are_given_back_and_tried_again_after_a_rest(room: Room) -> None:
@@ -98,7 +98,7 @@ def test_an_attempt_that_had_not_begun_gives_way_to_one_with_what_is_asked_now_f
     ((_, record),) = gone.ended
     assert (record.cause, record.charged, record.reason) == ("stopped", False, "TaskReplaced")
     assert gone.again_after == 0.0
-    (event,) = [e for e in story_of(gone, room.loaded(), None) if e.reason == "TaskReplaced"]
+    (event,) = [e for e in events_of(gone, room.loaded(), None) if e.reason == "TaskReplaced"]
     following = room.advance(**changed)
     assert started(following) == [AttemptKey(DATA.task, 1)]
     assert [task.threads for task in following.create] == [2]

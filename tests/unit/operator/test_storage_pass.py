@@ -200,7 +200,10 @@ def test_denied_access_is_no_failure_of_the_task(room: Room) -> None:
             AttemptKey(DATA.task, attempt),
             JobState.FAILED,
             exit=Exit(75, "StorageNotAllowed"),
-            said={"reason": "StorageNotAllowed", "message": "cannot read run.json: AccessDenied"},
+            termination_message={
+                "reason": "StorageNotAllowed",
+                "message": "cannot read run.json: AccessDenied",
+            },
             ended_at=START + timedelta(seconds=room.seconds),
         )
         waiting = room.advance(denied)

@@ -91,10 +91,10 @@ def _watching(deployments: Sequence[Body], namespace: str) -> Iterator[Finding]:
     elif any(not names or namespace in names for names in watched.values()):
         yield ok(check, f"namespace {namespace} is watched")
     else:
-        told = "; ".join(f"{name} watches {', '.join(names)}" for name, names in watched.items())
+        listing = "; ".join(f"{name} watches {', '.join(names)}" for name, names in watched.items())
         yield fail(
             check,
-            f"no operator watches namespace {namespace}: {told}",
+            f"no operator watches namespace {namespace}: {listing}",
             "add it to the chart's watchNamespaces",
         )
 

@@ -25,7 +25,7 @@ async def in_namespace(cluster: Cluster, config: OperatorConfig) -> list[Finding
     if not allowed:
         message = f"no storage location is for namespace {cluster.namespace}"
         return [fail(check, message, "add it to a location's namespaces in the chart's values")]
-    found = [
+    findings = [
         ok(check, f"locations for namespace {cluster.namespace}: {', '.join(one.name for one in allowed)}")
     ]
     wanted = {("serviceaccounts", name) for name in [config.trainer.service_account_name] if name}
@@ -34,8 +34,8 @@ async def in_namespace(cluster: Cluster, config: OperatorConfig) -> list[Finding
         wanted |= {("configmaps", name) for name in [one.ca_config_map] if name}
     wanted |= {("secrets", name) for name in config.trainer.image_pull_secrets}
     for kind, name in sorted(wanted):
-        found.append(await _there(cluster, kind, name))
-    return found
+        findings.append(await _there(cluster, kind, name))
+    return findings
 
 
 async def _there(cluster: Cluster, kind: str, name: str) -> Finding:
