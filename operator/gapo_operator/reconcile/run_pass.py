@@ -5,7 +5,6 @@ Nothing here calls Kubernetes. The Jobs that the cluster shows come in; which ar
 
 from __future__ import annotations
 
-import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -27,10 +26,11 @@ from gapo.store.claims import adopt_claim, take_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
-from gapo_operator.kube.job_states import AttemptJob, JobState, Problem
+from gapo_operator.kube.job_states import AttemptJob, JobState
 from gapo_operator.kube.pod_end import PREEMPTED_CODE
-from gapo_operator.reconcile.deadlines import active_seconds, overdue, rest, time_for_room, why_given_back
+from gapo_operator.reconcile.deadlines import active_seconds, overdue, time_for_room
 from gapo_operator.reconcile.outcome import Outcome
+from gapo_operator.reconcile.pending_backoff import PendingBackoff
 from gapo_operator.render.threads import with_threads
 from gapo_operator.run_metrics.live import LiveFigures
 
@@ -76,8 +76,7 @@ class RunPass:
         self._handed_over: dict[AttemptKey, Task] = {}
         self._memories: defaultdict[AttemptKey, _Memory] = defaultdict(_Memory)
         self._adopted = False
-        self._given_back_times, self._resting_until = 0, 0.0
-        self._given_back = Problem(Reason.CAPACITY_TIMEOUT, "")
+        self._pending_backoff = PendingBackoff(monotonic)
         self._asked: GapoRunSpec | None = None
         self._asked_anew = False
         """It was changed, and no plan has been carried out since."""
@@ -106,10 +105,11 @@ class RunPass:
         if self._asked is not loaded.spec and self._asked != loaded.spec:
             # Somebody has changed the manifest: what kept its pods from starting, or its tasks waiting, may be over.
             self._asked_anew = self._asked is not None
-            self._asked, self._resting_until, self._given_back_times = loaded.spec, 0.0, 0
+            self._asked = loaded.spec
+            self._pending_backoff.reset()
         # What is new in storage and in the cluster since the last pass.
         self._poll(driver, attempt_jobs)
-        self._notice(driver, attempt_jobs)
+        self._remember(driver, attempt_jobs)
         ended: list[tuple[AttemptKey, Ended]] = []
         decisions: list[Decision] = []
         # Ends are recorded before the plan, which reads them; a decision or a revocation calls for another plan.
@@ -135,8 +135,8 @@ class RunPass:
             driver, loaded, plan.status, outcome.observation, attempt_jobs, outcome.task_figures
         )
         outcome.polls = any(self._may_commit(attempt, attempt_jobs) for attempt in self._unended(driver))
-        if self._resting_until > self._monotonic():
-            outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
+        if self._pending_backoff.seconds_left() > 0:
+            outcome.look_again(max(1.0, self._pending_backoff.seconds_left()))
         elif plan.status.state in (State.RUNNING, State.WAITING):
             wanted = {
                 attempt: attempt_job
@@ -147,7 +147,8 @@ class RunPass:
                 outcome.look_again(left)
         return outcome
 
-    def _notice(self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> None:
+    def _remember(self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> None:
+        """Keeps what the cluster shows of each attempt without a recorded end, for a pass in which it shows it no more."""
         unended = set(self._unended(driver))
         for attempt in list(self._memories):
             if attempt not in unended:
@@ -185,7 +186,9 @@ class RunPass:
         attempt_jobs: Mapping[AttemptKey, AttemptJob],
         waited: Mapping[str, float],
     ) -> Status | None:
-        scheduling, now = driver.facts.spec.scheduling, self._monotonic()
+        """The status of a run that may have no pods now: its tasks have run for as long as they may, or its pods found no
+        room, and it holds back for a while. None where it may."""
+        scheduling, backoff = driver.facts.spec.scheduling, self._pending_backoff
         limit = scheduling.active_deadline_seconds
         starts = [m.started_at for m in self._memories.values() if m.started_at is not None]
         used = active_seconds(driver.observer.seen(), starts, self._clock())
@@ -195,20 +198,19 @@ class RunPass:
             )
             return Status(State.FAILED, status.stage, Reason.DEADLINE_EXCEEDED, message)
         if any(attempt_job.state is JobState.RUNNING for attempt_job in attempt_jobs.values()):
-            self._given_back_times = 0
+            backoff.pods_run()
         late = overdue(attempt_jobs, waited, scheduling.pending_timeout)
-        if late and now >= self._resting_until:
-            self._given_back = why_given_back(late[0], scheduling.pending_timeout)
-            self._given_back_times += 1
-            pause = rest(self._given_back.reason, self._given_back_times)
-            self._resting_until = now + pause * random.uniform(0.8, 1.2)
-        if now < self._resting_until:
-            return Status(State.WAITING, status.stage, self._given_back.reason, self._given_back.message)
+        if late:
+            backoff.give_back(late[0], scheduling.pending_timeout)
+        if backoff.seconds_left() > 0:
+            return Status(State.WAITING, status.stage, backoff.problem.reason, backoff.problem.message)
         return None
 
     def _begun(
         self, objects: Objects, loaded: LoadedRun, image: str, has_begun: bool
     ) -> tuple[Driver, RunRecord]:
+        """Driver and record of the run: kept from pass to pass; at the first pass of this process read, or written where
+        the run begins, with a claim by which no other executor drives it."""
         if self._driver is not None and self._record is not None:
             self._driver.use(objects)
             return self._driver, self._record
@@ -267,6 +269,7 @@ class RunPass:
     def _record_ends(
         self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob]
     ) -> list[tuple[AttemptKey, Ended]]:
+        """Records the end of each attempt that the cluster shows to be over, or shows no more."""
         recorded = []
         for attempt in self._unended(driver):
             attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
@@ -310,6 +313,7 @@ class RunPass:
         return driver.record_end(task, end)
 
     def _record_stopped(self, driver: Driver, attempt: AttemptKey) -> Ended:
+        """Of an attempt whose Job went as this operator asked; not charged."""
         if self._memories[attempt].superseded:
             exit_ = Exit(stopped=True, reason=Reason.TASK_REPLACED)
             return self._record_gone(
@@ -335,11 +339,13 @@ class RunPass:
     def _carry_out(
         self, driver: Driver, plan: Plan, attempt_jobs: Mapping[AttemptKey, AttemptJob], outcome: Outcome
     ) -> None:
+        """Fills in the outcome: which Jobs are to be there, which are to go, and when to look at them again."""
         stopped, unended = set(plan.stop), self._unended(driver)
         for attempt in unended:
             attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
             committed = attempt.task in driver.observer.seen().committed
             if attempt in stopped and attempt_job is None and memory.deletion_requested:
+                # Its Job is gone, as was asked: the attempt has ended.
                 outcome.ended.append((attempt, self._record_stopped(driver, attempt)))
                 if memory.superseded:
                     outcome.look_again(0.0)  # another follows, by a plan that knows of this end
@@ -353,15 +359,16 @@ class RunPass:
                     outcome.stop.append(attempt)
                 outcome.look_again(LINGER_SECONDS / 2)
             elif attempt_job is None and not committed:
+                # Handed over, and no Job of it is there: the cluster refused it, or the operator ended between the two.
                 memory.deletion_requested = False
                 outcome.create.append(self._task(driver, attempt))
             elif attempt_job is not None and attempt_job.over:
+                # Its end is not recorded yet: a manifest or the pod's last words may still come.
                 outcome.look_again(UNCLEAR_SECONDS / 2)
         for attempt, attempt_job in attempt_jobs.items():
             if attempt not in unended and not attempt_job.over:
-                outcome.stop.append(
-                    attempt
-                )  # its end is recorded: whatever still runs there runs for nothing
+                # Its end is recorded: whatever still runs there runs for nothing.
+                outcome.stop.append(attempt)
         for task in plan.start:
             threaded = with_threads(task, driver.facts.spec)
             if driver.hand_over(threaded):
