@@ -77,11 +77,11 @@ PORTS = range(10_000, 30_000)
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
     """Chosen at random, for other tests may look for some at the same moment."""
     with ExitStack() as held:
-        found: list[int] = []
-        while len(found) < count:
+        ports: list[int] = []
+        while len(ports) < count:
             port = secrets.choice(PORTS)
             one = held.enter_context(socket.socket())
             with suppress(OSError):
                 one.bind((address, port))
-                found.append(port)
-        return found
+                ports.append(port)
+        return ports

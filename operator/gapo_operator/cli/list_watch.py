@@ -54,14 +54,14 @@ async def follow_all(cluster: Cluster, sources: Mapping[str, Source], look: Look
             await changes.put((name, error))
 
     tasks = [asyncio.create_task(pour(name, source)) for name, source in sources.items()]
-    lists: dict[str, list[Body]] = {}
+    objects_by_source: dict[str, list[Body]] = {}
     try:
         while True:
             name, objects = await changes.get()
             if isinstance(objects, GapoError):
                 raise objects
-            lists[name] = objects
-            if len(lists) == len(sources) and await look(lists):
+            objects_by_source[name] = objects
+            if len(objects_by_source) == len(sources) and await look(objects_by_source):
                 return
     finally:
         for task in tasks:

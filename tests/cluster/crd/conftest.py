@@ -18,7 +18,7 @@ def applied(cluster: ControlPlane, request: pytest.FixtureRequest):
     def apply(change: dict[str, Any], **metadata: Any) -> str:
         document = changed(change, name)
         document["metadata"] |= metadata
-        cluster.said("apply", "-f", "-", stdin=json.dumps(document))
+        cluster.stdout_of("apply", "-f", "-", stdin=json.dumps(document))
         return name
 
     yield apply

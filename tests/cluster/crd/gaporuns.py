@@ -41,4 +41,4 @@ def refusal(document: dict[str, Any]) -> str:
 def started(cluster: ControlPlane, name: str) -> None:
     """As the operator marks it."""
     patch = json.dumps({"status": {"runID": "0123456789ab"}})
-    cluster.said("patch", "gaporun", name, "--subresource=status", "--type=merge", "-p", patch)
+    cluster.stdout_of("patch", "gaporun", name, "--subresource=status", "--type=merge", "-p", patch)

@@ -25,15 +25,15 @@ WORDS = (
 
 def test_what_kubectl_shows_of_a_run_is_a_manifest_again(cluster: ControlPlane, applied) -> None:
     name = applied({}, labels={"team": "nlp"})
-    cluster.said(
+    cluster.stdout_of(
         "patch", "gr", name, "--subresource=status", "--type=merge", "-p",
         json.dumps({"status": {"runID": "0123456789ab", "state": "Running"}}),
     )  # fmt: skip
     written = load_document(changed({}, name), where="written", base=Path())
     for shown in (
-        cluster.said("get", "gr", name, "-o", "yaml", "--show-managed-fields"),
-        cluster.said("get", "gr", "-o", "yaml", "--field-selector", f"metadata.name={name}"),
-        cluster.said("get", "gr", name, "-o", "json"),
+        cluster.stdout_of("get", "gr", name, "-o", "yaml", "--show-managed-fields"),
+        cluster.stdout_of("get", "gr", "-o", "yaml", "--field-selector", f"metadata.name={name}"),
+        cluster.stdout_of("get", "gr", name, "-o", "json"),
     ):
         again = read_run(shown)
         assert again.run_id == written.run_id
@@ -50,16 +50,18 @@ def read_run(text: str) -> LoadedRun:
 def test_a_file_means_the_same_to_gapo_and_to_kubectl(cluster: ControlPlane) -> None:
     lines = "".join(f"  k{number}: {word}\n" for number, word in enumerate(WORDS))
     text = f"apiVersion: gapo.dev/v1alpha1\nkind: GapoRun\nmetadata: {{name: words}}\nspec:\n{lines}"
-    said = cluster.said("create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-", stdin=text)
-    theirs, ours = json.loads(said)["spec"], read_documents(text)[0]["spec"]
-    found = {word: (ours[f"k{n}"], theirs[f"k{n}"]) for n, word in enumerate(WORDS)}
-    assert {word: pair for word, pair in found.items() if pair[0] != pair[1]} == {}
-    assert found["1e-4"][0] == 0.0001
+    stdout = cluster.stdout_of(
+        "create", "--dry-run=client", "--validate=false", "-o", "json", "-f", "-", stdin=text
+    )
+    theirs, ours = json.loads(stdout)["spec"], read_documents(text)[0]["spec"]
+    values = {word: (ours[f"k{n}"], theirs[f"k{n}"]) for n, word in enumerate(WORDS)}
+    assert {word: pair for word, pair in values.items() if pair[0] != pair[1]} == {}
+    assert values["1e-4"][0] == 0.0001
 
 
 def test_what_the_server_fills_in_is_what_the_models_fill_in(cluster: ControlPlane, applied) -> None:
     name = applied({"checkpoint": None, "roles": None})
-    stored = json.loads(cluster.said("get", "gaporun", name, "-o", "json"))["spec"]
+    stored = json.loads(cluster.stdout_of("get", "gaporun", name, "-o", "json"))["spec"]
     written = changed({"checkpoint": None, "roles": None})["spec"]
     assert stored != written  # something was filled in
     resolved = load_document(changed({"checkpoint": None, "roles": None}), where="w", base=Path()).spec
@@ -70,7 +72,7 @@ def test_nothing_is_filled_into_what_makes_up_the_runs_identity(cluster: Control
     from gapo.api.identity import run_id
 
     name = applied({})
-    stored = json.loads(cluster.said("get", "gaporun", name, "-o", "json"))["spec"]
+    stored = json.loads(cluster.stdout_of("get", "gaporun", name, "-o", "json"))["spec"]
     assert run_id(stored) == run_id(changed({})["spec"])
 
 
@@ -82,17 +84,17 @@ def test_status_is_written_apart_and_shown_in_columns(cluster: ControlPlane, app
         "conditions": [{"type": "Succeeded", "status": "False", "reason": "Running", "message": "",
                         "lastTransitionTime": "2026-01-01T00:00:00Z"}],
     }  # fmt: skip
-    cluster.said(
+    cluster.stdout_of(
         "patch", "gr", name, "--subresource=status", "--type=merge", "-p", json.dumps({"status": status})
     )
-    header, row = cluster.said("get", "gapo", name).splitlines()
+    header, row = cluster.stdout_of("get", "gapo", name).splitlines()
     assert header.split() == ["NAME", "STAGE", "STATE", "PROGRESS", "RM-PAIR", "SATISFACTION", "AGE"]
     assert row.split()[:9] == [name, "3", "Running", "A3/12", "ppo", "45", "%", "0.97", "0.64"]
-    wide = cluster.said("get", "gaporuns", name, "-o", "wide").splitlines()
+    wide = cluster.stdout_of("get", "gaporuns", name, "-o", "wide").splitlines()
     assert wide[0].split()[7:] == ["BEST", "REASON", "RUN-ID", "LOCATION"]
     assert "Running" in wide[1].split()[10:]
     applied({"suspend": True})  # a new spec leaves the status alone
-    assert cluster.said("get", "gr", name, "-o", "jsonpath={.status.stage}") == "3"
+    assert cluster.stdout_of("get", "gr", name, "-o", "jsonpath={.status.stage}") == "3"
 
 
 def test_kubectl_wait_sees_the_run_succeed(cluster: ControlPlane, applied) -> None:
@@ -103,7 +105,7 @@ def test_kubectl_wait_sees_the_run_succeed(cluster: ControlPlane, applied) -> No
         "reason": "Exported",
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
-    cluster.said(
+    cluster.stdout_of(
         "patch",
         "gr",
         name,
@@ -112,16 +114,16 @@ def test_kubectl_wait_sees_the_run_succeed(cluster: ControlPlane, applied) -> No
         "-p",
         json.dumps({"status": {"conditions": [condition]}}),
     )
-    cluster.said("wait", "--for=condition=Succeeded", f"gaporun/{name}", "--timeout=20s")
+    cluster.stdout_of("wait", "--for=condition=Succeeded", f"gaporun/{name}", "--timeout=20s")
 
 
 def test_kubectl_explains_every_field(cluster: ControlPlane) -> None:
-    whole = cluster.said("explain", "gaporun.spec", "--recursive")
+    whole = cluster.stdout_of("explain", "gaporun.spec", "--recursive")
     for name, field in GapoRunSpec.model_fields.items():
         assert f"  {field.alias or name}\t" in whole
-    said = cluster.said("explain", "gaporun.spec.ppo.clipLow")
-    assert "The ratio of new to old probability is clipped below" in said
-    assert "Default: 0.2." in said
+    explanation = cluster.stdout_of("explain", "gaporun.spec.ppo.clipLow")
+    assert "The ratio of new to old probability is clipped below" in explanation
+    assert "Default: 0.2." in explanation
 
 
 def test_an_unchanged_manifest_has_no_difference_and_a_second_manager_keeps_to_its_own_field(
@@ -130,13 +132,13 @@ def test_an_unchanged_manifest_has_no_difference_and_a_second_manager_keeps_to_i
     name = applied({})
     same = cluster.run("diff", "-f", "-", stdin=json.dumps(changed({}, name)))
     assert same.returncode == 0, same.stdout + same.stderr
-    cluster.said("delete", "gr", name)
+    cluster.stdout_of("delete", "gr", name)
     mine = ["apply", "--server-side", "-f", "-"]
-    cluster.said(*mine, stdin=json.dumps(changed({}, name)))
+    cluster.stdout_of(*mine, stdin=json.dumps(changed({}, name)))
     queue = ["apply", "--server-side", "--field-manager=queue", "-f", "-"]
     head = {"apiVersion": "gapo.dev/v1alpha1", "kind": "GapoRun", "metadata": {"name": name}}
-    cluster.said(*queue, stdin=json.dumps({**head, "spec": {"suspend": True}}))
+    cluster.stdout_of(*queue, stdin=json.dumps({**head, "spec": {"suspend": True}}))
     conflict = cluster.run(*queue, stdin=json.dumps({**head, "spec": {"seed": 5}}))
     assert "conflict" in conflict.stderr
-    cluster.said(*mine, stdin=json.dumps(changed({}, name)))
-    assert cluster.said("get", "gr", name, "-o", "jsonpath={.spec.suspend}") == "true"
+    cluster.stdout_of(*mine, stdin=json.dumps(changed({}, name)))
+    assert cluster.stdout_of("get", "gr", name, "-o", "jsonpath={.spec.suspend}") == "true"

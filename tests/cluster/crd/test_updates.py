@@ -24,19 +24,19 @@ def until(so: Callable[[], bool]) -> None:
 @pytest.fixture
 def begun_before(cluster: ControlPlane, applied):
     """A run with fields that the earlier release's definition still took, once today's is in force again."""
-    definition = json.loads(cluster.said("get", "crd", "gaporuns.gapo.dev", "-o", "json"))
+    definition = json.loads(cluster.stdout_of("get", "crd", "gaporuns.gapo.dev", "-o", "json"))
     rules: Any = definition
     for part in ROLLOUT_RULES.strip("/").split("/"):
         rules = rules[int(part) if part.isdigit() else part]
     patch = ["patch", "crd", "gaporuns.gapo.dev", "--type=json", "-p"]
     old = {"rollout": {"engine": "vllm", "replicas": 2}}
-    cluster.said(*patch, json.dumps([{"op": "remove", "path": ROLLOUT_RULES}]))
+    cluster.stdout_of(*patch, json.dumps([{"op": "remove", "path": ROLLOUT_RULES}]))
     try:
         until(lambda: judged(cluster, changed(old)) == "")
         name = applied(old)
         started(cluster, name)
     finally:
-        cluster.said(*patch, json.dumps([{"op": "add", "path": ROLLOUT_RULES, "value": rules}]))
+        cluster.stdout_of(*patch, json.dumps([{"op": "add", "path": ROLLOUT_RULES, "value": rules}]))
         until(lambda: "cannot be had yet" in judged(cluster, changed(old)))
     return name, old
 
@@ -46,7 +46,9 @@ def test_a_run_that_began_with_what_is_refused_now_goes_on_and_may_be_changed_el
 ) -> None:
     name, old = begun_before
     status = {"status": {"runID": "0123456789ab", "state": "Running", "stage": 1}}
-    cluster.said("patch", "gaporun", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    cluster.stdout_of(
+        "patch", "gaporun", name, "--subresource=status", "--type=merge", "-p", json.dumps(status)
+    )
     applied({**old, "suspend": True})
     document = changed({"rollout": {"engine": "vllm", "replicas": 3}}, name)
     refused = cluster.run("apply", "-f", "-", stdin=json.dumps(document))
@@ -96,7 +98,7 @@ def test_what_may_change_while_a_run_goes_on_can_be_changed(cluster: ControlPlan
             "roles": {"generator": {"threads": 2, "pod": {"nodeSelector": {"gpu": "a"}}}},
         }
     )
-    assert cluster.said("get", "gr", name, "-o", "jsonpath={.spec.stages.max}") == "9"
+    assert cluster.stdout_of("get", "gr", name, "-o", "jsonpath={.spec.stages.max}") == "9"
 
 
 @pytest.mark.parametrize(

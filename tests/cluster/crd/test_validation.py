@@ -80,7 +80,7 @@ def test_the_table_is_as_large_as_it_is_meant_to_be() -> None:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_is_applied(cluster: ControlPlane, example: Path) -> None:
-    cluster.said("apply", "--dry-run=server", "--validate=strict", "-f", str(example))
+    cluster.stdout_of("apply", "--dry-run=server", "--validate=strict", "-f", str(example))
 
 
 def test_a_field_that_is_unknown_vanishes_where_the_client_is_not_strict(cluster: ControlPlane) -> None:

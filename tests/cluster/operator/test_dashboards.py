@@ -56,8 +56,8 @@ class Scraped:
 
 
 def board(name: str) -> Json:
-    found: Json = json.loads((FOLDER / f"{name}.json").read_text())
-    return found
+    board: Json = json.loads((FOLDER / f"{name}.json").read_text())
+    return board
 
 
 @pytest.fixture
@@ -126,11 +126,11 @@ def test_panels_of_stages_show_what_manifests_state_whoever_exports_them(scraped
     committed = [json.loads(path.read_text()) for path in root.glob("stages/*/*/manifest-*.json")]
     for panel in grafana_emulation.panels(convergence):
         for line, (kind, metric) in STATED.get(panel["title"], {}).items():
-            found = {
+            answers = {
                 one.ref: scraped.prometheus.api.instant(one.expression, time.time())
                 for one in grafana_emulation.targets(panel, chosen)
             }
-            table = grafana_emulation.table(panel, found)
+            table = grafana_emulation.table(panel, answers)
             stated = {
                 one["stage"]: one["metrics"][metric]
                 for one in committed

@@ -54,7 +54,7 @@ class Operator:
 
     def asked(self) -> Counter[str]:
         """Requests until now: verbs to the API server, and `storage`. Lists are the test's own."""
-        found: Counter[str] = Counter()
+        requests: Counter[str] = Counter()
         for name, histogram in (
             ("", self.metrics.kubernetes_requests),
             ("storage", self.metrics.store_requests),
@@ -62,8 +62,8 @@ class Operator:
             for family in histogram.collect():
                 for sample in family.samples:
                     if sample.name.endswith("_count") and sample.labels["op"] != "list":
-                        found[name or sample.labels["op"]] += int(sample.value)
-        return found
+                        requests[name or sample.labels["op"]] += int(sample.value)
+        return requests
 
 
 class World:
@@ -77,7 +77,7 @@ class World:
         self.config = OperatorConfig.model_validate(document)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        return self.cluster.said("-n", self.namespace, *arguments, stdin=stdin)
+        return self.cluster.stdout_of("-n", self.namespace, *arguments, stdin=stdin)
 
     def apply(self) -> None:
         spec = {
@@ -139,7 +139,7 @@ def world(
     for name, value in s3.operator.environment().items():
         monkeypatch.setenv(name, value)
     namespace = f"r{abs(hash(request.node.nodeid)) % 10**9}"
-    cluster.said("create", "namespace", namespace)
+    cluster.stdout_of("create", "namespace", namespace)
     yield World(cluster, s3, namespace)
     cluster.run("delete", "namespace", namespace, "--wait=false")
 
