@@ -79,8 +79,8 @@ class Scraped:
     def table(self, panel: Json) -> grafana_emulation.Table:
         """What a panel of stages draws at the run's end."""
         asked = grafana_emulation.targets(panel, chosen(RUN))
-        found = {one.ref: self.prometheus.api.instant(one.expression, self.span.end) for one in asked}
-        return grafana_emulation.table(panel, found)
+        answers = {one.ref: self.prometheus.api.instant(one.expression, self.span.end) for one in asked}
+        return grafana_emulation.table(panel, answers)
 
 
 def chosen(run: dict[str, str]) -> dict[str, str]:
@@ -169,9 +169,11 @@ def test_each_stage_is_marked_at_the_time_at_which_its_first_attempt_began(scrap
             datetime.fromisoformat(json.loads(path.read_text())["startedAt"]).timestamp(),
         )
         begun[stage] = min(started, begun.get(stage, math.inf))
-    seen = {one.labels["stage"]: {value for _, value in one.points} for one in marked(scraped, "Stages")}
-    assert seen.keys() == {"0", "1", "2", "3", "4"}
-    for stage, times in seen.items():
+    marks_of_stages = {
+        one.labels["stage"]: {value for _, value in one.points} for one in marked(scraped, "Stages")
+    }
+    assert marks_of_stages.keys() == {"0", "1", "2", "3", "4"}
+    for stage, times in marks_of_stages.items():
         (milliseconds,) = times
         assert milliseconds / 1000 == pytest.approx(begun[stage], abs=0.2)
 
@@ -204,24 +206,24 @@ OF_STAGES: dict[str, dict[str, tuple[Sequence[str], str]]] = {
 
 def committed(scraped: Scraped, kinds: Sequence[str]) -> dict[int, dict[str, float]]:
     """Stage → metrics of its manifest of one of the kinds."""
-    found = {}
+    metrics = {}
     for task, one in scraped.storage.manifests().items():
         stage, kind = task.split("/")
         if kind in kinds and int(stage) in scraped.settled:
-            found[int(stage)] = one["metrics"]
-    return dict(sorted(found.items()))
+            metrics[int(stage)] = one["metrics"]
+    return dict(sorted(metrics.items()))
 
 
 def panel_of(title: str) -> Json:
-    (found,) = [panel for _, panel in PANELS if panel["title"] == title]
-    return found
+    (panel,) = [panel for _, panel in PANELS if panel["title"] == title]
+    return panel
 
 
 def drawn(scraped: Scraped, table: grafana_emulation.Table, line: str) -> dict[int, float]:
     """Settled stage → value of a line, where there is one."""
     pairs = zip(table["stage"], table[line], strict=True)
-    found = {int(stage): value for stage, value in pairs if value is not None}
-    return {stage: value for stage, value in found.items() if stage in scraped.settled}
+    values = {int(stage): value for stage, value in pairs if value is not None}
+    return {stage: value for stage, value in values.items() if stage in scraped.settled}
 
 
 @pytest.mark.parametrize("title", OF_STAGES)
@@ -330,14 +332,14 @@ def test_cross_play_has_a_row_for_each_reward_model_and_the_newest_figure_of_a_p
 
 def cells(scraped: Scraped, stages: set[int]) -> dict[tuple[str, int], float]:
     """Reward model and generator's stage → AUC, of the evaluations of stages; each measures pairs that are new."""
-    found = {}
+    cells = {}
     for task, one in scraped.storage.manifests().items():
         stage, kind = task.split("/")
         for name, value in one["metrics"].items() if kind == "evaluate" and int(stage) in stages else ():
             if name.startswith("crossplay/auc/"):
                 rm_stage, generator = name.split("/")[2:]
-                found[f"RM {rm_stage}", int(generator)] = value
-    return found
+                cells[f"RM {rm_stage}", int(generator)] = value
+    return cells
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=[board["uid"] for board in BOARDS])
@@ -364,10 +366,12 @@ def alerts() -> dict[str, str]:
     folder = FOLDER.parent / "rules"
     groups = [group for file in folder.glob("*.yaml") for group in yaml.safe_load(file.read_text())["groups"]]
     rules = [rule for group in groups for rule in group["rules"]]
-    found = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
+    expressions = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
     for rule in reversed([rule for rule in rules if "record" in rule]):
-        found = {name: expr.replace(rule["record"], f"({rule['expr']})") for name, expr in found.items()}
-    return found
+        expressions = {
+            name: expr.replace(rule["record"], f"({rule['expr']})") for name, expr in expressions.items()
+        }
+    return expressions
 
 
 def test_alerts_say_of_the_run_what_is_so(scraped: Scraped) -> None:

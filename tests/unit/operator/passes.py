@@ -133,11 +133,11 @@ class Desk:
 
     def hear(self) -> list[RunKey]:
         """What the watches tell: the runs that it wakes."""
-        told = [self.view.observe("runs", copy.deepcopy(self.server.run), deleted=False)]
-        told += [
+        changed = [self.view.observe("runs", copy.deepcopy(self.server.run), deleted=False)]
+        changed += [
             self.view.observe("jobs", copy.deepcopy(job), deleted=False) for job in self.server.jobs.values()
         ]
-        return [key for key in told if key is not None]
+        return [key for key in changed if key is not None]
 
     def look(self) -> float | None:
         """One pass; when the next is wanted."""
@@ -145,7 +145,7 @@ class Desk:
         return asyncio.run(self.reconciler.reconcile(KEY))
 
     def condition(self, kind: str) -> dict[str, Any]:
-        found: dict[str, Any] = next(
+        condition: dict[str, Any] = next(
             one for one in self.server.run["status"]["conditions"] if one["type"] == kind
         )
-        return found
+        return condition

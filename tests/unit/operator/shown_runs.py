@@ -13,5 +13,5 @@ def condition(kind: str, status: str, reason: str = "Because", message: str = "s
 
 def run_with(*conditions: dict[str, Any], generation: int = 1, **status: Any) -> show.RunSnapshot:
     metadata = {"name": "smoke", "namespace": "red", "generation": generation, "uid": "u"}
-    told = {"observedGeneration": 1, "conditions": list(conditions), **status}
-    return show.RunSnapshot({"metadata": metadata, "status": told})
+    shown_status = {"observedGeneration": 1, "conditions": list(conditions), **status}
+    return show.RunSnapshot({"metadata": metadata, "status": shown_status})

@@ -60,9 +60,9 @@ def terminated(**state: Any) -> dict[str, Any]:
 
 
 def only(jobs: list[Any], pods: list[Any], **more: Any) -> AttemptJob:
-    found = attempt_jobs_of(UID, RUN, jobs, pods, more.pop("warnings", {}), **more)
-    assert list(found) == [PPO]
-    return found[PPO]
+    attempt_jobs = attempt_jobs_of(UID, RUN, jobs, pods, more.pop("warnings", {}), **more)
+    assert list(attempt_jobs) == [PPO]
+    return attempt_jobs[PPO]
 
 
 GROUPED = {"annotations": {"scheduling.k8s.io/group-name": "job"}}

@@ -185,22 +185,22 @@ def test_another_refusal_is_news(before: str, after: str) -> None:
     assert is_news(before, after)
 
 
-def told(message: str, before: dict[str, Any] | None = None, generation: int = 2) -> dict[str, Any]:
+def status_with(message: str, before: dict[str, Any] | None = None, generation: int = 2) -> dict[str, Any]:
     status = Status(State.RUNNING, 0, "Running", "waiting for 0/data")
     attempt_job = AttemptJob(DATA, "job", JobState.PENDING, problem=Problem("QuotaExceeded", message))
-    found = Findings(generation, "abc", "s3://b/x", spec_of(), status, attempt_jobs={DATA: attempt_job})
-    return status_of(found, before, NOON if before is None else LATER)
+    findings = Findings(generation, "abc", "s3://b/x", spec_of(), status, attempt_jobs={DATA: attempt_job})
+    return status_of(findings, before, NOON if before is None else LATER)
 
 
 def test_a_status_is_not_written_for_a_refusal_in_other_words() -> None:
-    first = told(QUOTA.format(name="x7k2p", cpu=1, used=10))
-    assert told(QUOTA.format(name="b9qzd", cpu=1, used=9), first) == first
-    assert told(QUOTA.format(name="b9qzd", cpu=2, used=9), first) != first
+    first = status_with(QUOTA.format(name="x7k2p", cpu=1, used=10))
+    assert status_with(QUOTA.format(name="b9qzd", cpu=1, used=9), first) == first
+    assert status_with(QUOTA.format(name="b9qzd", cpu=2, used=9), first) != first
 
 
 def test_after_a_change_of_the_manifest_a_refusal_is_told_as_it_is_now() -> None:
-    first = told(QUOTA.format(name="x7k2p", cpu=1, used=10))
-    second = told(QUOTA.format(name="b9qzd", cpu=1, used=9), first, generation=3)
+    first = status_with(QUOTA.format(name="x7k2p", cpu=1, used=10))
+    second = status_with(QUOTA.format(name="b9qzd", cpu=1, used=9), first, generation=3)
     assert [c["message"] for c in second["conditions"] if "used: pods=9" in c["message"]]
 
 

@@ -85,15 +85,15 @@ def test_between_two_tasks_a_running_run_stays_running() -> None:
     ],
 )
 def test_tools_that_know_kstatus_can_wait_for_it(state: State, reconciling: str, stalled: str) -> None:
-    found = conditions(status_of(findings(state), None, NOON))
-    assert (found["Reconciling"]["status"], found["Stalled"]["status"]) == (reconciling, stalled)
-    assert all(c["observedGeneration"] == 2 and c["reason"] for c in found.values())
+    by_type = conditions(status_of(findings(state), None, NOON))
+    assert (by_type["Reconciling"]["status"], by_type["Stalled"]["status"]) == (reconciling, stalled)
+    assert all(c["observedGeneration"] == 2 and c["reason"] for c in by_type.values())
 
 
 def test_what_keeps_a_pod_from_starting_is_told_in_the_clusters_words() -> None:
     problem = Problem("Unschedulable", "0/3 nodes are available")
-    found = conditions(status_of(findings(attempt_jobs=live(JobState.PENDING, problem)), None, NOON))
-    assert found["TasksHealthy"] | {"lastTransitionTime": ""} == {
+    by_type = conditions(status_of(findings(attempt_jobs=live(JobState.PENDING, problem)), None, NOON))
+    assert by_type["TasksHealthy"] | {"lastTransitionTime": ""} == {
         "type": "TasksHealthy",
         "status": "False",
         "reason": "Unschedulable",
@@ -106,9 +106,9 @@ def test_what_keeps_a_pod_from_starting_is_told_in_the_clusters_words() -> None:
 def test_a_charged_failure_is_told_until_its_task_is_committed() -> None:
     ended = Ended(0, Cause.OUT_OF_MEMORY, True, NOON, LATER, message="OOMKilled")
     attempts = {PPO.task: (ObservedAttempt(0, ended=ended), ObservedAttempt(1, running=True))}
-    found = conditions(status_of(findings(observation=Observation(attempts=attempts)), None, NOON))
-    assert found["TasksHealthy"]["reason"] == "OutOfMemory"
-    assert "attempt 0 of 1/ppo ended: OOMKilled" in found["TasksHealthy"]["message"]
+    by_type = conditions(status_of(findings(observation=Observation(attempts=attempts)), None, NOON))
+    assert by_type["TasksHealthy"]["reason"] == "OutOfMemory"
+    assert "attempt 0 of 1/ppo ended: OOMKilled" in by_type["TasksHealthy"]["message"]
 
 
 def test_storage_that_fails_leaves_what_was_known_and_says_why() -> None:
@@ -135,11 +135,11 @@ def test_while_pods_still_end_a_run_is_not_yet_suspended() -> None:
 
 def test_a_definition_that_drops_fields_is_told_until_it_does_not() -> None:
     first = status_of(findings(unkept=("status.progress",)), None, NOON)
-    told = conditions(first)["CRDOutdated"]
-    assert (told["status"], told["reason"]) == ("True", "FieldsDropped")
-    assert "does not keep status.progress" in told["message"]
+    condition = conditions(first)["CRDOutdated"]
+    assert (condition["status"], condition["reason"]) == ("True", "FieldsDropped")
+    assert "does not keep status.progress" in condition["message"]
     restarted = status_of(findings(unkept=None), first, LATER)
-    assert conditions(restarted)["CRDOutdated"] == told
+    assert conditions(restarted)["CRDOutdated"] == condition
     assert "CRDOutdated" not in conditions(status_of(findings(unkept=()), restarted, LATER))
     assert "CRDOutdated" not in conditions(status_of(findings(unkept=None), None, NOON))
 
@@ -190,10 +190,10 @@ def test_denied_access_is_told_with_the_secret_that_the_keys_come_from() -> None
     status = status_of(
         findings(State.WAITING, observation=observation, access=access_of(location)), None, NOON
     )
-    told = conditions(status)["TasksHealthy"]
-    assert (told["status"], told["reason"]) == ("False", "StorageNotAllowed")
+    condition = conditions(status)["TasksHealthy"]
+    assert (condition["status"], condition["reason"]) == ("False", "StorageNotAllowed")
     for words in ("AccessDenied: no", "Secret team-keys of this namespace", "storage location team"):
-        assert words in told["message"]
+        assert words in condition["message"]
     assert conditions(status)["Reconciling"]["reason"] == "StorageNotAllowed"
     assert (status["state"], conditions(status)["Stalled"]["status"]) == ("Pending", "False")
 
@@ -206,9 +206,9 @@ def test_a_source_of_the_users_own_that_is_denied_is_told_without_the_locations_
     status = status_of(
         findings(State.WAITING, observation=observation, access=access_of(location)), None, NOON
     )
-    told = conditions(status)["TasksHealthy"]
-    assert (told["status"], told["reason"]) == ("False", "SourceNotAllowed")
-    assert told["message"].endswith("ended: AccessDenied: no")
+    condition = conditions(status)["TasksHealthy"]
+    assert (condition["status"], condition["reason"]) == ("False", "SourceNotAllowed")
+    assert condition["message"].endswith("ended: AccessDenied: no")
 
 
 def test_what_kept_a_task_from_running_is_told_no_more_once_it_runs() -> None:
@@ -223,8 +223,8 @@ def test_what_kept_a_task_from_running_is_told_no_more_once_it_runs() -> None:
 
 def test_an_end_is_told_by_the_word_that_its_pod_left_and_else_by_its_cause() -> None:
     for reason, word in (("Evicted", "Evicted"), (None, "NotStarted")):
-        found = findings(observation=attempt_that_ended(Cause.NOT_STARTED, reason))
-        assert conditions(status_of(found, None, NOON))["TasksHealthy"]["reason"] == word
+        ended = findings(observation=attempt_that_ended(Cause.NOT_STARTED, reason))
+        assert conditions(status_of(ended, None, NOON))["TasksHealthy"]["reason"] == word
 
 
 @pytest.mark.parametrize(
@@ -237,10 +237,10 @@ def test_an_end_is_told_by_the_word_that_its_pod_left_and_else_by_its_cause() ->
     ],
 )
 def test_where_nobody_need_act_the_reasons_say_what_is_so(state: State, reason: str) -> None:
-    found = conditions(status_of(findings(state), None, NOON))
-    assert (found["Stalled"]["status"], found["Stalled"]["reason"]) == ("False", reason)
-    assert (found["TasksHealthy"]["status"], found["TasksHealthy"]["reason"]) == ("True", "AsExpected")
-    assert (found["StorageReady"]["status"], found["StorageReady"]["reason"]) == ("True", "Available")
+    by_type = conditions(status_of(findings(state), None, NOON))
+    assert (by_type["Stalled"]["status"], by_type["Stalled"]["reason"]) == ("False", reason)
+    assert (by_type["TasksHealthy"]["status"], by_type["TasksHealthy"]["reason"]) == ("True", "AsExpected")
+    assert (by_type["StorageReady"]["status"], by_type["StorageReady"]["reason"]) == ("True", "Available")
 
 
 def test_a_status_of_an_earlier_release_is_read_and_its_words_replaced() -> None:
