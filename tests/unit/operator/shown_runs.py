@@ -1,4 +1,4 @@
-"""Runs as the cluster tells of them, for commands that show them."""
+"""Runs as the API server has them, for commands that show them."""
 
 from __future__ import annotations
 

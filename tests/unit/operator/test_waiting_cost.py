@@ -1,4 +1,4 @@
-"""What a run costs that gets on no further: storage is not asked, and what is known is not told again."""
+"""What a run costs that waits: storage is not asked, and no status is written that says nothing new."""
 
 from __future__ import annotations
 
