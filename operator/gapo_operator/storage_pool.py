@@ -71,7 +71,7 @@ class _Opened:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Stores:
+class StoragePool:
     """Opens each location once, and again where `refresh` finds other keys. Used from one event loop."""
 
     def __init__(

@@ -14,7 +14,7 @@ ITEM = "[]"
 SHOWN = 5
 
 
-class Readback:
+class CrdDrift:
     """Learns from writes, of all runs together: they have one CRD."""
 
     def __init__(self) -> None:

@@ -43,8 +43,8 @@ from gapo_operator.reconcile.status import Findings
 from gapo_operator.reconcile.status_writer import StatusWriter
 from gapo_operator.render.patch import check_pods
 from gapo_operator.run_metrics.backfill import Entry
-from gapo_operator.run_metrics.exporter import Telemetry
-from gapo_operator.storage_pool import Stores
+from gapo_operator.run_metrics.exporter import RunExporter
+from gapo_operator.storage_pool import StoragePool
 from gapo_operator.watch.cache import ClusterView
 
 log = logging.getLogger(__name__)
@@ -61,16 +61,16 @@ class Reconciler:
         self,
         view: ClusterView,
         kube: Kube,
-        stores: Stores,
+        stores: StoragePool,
         config: OperatorConfig,
         leadership: Leadership,
-        telemetry: Telemetry,
+        exporter: RunExporter,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         wake: Callable[[RunKey], None] = lambda _: None,
     ) -> None:
         """`wake` is called for runs that are to be looked at because another one has given something back."""
         self.view, self.kube, self.stores, self.config = view, kube, stores, config
-        self.leadership, self.telemetry, self.clock = leadership, telemetry, clock
+        self.leadership, self.exporter, self.clock = leadership, exporter, clock
         self.refusals, self._wake = Refusals(), wake
         self.memories = RunMemories(clock)
         self.status = StatusWriter(view, kube, leadership, clock, wake)
@@ -86,7 +86,7 @@ class Reconciler:
             # Its Jobs go with it, by their owner references; what lies in storage stays.
             self.memories.forget(key)
             self.refusals.forget(key)
-            self.telemetry.forget(key)
+            self.exporter.forget(key)
             self._wake_next_refused(key)
             return None
         if _managed_by(run) not in (None, MANAGED_BY):
@@ -168,7 +168,7 @@ class Reconciler:
             return
         if (run.get("status") or {}).get("runID") == loaded.run_id:
             memory.backfill_requested = True
-            self.telemetry.show_existing(run, loaded.spec)
+            self.exporter.show_existing(run, loaded.spec)
 
     async def _leave_at_rest(
         self, key: RunKey, run: Body, memory: RunMemory, loaded: LoadedRun
@@ -229,8 +229,8 @@ class Reconciler:
     def _take_outcome(self, key: RunKey, memory: RunMemory, outcome: Outcome, findings: Findings) -> Findings:
         """Takes what storage and the planner have said into memory, metrics and findings."""
         memory.figures, memory.state = outcome.figures, outcome.plan.status.state
-        self.telemetry.history.drop(key)
-        self.telemetry.count_decisions(outcome.decisions)
+        self.exporter.backfill.drop(key)
+        self.exporter.count_decisions(outcome.decisions)
         if outcome.ended:
             self._wake_next_refused(key)
         return replace(
@@ -250,7 +250,7 @@ class Reconciler:
             self.memories.read_storage_anew(memory)
         if failure.counts:
             memory.storage_failures += 1
-            self.telemetry.metrics.errors.labels("storage").inc()
+            self.exporter.metrics.errors.labels("storage").inc()
         if failure.of_storage:
             findings = replace(findings, storage=failure.problem)
         else:
@@ -308,7 +308,7 @@ class Reconciler:
             return
         if not memory.finished_before_start:
             memory.figures = figures
-        self.telemetry.show(run, entry.spec, figures)
+        self.exporter.show(run, entry.spec, figures)
 
     def _export_figures(self, key: RunKey, memory: RunMemory) -> None:
         """Tells scrapes how the run stands after a pass."""
@@ -316,7 +316,7 @@ class Reconciler:
         if run is None or not self._is_current(key, memory.uid) or memory.finished_before_start:
             return
         spec = memory.loaded.spec if isinstance(memory.loaded, LoadedRun) else None
-        self.telemetry.show(run, spec, memory.figures)
+        self.exporter.show(run, spec, memory.figures)
 
     def _is_current(self, key: RunKey, uid: str) -> bool:
         """Whether the GapoRun of that name is still the one with this uid."""

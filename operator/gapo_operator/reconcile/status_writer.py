@@ -11,7 +11,7 @@ from typing import Any
 from gapo_operator.kube.client import Kube
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
-from gapo_operator.reconcile.crd_drift import Readback
+from gapo_operator.reconcile.crd_drift import CrdDrift
 from gapo_operator.reconcile.finished import condition_of
 from gapo_operator.reconcile.status import CRD_OUTDATED, Findings, status_of
 from gapo_operator.watch.cache import ClusterView
@@ -33,22 +33,22 @@ class StatusWriter:
         """`wake` is called for runs whose manifest has changed under a write."""
         self.view, self.kube, self.leadership, self.clock = view, kube, leadership, clock
         self._wake = wake
-        self.readback = Readback()
+        self.crd_drift = CrdDrift()
 
     async def write(self, key: RunKey, run: Body, findings: Findings) -> Body | None:
         """Writes a pass's findings where the status differs from what is stored; the run as it is then, None where it is gone."""
         while True:
             before = run.get("status")
-            status = status_of(replace(findings, unkept=self.readback.unkept), before, self.clock())
+            status = status_of(replace(findings, unkept=self.crd_drift.unkept), before, self.clock())
             current = self.view.run(key)
             gone = current is None or current["metadata"]["uid"] != run["metadata"]["uid"]
-            if gone or self.readback.same(before or {}, status):
+            if gone or self.crd_drift.same(before or {}, status):
                 return run
             stored = await self.write_document(key, run, status)
             if stored is None:
                 return None
             await self._announce(run, before, status, findings)
-            if not self.readback.learn(status, stored.get("status") or {}):
+            if not self.crd_drift.learn(status, stored.get("status") or {}):
                 return stored
             # This write has shown what the definition drops: the status that says so is another one.
             run = stored

@@ -28,7 +28,7 @@ from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.kube.run_location import check_place, folder_of
 from gapo_operator.run_metrics.status_usage import FINISHED, conditions_of, figures_of_status
-from gapo_operator.storage_pool import PausedError, Stores
+from gapo_operator.storage_pool import PausedError, StoragePool
 from gapo_operator.watch.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -53,10 +53,10 @@ class Entry:
     status: GapoRunStatus
 
 
-class History:
+class Backfill:
     """Reads each run that it is given; what storage fails at is tried again."""
 
-    def __init__(self, stores: Stores, config: OperatorConfig) -> None:
+    def __init__(self, stores: StoragePool, config: OperatorConfig) -> None:
         self._stores, self.config = stores, config
         self._wanted: dict[RunKey, Entry] = {}
         self._failures: dict[RunKey, int] = {}

@@ -22,10 +22,10 @@ from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.reconcile.reconciler import Reconciler
-from gapo_operator.run_metrics.backfill import History
-from gapo_operator.run_metrics.exporter import Telemetry
+from gapo_operator.run_metrics.backfill import Backfill
+from gapo_operator.run_metrics.exporter import RunExporter
 from gapo_operator.run_metrics.run_series import RunSeries
-from gapo_operator.storage_pool import Stores
+from gapo_operator.storage_pool import StoragePool
 from gapo_operator.watch.cache import ClusterView
 
 pytestmark = pytest.mark.cluster
@@ -37,11 +37,11 @@ class Operator:
 
     def __init__(self, kube: Kube, config: OperatorConfig, metrics: OperatorMetrics) -> None:
         self.kube, self.metrics, self.view = kube, metrics, ClusterView()
-        self.stores, self.woken = Stores(metrics=metrics), Counter[RunKey]()
-        telemetry = Telemetry(metrics, RunSeries(lambda *_: True), History(self.stores, config))
+        self.stores, self.woken = StoragePool(metrics=metrics), Counter[RunKey]()
+        exporter = RunExporter(metrics, RunSeries(lambda *_: True), Backfill(self.stores, config))
         leadership = Leadership(required=False)
         self.reconciler = Reconciler(
-            self.view, kube, self.stores, config, leadership, telemetry, wake=lambda key: self.woken.update([key])
+            self.view, kube, self.stores, config, leadership, exporter, wake=lambda key: self.woken.update([key])
         )  # fmt: skip
 
     async def hear(self, namespace: str) -> list[RunKey]:

@@ -21,10 +21,10 @@ from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.reconcile.reconciler import Reconciler
-from gapo_operator.run_metrics.backfill import History
-from gapo_operator.run_metrics.exporter import Telemetry
+from gapo_operator.run_metrics.backfill import Backfill
+from gapo_operator.run_metrics.exporter import RunExporter
 from gapo_operator.run_metrics.run_series import RunSeries
-from gapo_operator.storage_pool import Stores
+from gapo_operator.storage_pool import StoragePool
 from gapo_operator.watch.cache import ClusterView
 
 KEY = RunKey("red", "run")
@@ -93,7 +93,7 @@ class Server(Kube):
         return copy.deepcopy(job)
 
 
-class _InMemory(Stores):
+class _InMemory(StoragePool):
     """Every location is a folder of memory, so that no storage service is needed."""
 
     def __init__(self, metrics: OperatorMetrics) -> None:
@@ -121,9 +121,9 @@ class Desk:
     def restart(self) -> None:
         """Another process of the operator, which knows nothing but what the cluster shows."""
         self.view = ClusterView(lambda: self.seconds)
-        telemetry = Telemetry(self.metrics, RunSeries(lambda *_: True), History(self.stores, self.config))
+        exporter = RunExporter(self.metrics, RunSeries(lambda *_: True), Backfill(self.stores, self.config))
         self.reconciler = Reconciler(
-            self.view, self.server, self.stores, self.config, Leadership(required=False), telemetry,
+            self.view, self.server, self.stores, self.config, Leadership(required=False), exporter,
             clock=self.now, wake=self.woken.append,
         )  # fmt: skip
         self.hear()

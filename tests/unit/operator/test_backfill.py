@@ -22,9 +22,9 @@ from gapo_operator import storage_pool as stores
 from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.reconcile.status import Findings, status_of
-from gapo_operator.run_metrics import backfill as history
-from gapo_operator.run_metrics.backfill import Entry, History, read
-from gapo_operator.storage_pool import Stores
+from gapo_operator.run_metrics import backfill
+from gapo_operator.run_metrics.backfill import Backfill, Entry, read
+from gapo_operator.storage_pool import StoragePool
 
 KEY = RunKey("red", "run")
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -117,7 +117,7 @@ async def _until(holds: Callable[[], bool]) -> None:
 def test_runs_are_read_through_failures_of_storage_and_those_that_are_gone_meanwhile_are_not_told(
     proxy: FaultProxy, credentials: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(history, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(backfill, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(stores, "PAUSE_SECONDS", 0.05)
     kl_of_runs: dict[str, float] = {}
     where = {"name": "red", "uri": "s3://runs", "endpoint": proxy.url, "region": "us-east-1"}
@@ -125,13 +125,13 @@ def test_runs_are_read_through_failures_of_storage_and_those_that_are_gone_meanw
     run = loaded(storage={"location": "red"})
 
     async def story() -> None:
-        opened = Stores(credentials)
+        opened = StoragePool(credentials)
         entry = await opened.call(
             config.storage_locations[0],
             f"red/kept/{run.run_id}",
             lambda objects: ended(objects, run, name="kept")[0],
         )
-        reader = History(opened, config)
+        reader = Backfill(opened, config)
         for name in ("gone", "kept"):
             reader.want(replace(entry, key=RunKey("red", name)))
         reader.drop(RunKey("red", "gone"))

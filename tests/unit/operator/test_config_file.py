@@ -80,6 +80,6 @@ def test_an_operator_that_is_elected_works_by_the_configuration_of_that_moment(t
         async with client.ApiClient() as api:
             reconciler = operator.reconciler(Kube(ApiServer(api)))
         assert reconciler.config.location("red", "any").uri == "s3://new"
-        assert operator.history.config.location("red", "any").uri == "s3://new"
+        assert operator.backfill.config.location("red", "any").uri == "s3://new"
 
     asyncio.run(story())
