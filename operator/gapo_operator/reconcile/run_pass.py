@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 import gapo
@@ -28,6 +28,7 @@ from gapo.store.records import Decision, Ended
 from gapo.tasks import Task, role_of
 from gapo_operator.kube.job_states import AttemptJob, JobState
 from gapo_operator.kube.pod_end import PREEMPTED_CODE
+from gapo_operator.reconcile.attempt_memory import AttemptMemory
 from gapo_operator.reconcile.deadlines import active_seconds, overdue, time_for_room
 from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.pending_backoff import PendingBackoff
@@ -48,23 +49,6 @@ LINGER_SECONDS = 60.0
 Clock = Callable[[], datetime]
 
 
-@dataclass
-class _Memory:
-    """What earlier passes saw of an attempt; after a restart of the operator it is seen anew, or not missed."""
-
-    started_at: datetime | None = None
-    has_job: bool = False
-    begun: bool = False
-    deletion_requested: bool = False
-    """Its Job's deletion was asked for."""
-    superseded: bool = False
-    """It had not begun when what is asked of it changed: another attempt takes its place, even where its pod begins
-    meanwhile."""
-    doubtful_since: float | None = None
-    """Since when its Job is over and what became of it is not clear."""
-    committed_since: float | None = None
-
-
 class RunPass:
     """A run's storage between passes. Everything in it can be read again; losing it costs a few requests."""
 
@@ -74,7 +58,7 @@ class RunPass:
         self._record: RunRecord | None = None
         self._effective: tuple[LoadedRun, GapoRunSpec] | None = None
         self._handed_over: dict[AttemptKey, Task] = {}
-        self._memories: defaultdict[AttemptKey, _Memory] = defaultdict(_Memory)
+        self._memories: defaultdict[AttemptKey, AttemptMemory] = defaultdict(AttemptMemory)
         self._adopted = False
         self._pending_backoff = PendingBackoff(monotonic)
         self._asked: GapoRunSpec | None = None
@@ -134,6 +118,18 @@ class RunPass:
         outcome.figures = self._live_figures.figures(
             driver, loaded, plan.status, outcome.observation, attempt_jobs, outcome.task_figures
         )
+        self._look_again(driver, plan, attempt_jobs, waited, outcome)
+        return outcome
+
+    def _look_again(
+        self,
+        driver: Driver,
+        plan: Plan,
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
+        waited: Mapping[str, float],
+        outcome: Outcome,
+    ) -> None:
+        """Fills in when the run is due though no event comes: commits, the end of a pause, pods that wait too long."""
         outcome.polls = any(self._may_commit(attempt, attempt_jobs) for attempt in self._unended(driver))
         if self._pending_backoff.seconds_left() > 0:
             outcome.look_again(max(1.0, self._pending_backoff.seconds_left()))
@@ -145,7 +141,6 @@ class RunPass:
             }
             for left in time_for_room(wanted, waited, driver.facts.spec.scheduling.pending_timeout):
                 outcome.look_again(left)
-        return outcome
 
     def _remember(self, driver: Driver, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> None:
         """Keeps what the cluster shows of each attempt without a recorded end, for a pass in which it shows it no more."""
@@ -157,10 +152,7 @@ class RunPass:
         for attempt in unended:
             attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
             if attempt_job is not None:
-                memory.has_job = memory.has_job or attempt_job.uid is not None
-                memory.begun = memory.begun or attempt_job.begun
-                memory.started_at = attempt_job.started_at or memory.started_at
-                memory.superseded = memory.superseded or attempt_job.superseded
+                memory.observe(attempt_job)
             if attempt.task in driver.observer.seen().committed and memory.committed_since is None:
                 memory.committed_since = self._monotonic()
 
@@ -375,7 +367,7 @@ class RunPass:
                 self._handed_over[AttemptKey(threaded.key, threaded.attempt)] = threaded
                 outcome.create.append(threaded)
 
-    def _lingers(self, memory: _Memory, status: Status) -> bool:
+    def _lingers(self, memory: AttemptMemory, status: Status) -> bool:
         """A process that has committed and does not end keeps its devices: it had its time."""
         if status.state is State.SUSPENDED:
             return True
