@@ -49,16 +49,18 @@ FORMS: dict[str, Schema] = {
 
 def definitions() -> dict[str, Schema]:
     """Of every type that is named above, and of those inside them."""
-    found: dict[str, Schema] = {}
+    schemas: dict[str, Schema] = {}
     for name in (*LISTS.values(), *MAPS.values()):
         model: type[BaseModel] = getattr(client, name)
         described = model.model_json_schema(by_alias=True)
-        found |= {
+        schemas |= {
             inner: _definition(one, ["object", "null"]) for inner, one in described.pop("$defs", {}).items()
         }
-        found[name] = _definition(described, "object")
+        schemas[name] = _definition(described, "object")
     # An item of a list must be something, wherever else its type may be left out.
-    return found | {name: one | {"type": "object"} for name, one in found.items() if name in LISTS.values()}
+    return schemas | {
+        name: one | {"type": "object"} for name, one in schemas.items() if name in LISTS.values()
+    }
 
 
 def place(properties: Schema) -> None:
@@ -83,11 +85,11 @@ def _reference(name: str) -> Schema:
 
 
 def _definition(described: Schema, kind: str | list[str]) -> Schema:
-    made: Schema = {"type": kind, "additionalProperties": False}
+    schema: Schema = {"type": kind, "additionalProperties": False}
     if described.get("required"):
-        made["required"] = described["required"]
+        schema["required"] = described["required"]
     properties = described["properties"]
-    return made | {"properties": {name: FORMS.get(name) or _form(one) for name, one in properties.items()}}
+    return schema | {"properties": {name: FORMS.get(name) or _form(one) for name, one in properties.items()}}
 
 
 def _form(described: Schema) -> Schema:

@@ -52,15 +52,15 @@ def _documented(node: yaml.MappingNode, lines: list[str], above: str) -> Iterato
 
 def _comment(lines: list[str], line: int) -> str:
     """What the lines directly above say from `# --` on; empty where they say nothing."""
-    found: list[str] = []
+    comment_lines: list[str] = []
     for above in reversed(lines[:line]):
         words = above.strip()
         if not words.startswith("#"):
             return ""
-        found.insert(0, words.lstrip("# "))
+        comment_lines.insert(0, words.lstrip("# "))
         if words.startswith("# --"):
-            found[0] = words.removeprefix("# --").strip()
-            return " ".join(found)
+            comment_lines[0] = words.removeprefix("# --").strip()
+            return " ".join(comment_lines)
     return ""
 
 
@@ -79,13 +79,13 @@ def _kind(default: object) -> str:
     return names[type(default)]
 
 
-def tables(found: list[Value]) -> str:
+def tables(values: list[Value]) -> str:
     parts: list[str] = []
-    for title in dict.fromkeys(value.title for value in found):
+    for title in dict.fromkeys(value.title for value in values):
         parts.append(f"### {title}\n\n| value | type | default | meaning |\n|---|---|---|---|")
         parts[-1] += "".join(
             f"\n| `{one.path}` | {one.kind} | `{one.default}` | {one.text.replace('|', chr(92) + '|')} |"
-            for one in found
+            for one in values
             if one.title == title
         )
     return "\n\n".join(parts)

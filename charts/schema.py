@@ -47,12 +47,12 @@ def schema(now: Schema) -> Schema:
     account["pattern"] = f"^$|{account['pattern']}"
     properties["trainer"] = of_models.pop("Trainer")
     own = {name: one for name, one in now["definitions"].items() if name[0].islower()}
-    made = now | {
+    whole = now | {
         "properties": now["properties"] | properties,
         "definitions": own | dict(sorted((of_models | kubernetes_types.definitions()).items())),
     }
-    kubernetes_types.place(made["properties"])
-    return made
+    kubernetes_types.place(whole["properties"])
+    return whole
 
 
 def _plain(node: Any) -> Any:

@@ -31,6 +31,7 @@ from grafana_foundation_sdk.models.dashboard import (
 
 TAG = "gapo"
 Json = dict[str, Any]
+Panels = list[Builder[Panel]]
 
 
 @dataclass(frozen=True)
@@ -76,12 +77,12 @@ class Board:
             builder.with_row(Row(section.title))
             for panel in section.panels:
                 builder.with_panel(panel)
-        made: Json = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
-        for number, panel in enumerate(made["panels"], 1):
+        document: Json = json.loads(json.dumps(builder.build(), cls=JSONEncoder))
+        for number, panel in enumerate(document["panels"], 1):
             panel["id"] = number
-        for annotation, mark in zip(made["annotations"]["list"], self.marks, strict=True):
+        for annotation, mark in zip(document["annotations"]["list"], self.marks, strict=True):
             annotation |= _of_prometheus(mark)
-        return made
+        return document
 
     def text_of(self) -> str:
         return json.dumps(self.json(), indent=2, ensure_ascii=False) + "\n"

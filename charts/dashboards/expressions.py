@@ -3,12 +3,12 @@ one is taken by `max`, and what a scrape adds (`instance`, `pod`) falls away."""
 
 from __future__ import annotations
 
-from charts.dashboards import known
+from charts.dashboards import exported_series
 
 OF_RUN = 'namespace="$namespace", run="$run"'
 OF_TASKS = f'{OF_RUN}, role=~"$role"'
 RATE = "$__rate_interval"
-_KNOWN = known.series()
+_KNOWN = exported_series.series()
 
 
 def of_run(name: str, *by: str, where: str = "") -> str:
@@ -42,7 +42,9 @@ def _one(name: str, by: tuple[str, ...], where: str) -> str:
 
 def _checked(name: str) -> str:
     if name not in _KNOWN:
-        raise ValueError(f"{name} is exported by nothing that dashboards know (charts/dashboards/known.py)")
+        raise ValueError(
+            f"{name} is exported by nothing that dashboards know (charts/dashboards/exported_series.py)"
+        )
     return name
 
 

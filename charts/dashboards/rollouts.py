@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charts.dashboards.board import Board, Section, namespace_and_run, of_labels, price
+from charts.dashboards.board import Board, Panels, Section, namespace_and_run, of_labels, price
 from charts.dashboards.convergence import GPU_HOURS, marks
 from charts.dashboards.expressions import OF_RUN, OF_TASKS, of_run, of_task, quantile, rate
 from charts.dashboards.panels import Query, over_time, single
@@ -29,138 +29,164 @@ def tasks() -> Section:
     return Section(
         "Tasks",
         [
-            over_time(
-                "Tokens made and trained on",
-                "Tokens a second of the running tasks: sampled in rollouts, and passed through training. Tasks start and "
-                "end, so gaps are no fault.",
-                "none",
-                [
-                    Query("sampled, {{role}}", _rate_of_task("generated_tokens_total")),
-                    Query("trained on, {{role}}", _rate_of_task("trained_tokens_total")),
-                ],
-            ),
-            over_time(
-                "Rollouts and skipped updates",
-                "Rollouts a second, updates a second that PPO skipped because the reward model scored all rollouts "
-                "alike, and figures a second that were no number. Only the first should be above 0.",
-                "none",
-                [
-                    Query("rollouts", _rate_of_task("rollouts_total", "namespace, run")),
-                    Query("skipped", _rate_of_task("skipped_updates_total", "namespace, run")),
-                    Query("no finite number", _rate_of_task("nonfinite_total", "namespace, run")),
-                ],
-            ),
-            over_time(
-                "Where the time of PPO goes",
-                "Seconds of each second that pass in a phase: sampling rollouts, scoring them, the passes that PPO needs "
-                "before its update, the update. The tallest is the one to speed up; while it samples, training waits.",
-                "percentunit",
-                [
-                    Query(
-                        "{{kind}}",
-                        rate("gapo_task_phase_seconds_total", "namespace, run, kind", OF_TASKS),
-                    )
-                ],
-                stacked=True,
-            ),
-            over_time(
-                "Progress of the running task",
-                "Share of the task that is done. It begins anew with each task; a line that stays level is a task that "
-                "hangs or waits.",
-                "percentunit",
-                [Query("{{role}}", _of_task("progress_ratio"))],
-            ),
-            over_time(
-                "Time left of the running task",
-                "Expected time to the end of the task, from its own pace so far.",
-                "s",
-                [Query("{{role}}", _of_task("remaining_seconds"))],
-            ),
-            over_time(
-                "Unsaved work",
-                "Time since the last resume point, or since the start where there is none: what a preemption would "
-                "cost now. It should fall back at every checkpoint.interval.",
-                "s",
-                [
-                    Query(
-                        "{{role}}",
-                        f"time() - ({_of_task('checkpoint_timestamp_seconds')} or "
-                        f"{_of_task('start_timestamp_seconds')})",
-                    )
-                ],
-            ),
+            *_pace(),
+            *_progress(),
         ],
     )
+
+
+def _pace() -> Panels:
+    """How fast the running tasks work."""
+    return [
+        over_time(
+            "Tokens made and trained on",
+            "Tokens a second of the running tasks: sampled in rollouts, and passed through training. Tasks start and "
+            "end, so gaps are no fault.",
+            "none",
+            [
+                Query("sampled, {{role}}", _rate_of_task("generated_tokens_total")),
+                Query("trained on, {{role}}", _rate_of_task("trained_tokens_total")),
+            ],
+        ),
+        over_time(
+            "Rollouts and skipped updates",
+            "Rollouts a second, updates a second that PPO skipped because the reward model scored all rollouts "
+            "alike, and figures a second that were no number. Only the first should be above 0.",
+            "none",
+            [
+                Query("rollouts", _rate_of_task("rollouts_total", "namespace, run")),
+                Query("skipped", _rate_of_task("skipped_updates_total", "namespace, run")),
+                Query("no finite number", _rate_of_task("nonfinite_total", "namespace, run")),
+            ],
+        ),
+        over_time(
+            "Where the time of PPO goes",
+            "Seconds of each second that pass in a phase: sampling rollouts, scoring them, the passes that PPO needs "
+            "before its update, the update. The tallest is the one to speed up; while it samples, training waits.",
+            "percentunit",
+            [
+                Query(
+                    "{{kind}}",
+                    rate("gapo_task_phase_seconds_total", "namespace, run, kind", OF_TASKS),
+                )
+            ],
+            stacked=True,
+        ),
+    ]
+
+
+def _progress() -> Panels:
+    """How far the running tasks are, and what a loss would cost."""
+    return [
+        over_time(
+            "Progress of the running task",
+            "Share of the task that is done. It begins anew with each task; a line that stays level is a task that "
+            "hangs or waits.",
+            "percentunit",
+            [Query("{{role}}", _of_task("progress_ratio"))],
+        ),
+        over_time(
+            "Time left of the running task",
+            "Expected time to the end of the task, from its own pace so far.",
+            "s",
+            [Query("{{role}}", _of_task("remaining_seconds"))],
+        ),
+        over_time(
+            "Unsaved work",
+            "Time since the last resume point, or since the start where there is none: what a preemption would "
+            "cost now. It should fall back at every checkpoint.interval.",
+            "s",
+            [
+                Query(
+                    "{{role}}",
+                    f"time() - ({_of_task('checkpoint_timestamp_seconds')} or "
+                    f"{_of_task('start_timestamp_seconds')})",
+                )
+            ],
+        ),
+    ]
 
 
 def servers() -> Section:
     return Section(
         "Rollout servers (vLLM)",
         [
-            over_time(
-                "Tokens of the servers",
-                "Tokens a second that each server makes, and prompt tokens that it reads. One server far below the others "
-                "gets less work, or is throttled.",
-                "none",
-                [
-                    Query("made, {{pod}}", rate("vllm:generation_tokens_total", SERVER, OF_RUN)),
-                    Query("read, {{pod}}", rate("vllm:prompt_tokens_total", SERVER, OF_RUN)),
-                ],
-            ),
-            over_time(
-                "Requests",
-                "Requests in the batches of each server, and those that wait for room. A queue that never empties asks for "
-                "another server or more memory for the cache.",
-                "none",
-                [
-                    Query("running, {{pod}}", f"sum by ({SERVER}) (vllm:num_requests_running{{{OF_RUN}}})"),
-                    Query("waiting, {{pod}}", f"sum by ({SERVER}) (vllm:num_requests_waiting{{{OF_RUN}}})"),
-                ],
-            ),
-            over_time(
-                "KV cache",
-                "Share of the KV cache that is in use. At 100 % requests wait or are preempted; far below, the server could "
-                "take more at a time.",
-                "percentunit",
-                [Query("{{pod}}", f"max by ({SERVER}) (vllm:kv_cache_usage_perc{{{OF_RUN}}})")],
-            ),
-            over_time(
-                "Waiting for the first token",
-                "95 of 100 requests had their first token, and left the queue, within this time.",
-                "s",
-                [
-                    Query(
-                        "first token, {{pod}}",
-                        quantile(0.95, "vllm:time_to_first_token_seconds", SERVER, OF_RUN),
-                    ),
-                    Query(
-                        "queue, {{pod}}", quantile(0.95, "vllm:request_queue_time_seconds", SERVER, OF_RUN)
-                    ),
-                ],
-            ),
-            over_time(
-                "Publishing weights",
-                "Mean time of a call by which weights are published into a server (POST /collective_rpc), as the server "
-                "saw it. No text is made meanwhile; it should be small beside an iteration.",
-                "s",
-                [Query("{{pod}}", _mean_time('handler="/collective_rpc"'))],
-            ),
-            over_time(
-                "Cache hits and evictions",
-                "Share of prompt tokens found in the prefix cache (samples of one prompt share it), and requests a second "
-                "that were thrown out of a full cache and begin anew.",
-                "none",
-                [
-                    Query(
-                        "hits, {{pod}}",
-                        f"{rate('vllm:prefix_cache_hits_total', SERVER, OF_RUN)} / "
-                        f"{rate('vllm:prefix_cache_queries_total', SERVER, OF_RUN)}",
-                    ),
-                    Query("evictions, {{pod}}", rate("vllm:num_preemptions_total", SERVER, OF_RUN)),
-                ],
-            ),
+            *_load(),
+            *_delays(),
         ],
     )
+
+
+def _load() -> Panels:
+    """What each server does."""
+    return [
+        over_time(
+            "Tokens of the servers",
+            "Tokens a second that each server makes, and prompt tokens that it reads. One server far below the others "
+            "gets less work, or is throttled.",
+            "none",
+            [
+                Query("made, {{pod}}", rate("vllm:generation_tokens_total", SERVER, OF_RUN)),
+                Query("read, {{pod}}", rate("vllm:prompt_tokens_total", SERVER, OF_RUN)),
+            ],
+        ),
+        over_time(
+            "Requests",
+            "Requests in the batches of each server, and those that wait for room. A queue that never empties asks for "
+            "another server or more memory for the cache.",
+            "none",
+            [
+                Query("running, {{pod}}", f"sum by ({SERVER}) (vllm:num_requests_running{{{OF_RUN}}})"),
+                Query("waiting, {{pod}}", f"sum by ({SERVER}) (vllm:num_requests_waiting{{{OF_RUN}}})"),
+            ],
+        ),
+        over_time(
+            "KV cache",
+            "Share of the KV cache that is in use. At 100 % requests wait or are preempted; far below, the server could "
+            "take more at a time.",
+            "percentunit",
+            [Query("{{pod}}", f"max by ({SERVER}) (vllm:kv_cache_usage_perc{{{OF_RUN}}})")],
+        ),
+    ]
+
+
+def _delays() -> Panels:
+    """What requests and publishing wait for."""
+    return [
+        over_time(
+            "Waiting for the first token",
+            "95 of 100 requests had their first token, and left the queue, within this time.",
+            "s",
+            [
+                Query(
+                    "first token, {{pod}}",
+                    quantile(0.95, "vllm:time_to_first_token_seconds", SERVER, OF_RUN),
+                ),
+                Query("queue, {{pod}}", quantile(0.95, "vllm:request_queue_time_seconds", SERVER, OF_RUN)),
+            ],
+        ),
+        over_time(
+            "Publishing weights",
+            "Mean time of a call by which weights are published into a server (POST /collective_rpc), as the server "
+            "saw it. No text is made meanwhile; it should be small beside an iteration.",
+            "s",
+            [Query("{{pod}}", _mean_time('handler="/collective_rpc"'))],
+        ),
+        over_time(
+            "Cache hits and evictions",
+            "Share of prompt tokens found in the prefix cache (samples of one prompt share it), and requests a second "
+            "that were thrown out of a full cache and begin anew.",
+            "none",
+            [
+                Query(
+                    "hits, {{pod}}",
+                    f"{rate('vllm:prefix_cache_hits_total', SERVER, OF_RUN)} / "
+                    f"{rate('vllm:prefix_cache_queries_total', SERVER, OF_RUN)}",
+                ),
+                Query("evictions, {{pod}}", rate("vllm:num_preemptions_total", SERVER, OF_RUN)),
+            ],
+        ),
+    ]
 
 
 def gpus() -> Section:

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from gapo.errors import GapoError
+from gapo.errors import ClusterError, GapoError
 from gapo_operator.config import ConfigFile
 from gapo_operator.manager import Operator, Options
 
@@ -84,7 +84,11 @@ def main() -> int:
         health_port=arguments.health_port,
         metrics_port=arguments.metrics_port,
     )
-    return asyncio.run(_run(options))
+    try:
+        return asyncio.run(_run(options))
+    except ClusterError as error:  # nobody said which API server, or the kubeconfig cannot be used
+        sys.stderr.write(f"{error}\n")
+        return error.code
 
 
 async def _run(options: Options) -> int:

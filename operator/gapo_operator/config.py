@@ -125,21 +125,21 @@ class OperatorConfig(ApiModel):
         for location in self.storage_locations:
             if location.name == name and location.allows(namespace):
                 return location
-        known = ", ".join(one.name for one in self.storage_locations if one.allows(namespace)) or "none"
+        allowed = ", ".join(one.name for one in self.storage_locations if one.allows(namespace)) or "none"
         raise SpecError(
-            f"spec.storage.location {name!r} is not for namespace {namespace} in this cluster (known: {known}); "
+            f"spec.storage.location {name!r} is not for namespace {namespace} in this cluster (known: {allowed}); "
             "ask whoever runs the operator"
         )
 
     def profile(self, name: str, namespace: str, field: str) -> PodProfile:
         """Raises SpecError, which names the `field` that asks for it, where there is none for this namespace."""
-        known = [one for one in self.pod_profiles if not one.namespaces or namespace in one.namespaces]
-        for profile in known:
+        allowed = [one for one in self.pod_profiles if not one.namespaces or namespace in one.namespaces]
+        for profile in allowed:
             if profile.name == name:
                 return profile
         raise SpecError(
             f"{field}: {name!r} is not for namespace {namespace} in this cluster (known: "
-            f"{', '.join(one.name for one in known) or 'none'}); ask whoever runs the operator"
+            f"{', '.join(one.name for one in allowed) or 'none'}); ask whoever runs the operator"
         )
 
 
@@ -175,13 +175,13 @@ class ConfigFile:
             return False
         self._read = content
         try:
-            found = load_config(self._path)
+            config = load_config(self._path)
         except SpecError as error:
             log.error(
                 "the configuration has changed and cannot be used; the one before stays in force: %s", error
             )
             return False
-        changed, self.current = found != self.current, found
+        changed, self.current = config != self.current, config
         if changed:
             log.info("the configuration has changed")
         return changed

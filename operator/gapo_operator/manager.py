@@ -18,12 +18,12 @@ from gapo_operator.kube.client import Kube, KubeError, connect
 from gapo_operator.kube.leader import Leadership, NotLeaderError, lead, release
 from gapo_operator.kube.objects import RunKey, run_of
 from gapo_operator.operator_metrics import OperatorMetrics
-from gapo_operator.reconcile.hindrances import RETRY_SECONDS
+from gapo_operator.reconcile.pass_failure import RETRY_SECONDS
 from gapo_operator.reconcile.reconciler import Reconciler
-from gapo_operator.run_metrics.backfill import History
-from gapo_operator.run_metrics.exporter import Telemetry
+from gapo_operator.run_metrics.backfill import Backfill
+from gapo_operator.run_metrics.exporter import RunExporter
 from gapo_operator.run_metrics.run_series import RunSeries
-from gapo_operator.storage_pool import Stores
+from gapo_operator.storage_pool import StoragePool
 from gapo_operator.watch.cache import ClusterView
 from gapo_operator.watch.handlers import watch, watches
 from gapo_operator.watch.workqueue import WorkQueue
@@ -62,12 +62,12 @@ class Operator:
         self.view, self.health, self.metrics = ClusterView(), Health(), OperatorMetrics()
         self.queue: WorkQueue[RunKey] = WorkQueue(waited=self.metrics.waited.observe)
         self.leadership = Leadership(required=options.lease_namespace is not None)
-        self.stores = Stores(options.credentials, options.authorities, metrics=self.metrics)
+        self.stores = StoragePool(options.credentials, options.authorities, metrics=self.metrics)
         self.series = RunSeries(self._is_exported)
-        self.history = History(self.stores, options.config.current)
+        self.backfill = Backfill(self.stores, options.config.current)
         self.metrics.waiting.set_function(lambda: len(self.queue))
         self.metrics.active.set_function(lambda: self.queue.active)
-        self.metrics.unread.set_function(lambda: len(self.history))
+        self.metrics.unread.set_function(lambda: len(self.backfill))
         self.metrics.leading.set_function(lambda: self.leadership.held)
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -161,7 +161,7 @@ class Operator:
         reconciler = self.reconciler(kube)
         working = [
             asyncio.create_task(self.queue.run(lambda key: self._pass(reconciler, key))),
-            asyncio.create_task(self.history.run(reconciler.found)),
+            asyncio.create_task(self.backfill.run(reconciler.take_backfill)),
             asyncio.create_task(self._resync_often(kube)),
             asyncio.create_task(self._reread_often(reconciler)),
         ]
@@ -187,7 +187,7 @@ class Operator:
             self.stores,
             self.options.config.current,
             self.leadership,
-            Telemetry(self.metrics, self.series, self.history),
+            RunExporter(self.metrics, self.series, self.backfill),
             wake=self.queue.add,
         )
 
@@ -227,7 +227,7 @@ class Operator:
     def _reread(self) -> bool:
         """Whether a file that we were given says something else now."""
         changed = [self.options.config.refresh(), self.stores.refresh()]
-        self.history.config = self.options.config.current
+        self.backfill.config = self.options.config.current
         return any(changed)
 
     async def _resync_often(self, kube: Kube) -> None:

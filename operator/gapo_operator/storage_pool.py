@@ -71,7 +71,7 @@ class _Opened:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Stores:
+class StoragePool:
     """Opens each location once, and again where `refresh` finds other keys. Used from one event loop."""
 
     def __init__(
@@ -157,17 +157,17 @@ class Stores:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _open(self, location: StorageLocation) -> _Opened:
-        known = self._opened.get(location.name)
-        if known is None:
+        opened = self._opened.get(location.name)
+        if opened is None:
             pool = ThreadPoolExecutor(CONCURRENCY, thread_name_prefix=f"store-{location.name}")
             readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"read-{location.name}")
-            known = self._opened[location.name] = _Opened(location, pool, readers)
-            self._reopen(known, location)
-        elif known.location != location:
-            self._reopen(known, location)
-        if known.unusable is not None:
-            raise known.unusable
-        return known
+            opened = self._opened[location.name] = _Opened(location, pool, readers)
+            self._reopen(opened, location)
+        elif opened.location != location:
+            self._reopen(opened, location)
+        if opened.unusable is not None:
+            raise opened.unusable
+        return opened
 
     def _reopen(self, opened: _Opened, location: StorageLocation) -> None:
         """What was learnt of an address holds for that address, and a failure for the keys that it was met with."""

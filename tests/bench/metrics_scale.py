@@ -162,7 +162,7 @@ def measure(runs: int) -> list[Row]:
         with s3_server(folder / "s3-files") as s3:
             install_crd(cluster)
             for namespace in (MANY, ONE):
-                cluster.said("create", "namespace", namespace)
+                cluster.stdout_of("create", "namespace", namespace)
             os.environ.update(s3.operator.environment())
             write(cluster, s3, runs)
             with started(cluster, s3, folder, "--namespace", ONE) as (process, began):

@@ -129,16 +129,16 @@ def write(cluster: ControlPlane, namespace: str, runs: int) -> None:
 
 def no_room(cluster: ControlPlane, namespace: str) -> None:
     """A quota without room for a Job. There is no controller here that would count what it holds."""
-    cluster.said("create", "namespace", namespace)
-    cluster.said("create", "quota", "none", "--hard=count/jobs.batch=0", "-n", namespace)
+    cluster.stdout_of("create", "namespace", namespace)
+    cluster.stdout_of("create", "quota", "none", "--hard=count/jobs.batch=0", "-n", namespace)
     amounts = {"status": {"hard": {"count/jobs.batch": "0"}, "used": {"count/jobs.batch": "0"}}}
     patch = ["patch", "quota", "none", "--subresource=status", "--type=merge", "-p", json.dumps(amounts)]
-    cluster.said(*patch, "-n", namespace)
+    cluster.stdout_of(*patch, "-n", namespace)
 
 
 def told_why(cluster: ControlPlane, namespace: str) -> int:
     """How many runs say that they wait for the quota."""
-    items = json.loads(cluster.said("get", "gaporuns", "-n", namespace, "-o", "json"))["items"]
+    items = json.loads(cluster.stdout_of("get", "gaporuns", "-n", namespace, "-o", "json"))["items"]
     conditions = [c for item in items for c in item.get("status", {}).get("conditions", [])]
     return sum(c["type"] == "TasksHealthy" and c["reason"] == "QuotaExceeded" for c in conditions)
 

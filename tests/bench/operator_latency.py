@@ -38,7 +38,7 @@ NEXT = {"0/data/0": "0/sft/0", "0/sft/0": "0/evaluate/0", "1/ppo/0": "1/evaluate
 
 
 def finished(cluster: ControlPlane) -> int:
-    said = json.loads(cluster.said("get", "gaporuns", "-n", NAMESPACE, "-o", "json"))["items"]
+    said = json.loads(cluster.stdout_of("get", "gaporuns", "-n", NAMESPACE, "-o", "json"))["items"]
     return sum(item.get("status", {}).get("state") == "Succeeded" for item in said)
 
 
@@ -55,7 +55,7 @@ def latencies(runs: int, idle_seconds: float) -> list[tuple[str, Sequence[float]
                 for number in range(runs):
                     run = f"run-{number}"
                     applied[run] = time.monotonic()
-                    cluster.said("apply", "-f", "-", stdin=json.dumps(manifest(run)))
+                    cluster.stdout_of("apply", "-f", "-", stdin=json.dumps(manifest(run)))
                     wait_until(lambda: finished(cluster) == number + 1, f"{run} is done", every=0.5)  # noqa: B023
                 found = intervals(pods, applied)
             rss, cpu = at_rest(process, idle_seconds)
@@ -124,10 +124,10 @@ def to_first_pod(times: int) -> list[float]:
             for number in range(times):
                 run = f"run-{number}"
                 began = time.monotonic()
-                cluster.said("apply", "-f", "-", stdin=json.dumps(manifest(run)))
+                cluster.stdout_of("apply", "-f", "-", stdin=json.dumps(manifest(run)))
                 wait_until(lambda: run in seen, f"{run} has a pod", every=0.02)  # noqa: B023
                 found.append(seen[run] - began)
-                cluster.said("delete", "gaporun", run, "-n", NAMESPACE, "--wait=false")
+                cluster.stdout_of("delete", "gaporun", run, "-n", NAMESPACE, "--wait=false")
             stop.set()
             thread.join(10)
     return found

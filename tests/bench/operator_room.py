@@ -38,9 +38,9 @@ def running_operator(
     cluster: ControlPlane, s3: S3Server, folder: Path, image: str
 ) -> Iterator[tuple[OperatorProcess, float]]:
     """The operator, and after how many seconds it was ready."""
-    cluster.said("apply", "--server-side", "-f", str(ROOT / "crds" / "gapo.dev_gaporuns.yaml"))
+    cluster.stdout_of("apply", "--server-side", "-f", str(ROOT / "crds" / "gapo.dev_gaporuns.yaml"))
     cluster.established()
-    cluster.said("create", "namespace", NAMESPACE)
+    cluster.stdout_of("create", "namespace", NAMESPACE)
     os.environ.update(s3.operator.environment())
     location = {"name": "local", "uri": s3.uri, "endpoint": s3.endpoint, "region": REGION}
     path = folder / "operator.yaml"

@@ -39,10 +39,10 @@ def refused(requests: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def used(requests: Iterable[Mapping[str, Any]]) -> set[Right]:
-    found = set()
+    used = set()
     for one in requests:
         what = one.get("objectRef", {})
         resource = "/".join(part for part in (what.get("resource"), what.get("subresource")) if part)
         if resource:
-            found.add((what.get("namespace", ""), what.get("apiGroup", ""), resource, one["verb"]))
-    return found
+            used.add((what.get("namespace", ""), what.get("apiGroup", ""), resource, one["verb"]))
+    return used

@@ -57,8 +57,8 @@ def helm(
 
 
 def schema() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
-    return found
+    values_schema: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+    return values_schema
 
 
 def changed(*changes: Values, of: Values = SMALLEST) -> Values:
@@ -97,9 +97,9 @@ def of_kind(kind: str, values: Values, *arguments: str, chart: Path = CHART) -> 
 
 def only(kind: str, values: Values, *arguments: str) -> Manifest:
     """The one that stays: what a check has for itself is not meant."""
-    found = [one for one in of_kind(kind, values, *arguments) if not is_hook(one)]
-    assert len(found) == 1, found
-    return found[0]
+    matches = [one for one in of_kind(kind, values, *arguments) if not is_hook(one)]
+    assert len(matches) == 1, matches
+    return matches[0]
 
 
 def is_hook(one: Manifest) -> bool:
@@ -114,7 +114,7 @@ def operator_container(values: Values) -> Manifest:
 
 def pods(values: Values) -> dict[str, Manifest]:
     """Every pod that an install creates or leads to, as Pod objects by the name of what makes it."""
-    found = {}
+    pod_manifests = {}
     for one in objects(values):
         if one["kind"] in ("Deployment", "Job"):
             template = one["spec"]["template"]
@@ -123,20 +123,20 @@ def pods(values: Values) -> dict[str, Manifest]:
         else:
             continue
         name = one["metadata"]["name"]
-        found[name] = {
+        pod_manifests[name] = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "labels": template["metadata"]["labels"]},
             "spec": template["spec"],
         }
-    return found
+    return pod_manifests
 
 
 def prepare(server: ControlPlane) -> None:
     """Namespaces that take none but restricted pods; what is there already stays."""
     for namespace in NAMESPACES:
         if server.run("create", "namespace", namespace).returncode == 0:
-            server.said("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+            server.stdout_of("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
             server.run("create", "serviceaccount", "default", "-n", namespace)
 
 

@@ -37,7 +37,7 @@ class ControlPlane:
             timeout=PATIENCE,
         )
 
-    def said(self, *arguments: str, stdin: str = "") -> str:
+    def stdout_of(self, *arguments: str, stdin: str = "") -> str:
         """What a command that must succeed printed."""
         done = self.run(*arguments, stdin=stdin)
         assert done.returncode == 0, done.stderr
@@ -132,5 +132,5 @@ current-context: test
 
 def install_crd(server: ControlPlane) -> None:
     """GapoRun's, as a user would."""
-    server.said("apply", "--server-side", "-f", str(CRD))
+    server.stdout_of("apply", "--server-side", "-f", str(CRD))
     server.established()

@@ -141,8 +141,8 @@ def _make_base() -> None:
 
 def _id(image: str) -> str:
     """Empty where there is no such image."""
-    said = _buildah("images", "--no-trunc", "--format", "{{.ID}}", "--filter", f"reference={image}")
-    return said.splitlines()[0] if said else ""
+    output = _buildah("images", "--no-trunc", "--format", "{{.ID}}", "--filter", f"reference={image}")
+    return output.splitlines()[0] if output else ""
 
 
 def _buildah(*arguments: str) -> str:
@@ -192,8 +192,8 @@ def _import(ctr: list[str], image: str) -> None:
         assert importer.stdout is not None
         _write_archive(importer.stdin, image)
         importer.stdin.close()
-        said = importer.stdout.read().decode()
-        assert importer.wait() == 0, f"ctr images import: {image}: {said[-2000:]}"
+        output = importer.stdout.read().decode()
+        assert importer.wait() == 0, f"ctr images import: {image}: {output[-2000:]}"
 
 
 @contextmanager

@@ -151,7 +151,7 @@ class InstantPods:
         self.trace.append((time.monotonic(), what, job["metadata"]["labels"]["gapo.dev/run"], name_of(job)))
 
     def _fail(self, job: dict[str, Any], pod: str, what: str, detail: str) -> None:
-        said = json.dumps(
+        termination = json.dumps(
             {"code": 65, "reason": "InvalidData", "message": "rows.jsonl line 3: label is missing"}
         )
         ended: dict[str, Any] = {"finishedAt": now(), "startedAt": now()}
@@ -171,7 +171,11 @@ class InstantPods:
             ended |= {"exitCode": 137, "reason": "Error", "message": unread}
             status |= {"reason": "Evicted", "message": detail}
         elif what == "exit":
-            ended |= {"exitCode": int(detail), "reason": "Error", "message": said if detail == "65" else ""}
+            ended |= {
+                "exitCode": int(detail),
+                "reason": "Error",
+                "message": termination if detail == "65" else "",
+            }
         elif what == "oom":
             ended |= {"exitCode": 137, "reason": "OOMKilled"}
         else:
@@ -234,8 +238,8 @@ class InstantPods:
             },
             "spec": template["spec"],
         }
-        made = client.CoreV1Api(self.api).create_namespaced_pod(metadata["namespace"], pod)
-        return {"metadata": {"name": made.metadata.name, "namespace": metadata["namespace"]}}
+        created = client.CoreV1Api(self.api).create_namespaced_pod(metadata["namespace"], pod)
+        return {"metadata": {"name": created.metadata.name, "namespace": metadata["namespace"]}}
 
     def _patch_pod(self, pod: dict[str, Any], status: dict[str, Any]) -> None:
         metadata = pod["metadata"]
@@ -254,8 +258,8 @@ class InstantPods:
                 raise
 
     def _read(self, namespace: str, job: str) -> dict[str, Any]:
-        found = client.BatchV1Api(self.api).read_namespaced_job(job, namespace)
-        read: dict[str, Any] = self.api.sanitize_for_serialization(found)
+        job_object = client.BatchV1Api(self.api).read_namespaced_job(job, namespace)
+        read: dict[str, Any] = self.api.sanitize_for_serialization(job_object)
         return read
 
 

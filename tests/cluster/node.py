@@ -98,17 +98,17 @@ def node(folder: Path, wanted: tuple[str, ...] = images.ALL) -> Iterator[Node]:
         stack.enter_context(_cgroup(f"gapo-{slot}"))
         process = stack.enter_context(_namespaces(folder, addresses))
         plane = stack.enter_context(control_plane(folder, _api_server(folder, addresses)))
-        found = Node(plane.kubeconfig, plane.kubectl, folder, addresses.host, addresses.node, process)
+        node = Node(plane.kubeconfig, plane.kubectl, folder, addresses.host, addresses.node, process)
         images.copy_containerd(store)
         (folder / "containerd.toml").write_text(containerd_config(folder, store))
         (folder / "kubelet.yaml").write_text(kubelet_config(folder, addresses.node, f"/gapo-{slot}"))
         cni(folder, addresses.pods)
         started = [
             stack.enter_context(running(process, folder))
-            for process in (*_controllers(folder, addresses), *_on_node(found, addresses))
+            for process in (*_controllers(folder, addresses), *_on_node(node, addresses))
         ]
-        wait_until(lambda: _ready(found), "the node is ready", started, every=0.3)
-        yield found
+        wait_until(lambda: _ready(node), "the node is ready", started, every=0.3)
+        yield node
 
 
 def _api_server(folder: Path, addresses: Addresses) -> Settings:
@@ -152,8 +152,8 @@ def _controllers(folder: Path, addresses: Addresses) -> list[Process]:
     ]  # fmt: skip
 
 
-def _on_node(found: Node, addresses: Addresses) -> list[Process]:
-    enter, folder = _enter(found.process), found.folder
+def _on_node(node: Node, addresses: Addresses) -> list[Process]:
+    enter, folder = _enter(node.process), node.folder
     kubelet = [
         program("kubelet"), f"--config={folder / 'kubelet.yaml'}", f"--kubeconfig={kubeconfig_of(folder, KUBELET)}",
         f"--root-dir={folder / 'kubelet'}", f"--hostname-override={NAME}", f"--node-ip={addresses.node}",
@@ -233,15 +233,17 @@ def _namespaces(folder: Path, addresses: Addresses) -> Iterator[int]:
 
 
 def _first_process(outer: Running) -> int:
-    found: list[int] = []
+    pause_processes: list[int] = []
 
     def begun() -> bool:
         children = Path(f"/proc/{outer.popen.pid}/task/{outer.popen.pid}/children").read_text().split()
-        found[:] = [int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "pause\n"]
-        return bool(found)
+        pause_processes[:] = [
+            int(child) for child in children if Path(f"/proc/{child}/comm").read_text() == "pause\n"
+        ]
+        return bool(pause_processes)
 
     wait_until(begun, "the node's first process runs", [outer])
-    return found[0]
+    return pause_processes[0]
 
 
 def _enter(process: int) -> list[str]:

@@ -53,7 +53,7 @@ class OperatorProcess:
     def running(self) -> bool:
         return self.popen is not None and self.popen.poll() is None
 
-    def said(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text(errors="replace")
 
     def get(self, path: str, *, port: int | None = None) -> tuple[int, str]:
@@ -68,7 +68,7 @@ class OperatorProcess:
             return 0, ""
 
     def wait_until(self, holds: Callable[[], bool], what: str) -> None:
-        """Fails at once where the process ends, and then or at the deadline shows what it said."""
+        """Fails at once where the process ends, and then or at the deadline shows its log."""
         assert self.popen is not None
         wait_until(holds, what, [Running("operator", self.log, self.popen)])
 

@@ -23,7 +23,7 @@ SECONDS = 0.5
 
 def targets(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One for each port that a container of a pod with an address declares."""
-    found = []
+    groups = []
     for pod in pods:
         address = pod["status"].get("podIP")
         for container in pod["spec"]["containers"]:
@@ -36,8 +36,8 @@ def targets(pods: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 }
                 for name, value in pod["metadata"].get("labels", {}).items():
                     labels["__meta_kubernetes_pod_label_" + re.sub(r"\W", "_", name)] = value
-                found.append({"targets": [f"{address}:{port['containerPort']}"], "labels": labels})
-    return found
+                groups.append({"targets": [f"{address}:{port['containerPort']}"], "labels": labels})
+    return groups
 
 
 def listed() -> list[dict[str, Any]]:
@@ -49,8 +49,8 @@ def listed() -> list[dict[str, Any]]:
     )
     trusted = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
     with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:  # noqa: S310
-        found: list[dict[str, Any]] = json.load(answer)["items"]
-    return found
+        pods: list[dict[str, Any]] = json.load(answer)["items"]
+    return pods
 
 
 def main(file: Path) -> None:

@@ -57,7 +57,12 @@ def running(process: Process, folder: Path) -> Iterator[Running]:
 
 
 def wait_until(
-    holds: Callable[[], bool], what: str, needed: Sequence[Running] = (), *, every: float = 0.1, patience: float = PATIENCE
+    holds: Callable[[], bool],
+    what: str,
+    needed: Sequence[Running] = (),
+    *,
+    every: float = 0.1,
+    patience: float = PATIENCE,
 ) -> None:
     """Polls until `holds`, after so many seconds each. Fails with the logs where it takes longer than it may, or a
     process needed for it ends."""
@@ -77,11 +82,11 @@ PORTS = range(10_000, 30_000)
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
     """Chosen at random, for other tests may look for some at the same moment."""
     with ExitStack() as held:
-        found: list[int] = []
-        while len(found) < count:
+        ports: list[int] = []
+        while len(ports) < count:
             port = secrets.choice(PORTS)
             one = held.enter_context(socket.socket())
             with suppress(OSError):
                 one.bind((address, port))
-                found.append(port)
-        return found
+                ports.append(port)
+        return ports

@@ -54,11 +54,11 @@ def program(name: str) -> Path:
     on PATH. Raises FileNotFoundError that says how to get it."""
     places = [Path(assets) / name for assets in (os.environ.get("KUBEBUILDER_ASSETS"),) if assets]
     places += [built(name)] if name in PACKAGES else []
-    found = next((str(place) for place in places if place.is_file()), None) or shutil.which(name)
-    if found is None:
+    path = next((str(place) for place in places if place.is_file()), None) or shutil.which(name)
+    if path is None:
         where = f"is not at {places[-1]} nor on PATH; run: make cluster-tools" if places else "is not on PATH"
         raise FileNotFoundError(f"{name} {where}")
-    return Path(found)
+    return Path(path)
 
 
 def build(names: list[str]) -> None:
@@ -83,8 +83,8 @@ def _build(name: str) -> None:
     stamps = ["-s", "-w"]
     if name in KUBERNETES:
         major, minor, _ = version(name).lstrip("v").split(".")
-        said = {"gitVersion": version(name), "gitMajor": major, "gitMinor": minor}
-        stamps += [f"-X k8s.io/component-base/version.{key}={value}" for key, value in said.items()]
+        version_fields = {"gitVersion": version(name), "gitMajor": major, "gitMinor": minor}
+        stamps += [f"-X k8s.io/component-base/version.{key}={value}" for key, value in version_fields.items()]
     partial = target.with_suffix(".partial")
     subprocess.run(
         ["go", "build", "-trimpath", "-ldflags", " ".join(stamps), "-o", str(partial), PACKAGES[name]],

@@ -72,9 +72,9 @@ def test_the_image_is_named_by_version_tag_or_digest(image: Values, expected: st
 
 @pytest.mark.parametrize("values", SETS.values(), ids=SETS)
 def test_every_pod_is_locked_down(values: Values) -> None:
-    made = pods(values)
-    assert len(made) == 3
-    for pod in made.values():
+    pods_by_name = pods(values)
+    assert len(pods_by_name) == 3
+    for pod in pods_by_name.values():
         whole, (container,) = pod["spec"]["securityContext"], pod["spec"]["containers"]
         assert whole["runAsNonRoot"] is True
         assert isinstance(whole["runAsUser"], int)
@@ -126,7 +126,7 @@ def test_the_pod_knows_its_name_and_namespace() -> None:
 
 @pytest.mark.parametrize("values", SETS.values(), ids=SETS)
 def test_selectors_meet_the_operators_pod_and_no_other(values: Values) -> None:
-    made = pods(values)
+    pods_by_name = pods(values)
     deployment, service = only("Deployment", values), only("Service", values)
     selectors = [
         deployment["spec"]["selector"]["matchLabels"],
@@ -135,7 +135,11 @@ def test_selectors_meet_the_operators_pod_and_no_other(values: Values) -> None:
         only("PodDisruptionBudget", values)["spec"]["selector"]["matchLabels"],
     ]
     for selector in selectors:
-        met = [name for name, pod in made.items() if selector.items() <= pod["metadata"]["labels"].items()]
+        met = [
+            name
+            for name, pod in pods_by_name.items()
+            if selector.items() <= pod["metadata"]["labels"].items()
+        ]
         assert met == [deployment["metadata"]["name"]]
     assert "team" not in selectors[0]  # a Deployment's selector can never change
 
@@ -176,9 +180,9 @@ def test_common_labels_are_on_every_object_but_the_crd() -> None:
         if one["metadata"].get("labels", {}).get("team") != "ml"
     ]
     assert bare == ["CustomResourceDefinition"]
-    found = only("Deployment", EVERYTHING)["spec"]["template"]["metadata"]["labels"]
-    assert found["sidecar"] == "none"
-    assert found["app.kubernetes.io/version"] == "0.1.0"
+    labels = only("Deployment", EVERYTHING)["spec"]["template"]["metadata"]["labels"]
+    assert labels["sidecar"] == "none"
+    assert labels["app.kubernetes.io/version"] == "0.1.0"
 
 
 def test_names_fit_however_long_the_release_is_called() -> None:
@@ -233,8 +237,8 @@ def test_what_is_switched_off_is_not_there(switch: Values, kind: str) -> None:
 
 def test_notes_tell_what_is_left_to_do() -> None:
     flags = ["--namespace", NAMESPACE, "--dry-run=client", "--values", "-"]
-    said = helm("install", "gapo", str(CHART), *flags, stdin=json.dumps(EVERYTHING)).stdout
-    notes = said[said.index("NOTES:") :]
+    output = helm("install", "gapo", str(CHART), *flags, stdin=json.dumps(EVERYTHING)).stdout
+    notes = output[output.index("NOTES:") :]
     assert "works on GapoRuns in namespaces red, blue" in notes
     assert "Each namespace needs a Secret gapo-storage" in notes
     assert "may create pods" in notes

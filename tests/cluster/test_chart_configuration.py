@@ -39,11 +39,11 @@ def loaded(values: Values, folder: Path) -> OperatorConfig:
 
 @pytest.mark.parametrize("values", SETS_AND_EXAMPLES.values(), ids=SETS_AND_EXAMPLES)
 def test_the_operator_takes_its_configuration(values: Values, tmp_path: Path) -> None:
-    found = loaded(values, tmp_path)
-    assert [one.name for one in found.storage_locations] == [
+    configuration = loaded(values, tmp_path)
+    assert [one.name for one in configuration.storage_locations] == [
         one["name"] for one in values["storageLocations"]
     ]
-    assert found.trainer.image == values["trainer"]["image"]
+    assert configuration.trainer.image == values["trainer"]["image"]
 
 
 def test_the_configuration_says_what_the_values_say(tmp_path: Path) -> None:
@@ -180,8 +180,10 @@ def test_the_self_check_asks_pods_of_this_upgrade_and_none_from_before() -> None
 
 
 def checksum(values: Values) -> str:
-    found: str = only("Deployment", values)["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
-    return found
+    checksum: str = only("Deployment", values)["spec"]["template"]["metadata"]["annotations"][
+        "checksum/config"
+    ]
+    return checksum
 
 
 def test_a_changed_configuration_starts_the_operator_anew_and_nothing_else_does() -> None:

@@ -52,10 +52,10 @@ def test_under_two_other_names_it_is_there_twice_and_nothing_of_one_is_the_other
     teams = ("red", "blue")
     chart = chart_with(tmp_path, *({"alias": team, "condition": f"{team}.enabled"} for team in teams))
     each = SMALLEST | {"enabled": True, "crds": {"enabled": False}}
-    made = rendered(chart, {team: each | {"watchNamespaces": [team]} for team in teams})
-    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in made]
+    documents = rendered(chart, {team: each | {"watchNamespaces": [team]} for team in teams})
+    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in documents]
     assert len(names) == len(set(names))
-    deployments = [one for one in made if one["kind"] == "Deployment"]
+    deployments = [one for one in documents if one["kind"] == "Deployment"]
     assert sorted(one["metadata"]["name"] for one in deployments) == ["gapo-blue", "gapo-red"]
     selectors = [one["spec"]["selector"]["matchLabels"] for one in deployments]
     assert selectors[0] != selectors[1]
@@ -91,14 +91,14 @@ def test_names_that_yaml_would_read_as_something_else_stay_names(name: str) -> N
     }
     done = helm("template", name, str(CHART), "--namespace", name, "--values", "-", stdin=json.dumps(values))
     assert done.returncode == 0, done.stderr
-    made = [one for one in yaml.safe_load_all(done.stdout) if one]
-    assert [one for one in made if not all_text(one["metadata"])] == []
-    (pod,) = [one["spec"]["template"]["spec"] for one in made if one["kind"] == "Deployment"]
+    documents = [one for one in yaml.safe_load_all(done.stdout) if one]
+    assert [one for one in documents if not all_text(one["metadata"])] == []
+    (pod,) = [one["spec"]["template"]["spec"] for one in documents if one["kind"] == "Deployment"]
     assert (pod["serviceAccountName"], pod["priorityClassName"]) == (name, name)
     sources = {volume["name"]: volume for volume in pod["volumes"]}
     assert sources["credentials-0"]["secret"]["secretName"] == name
     assert sources["ca-0"]["configMap"]["name"] == name
-    subjects = [one["subjects"][0] for one in made if one["kind"].endswith("Binding")]
+    subjects = [one["subjects"][0] for one in documents if one["kind"].endswith("Binding")]
     assert {(one["name"], one["namespace"]) for one in subjects} == {(name, name)}
 
 

@@ -135,9 +135,9 @@ REFUSED: dict[str, tuple[Values, str]] = {
 
 def sent(server: ControlPlane, values: Values, *flags: str) -> subprocess.CompletedProcess[str]:
     """What the API server says to the release's objects."""
-    made = objects(values, *flags)
+    manifests = objects(values, *flags)
     apply = ["--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-"]
-    return server.run("apply", *apply, stdin=yaml.safe_dump_all(made))
+    return server.run("apply", *apply, stdin=yaml.safe_dump_all(manifests))
 
 
 @pytest.mark.parametrize(("change", "where"), REFUSED.values(), ids=REFUSED)

@@ -52,7 +52,7 @@ def without_hooks(
 
 
 def names(server: ControlPlane, kind: str, *flags: str) -> list[str]:
-    return server.said("get", kind, "-o", "name", *flags).split()
+    return server.stdout_of("get", kind, "-o", "name", *flags).split()
 
 
 OF_RELEASE = ("-l", "app.kubernetes.io/instance=gapo")
@@ -65,7 +65,7 @@ def test_a_release_is_installed_upgraded_and_gone_and_the_runs_are_still_there(e
     )
     empty.established()
     assert len(names(empty, ALL, "-n", NAMESPACE, *OF_RELEASE)) == 8
-    empty.said("create", "-n", "red", "-f", "-", stdin=SMOKE.read_text())
+    empty.stdout_of("create", "-n", "red", "-f", "-", stdin=SMOKE.read_text())
     before = template(empty)
 
     well(
@@ -87,14 +87,14 @@ def test_a_release_is_installed_upgraded_and_gone_and_the_runs_are_still_there(e
 
 
 def template(server: ControlPlane) -> Manifest:
-    said = server.said("get", "deployment", FULLNAME, "-n", NAMESPACE, "-o", "json")
-    found: Manifest = json.loads(said)["spec"]["template"]
-    return found
+    deployment = server.stdout_of("get", "deployment", FULLNAME, "-n", NAMESPACE, "-o", "json")
+    template: Manifest = json.loads(deployment)["spec"]["template"]
+    return template
 
 
 def test_a_crd_of_another_origin_is_taken_over_only_when_told_so(empty: ControlPlane) -> None:
     empty.run("delete", "crd", "gaporuns.gapo.dev")
-    empty.said("apply", "--server-side", "-f", str(ROOT / "crds" / "gapo.dev_gaporuns.yaml"))
+    empty.stdout_of("apply", "--server-side", "-f", str(ROOT / "crds" / "gapo.dev_gaporuns.yaml"))
     refused = without_hooks(empty, "install", "gapo", str(CHART), values=SMALLEST)
     assert "gaporuns.gapo.dev" in refused.stderr
     assert refused.returncode != 0
@@ -106,9 +106,11 @@ def test_a_crd_of_another_origin_is_taken_over_only_when_told_so(empty: ControlP
 def test_a_namespaced_release_needs_no_right_over_the_cluster(empty: ControlPlane) -> None:
     """Installed by somebody who is administrator of three namespaces and nothing else."""
     for namespace in (NAMESPACE, "red", "blue"):
-        empty.said("create", "rolebinding", "lead", "--clusterrole=admin", "--user=lead", "-n", namespace)
+        empty.stdout_of(
+            "create", "rolebinding", "lead", "--clusterrole=admin", "--user=lead", "-n", namespace
+        )
         # Admin has no right over what the chart adds; who gives rights away must have them.
-        empty.said(
+        empty.stdout_of(
             "create", "rolebinding", "lead-all", "--clusterrole=cluster-admin", "--user=lead", "-n", namespace
         )
     values = changed({"crds": {"enabled": False}}, of=NAMESPACED)

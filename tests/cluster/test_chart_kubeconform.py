@@ -21,10 +21,10 @@ MONITORING = Path(__file__).with_name("monitoring")
 def schemas(cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A JSON schema for each kind that the server knows, closed against unknown fields where it is."""
     prepare(cluster)
-    cluster.said("apply", "--server-side", "-f", str(MONITORING), "--selector", "!none")
+    cluster.stdout_of("apply", "--server-side", "-f", str(MONITORING), "--selector", "!none")
     cluster.established()
     folder = tmp_path_factory.mktemp("schemas")
-    definitions = json.loads(cluster.said("get", "--raw", "/openapi/v2"))["definitions"]
+    definitions = json.loads(cluster.stdout_of("get", "--raw", "/openapi/v2"))["definitions"]
     for definition in definitions.values():
         _close(definition)
     (folder / "all.json").write_text(json.dumps({"definitions": definitions}))
@@ -59,10 +59,14 @@ def conform(schemas: Path, manifests: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("values", [*SETS.values(), *EXAMPLES.values()], ids=[*SETS, *EXAMPLES])
 def test_what_the_chart_renders_conforms(schemas: Path, values: Values) -> None:
     done = conform(schemas, text(values))
-    said = json.loads(done.stdout)
-    assert said.get("resources") in (None, []), said
-    assert said["summary"]["valid"] > 5
-    assert (said["summary"]["invalid"], said["summary"]["errors"], said["summary"]["skipped"]) == (0, 0, 0)
+    report = json.loads(done.stdout)
+    assert report.get("resources") in (None, []), report
+    assert report["summary"]["valid"] > 5
+    assert (report["summary"]["invalid"], report["summary"]["errors"], report["summary"]["skipped"]) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_a_misspelt_field_does_not_conform(schemas: Path) -> None:

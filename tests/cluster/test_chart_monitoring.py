@@ -43,9 +43,9 @@ def test_the_service_monitor_meets_the_service_by_a_port_that_it_has() -> None:
 
 
 def test_the_pod_monitor_meets_the_pods_of_runs_and_names_their_series_by_labels_they_have() -> None:
-    found = task_labels()
+    pod_labels = task_labels()
     spec = only("PodMonitor", EVERYTHING)["spec"]
-    assert spec["selector"]["matchLabels"].items() <= found.items()
+    assert spec["selector"]["matchLabels"].items() <= pod_labels.items()
     assert (
         not spec["selector"]["matchLabels"].items()
         <= only("Service", EVERYTHING)["metadata"]["labels"].items()
@@ -54,14 +54,14 @@ def test_the_pod_monitor_meets_the_pods_of_runs_and_names_their_series_by_labels
     (endpoint,) = spec["podMetricsEndpoints"]
     assert endpoint["honorLabels"] is False
     # Prometheus writes a label name with _ for what is no letter or digit.
-    known = {
-        "__meta_kubernetes_pod_label_" + "".join(c if c.isalnum() else "_" for c in one) for one in found
+    meta_labels = {
+        "__meta_kubernetes_pod_label_" + "".join(c if c.isalnum() else "_" for c in one) for one in pod_labels
     }
     taken = {one["targetLabel"]: one["sourceLabels"] for one in endpoint["relabelings"][:5]}
     assert taken.keys() == {"namespace", "pod", "run", "stage", "role"}
     assert taken.pop("namespace") == ["__meta_kubernetes_namespace"]
     assert taken.pop("pod") == ["__meta_kubernetes_pod_name"]
-    assert {one for sources in taken.values() for one in sources} <= known
+    assert {one for sources in taken.values() for one in sources} <= meta_labels
     assert endpoint["metricRelabelings"][0] == {
         "sourceLabels": ["__name__"], "regex": "gapo_(?:[^t]|t[^a]|ta[^s]|tas[^k]|task[^_]).*", "action": "drop",
     }  # fmt: skip
@@ -86,11 +86,11 @@ def test_the_documented_scrape_configuration_names_a_tasks_series_as_the_pod_mon
     )
     for task in preview(load_run(ROOT / "examples" / "smoke.yaml").spec, "0123456789ab").tasks:
         pod = {"metadata": {"labels": labels(Owner("smoke", "red", "0123456789ab"), task)}}
-        said = meta("red", "smoke-x", pod, "metrics")
-        found = relabelled(said, SCRAPE["gapo-tasks"]["relabel_configs"])
-        assert found == relabelled(said, theirs)
-        assert found is not None
-        assert found.keys() == {"namespace", "pod", "run", "stage", "role"}
+        target_labels = meta("red", "smoke-x", pod, "metrics")
+        kept_labels = relabelled(target_labels, SCRAPE["gapo-tasks"]["relabel_configs"])
+        assert kept_labels == relabelled(target_labels, theirs)
+        assert kept_labels is not None
+        assert kept_labels.keys() == {"namespace", "pod", "run", "stage", "role"}
     assert SCRAPE["gapo-tasks"]["metric_relabel_configs"] == dropped
 
 
@@ -140,8 +140,8 @@ def test_alerts_and_dashboards_are_taken_as_they_are_written(furnished: Path) ->
 
 
 def test_alerts_and_dashboards_are_off_unless_asked_for(furnished: Path) -> None:
-    made = [one["metadata"]["name"] for one in objects(SMALLEST, chart=furnished)]
-    assert not [name for name in made if "some-alerts" in name or "runs" in name.removeprefix("gaporuns")]
+    names = [one["metadata"]["name"] for one in objects(SMALLEST, chart=furnished)]
+    assert not [name for name in names if "some-alerts" in name or "runs" in name.removeprefix("gaporuns")]
 
 
 def test_a_chart_without_rules_and_dashboards_renders_none(tmp_path: Path) -> None:

@@ -55,22 +55,22 @@ def release(node: Node, command: str, values: Values) -> Any:
 @pytest.fixture(scope="module")
 def installed(node: Node, node_s3: S3Server) -> Values:
     for namespace in (NAMESPACE, RUNS):
-        node.said("create", "namespace", namespace)
-        node.said("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        node.stdout_of("create", "namespace", namespace)
+        node.stdout_of("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     keys = [f"--from-literal={name}={value}" for name, value in node_s3.operator.environment().items()]
-    node.said("create", "secret", "generic", "operator-storage", "-n", NAMESPACE, *keys)
+    node.stdout_of("create", "secret", "generic", "operator-storage", "-n", NAMESPACE, *keys)
     values = values_for(node_s3)
     well(release(node, "install", values))
     return values
 
 
 def pod(node: Node) -> dict[str, Any]:
-    said = node.said(
+    pods = node.stdout_of(
         "get", "pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=operator", "-o", "json"
     )
-    (found,) = [one for one in json.loads(said)["items"] if "deletionTimestamp" not in one["metadata"]]
-    assert isinstance(found, dict)
-    return found
+    (pod,) = [one for one in json.loads(pods)["items"] if "deletionTimestamp" not in one["metadata"]]
+    assert isinstance(pod, dict)
+    return pod
 
 
 def test_the_operator_runs_as_it_is_installed_and_holds_the_lease(node: Node, installed: Values) -> None:
@@ -94,25 +94,25 @@ def test_helm_test_asks_it(node: Node, installed: Values) -> None:
 
 
 def runs(node: Node) -> list[str]:
-    return node.said("get", "gaporuns", "-n", RUNS, "-o", "name").split()
+    return node.stdout_of("get", "gaporuns", "-n", RUNS, "-o", "name").split()
 
 
 def jobs(node: Node) -> list[str]:
-    return node.said("get", "jobs", "-n", RUNS, "-o", "name").split()
+    return node.stdout_of("get", "jobs", "-n", RUNS, "-o", "name").split()
 
 
 def test_it_uses_every_right_that_it_is_given_and_no_other(node: Node, installed: Values) -> None:
     run = yaml.safe_load(SMOKE.read_text())
-    node.said("create", "-n", RUNS, "-f", "-", stdin=json.dumps(run))
+    node.stdout_of("create", "-n", RUNS, "-f", "-", stdin=json.dumps(run))
     name = f"gaporun/{run['metadata']['name']}"
     wait_until(lambda: len(jobs(node)) == 1, "the first task's Job is there")
-    node.said("patch", name, "-n", RUNS, "--type=merge", "-p", '{"spec":{"suspend":true}}')
+    node.stdout_of("patch", name, "-n", RUNS, "--type=merge", "-p", '{"spec":{"suspend":true}}')
     wait_until(lambda: not jobs(node), "a suspended run has no Job")
-    node.said("delete", name, "-n", RUNS, "--timeout=30s")
+    node.stdout_of("delete", name, "-n", RUNS, "--timeout=30s")
     run["metadata"]["name"] = "short"
     run["spec"]["roles"]["data"]["image"] = images.OPERATOR  # which has no torch: its tasks fail
     run["spec"]["scheduling"] = {"maxFailures": 0, "ttlSecondsAfterFinished": 0}
-    node.said("create", "-n", RUNS, "-f", "-", stdin=json.dumps(run))
+    node.stdout_of("create", "-n", RUNS, "-f", "-", stdin=json.dumps(run))
     wait_until(lambda: not runs(node), "a run that has ended is deleted")
 
     requests = audited(node.folder, ACCOUNT)

@@ -37,18 +37,18 @@ Right = tuple[str, str, str, str]
 def ready(cluster: ControlPlane) -> ControlPlane:
     """With the Prometheus operator's kinds, and namespaces that take none but restricted pods."""
     prepare(cluster)
-    cluster.said("apply", "--server-side", "-f", str(MONITORING), "--selector", "!none")
+    cluster.stdout_of("apply", "--server-side", "-f", str(MONITORING), "--selector", "!none")
     cluster.established()
     return cluster
 
 
 @pytest.mark.parametrize("values", [*SETS.values(), *EXAMPLES.values()], ids=[*SETS, *EXAMPLES])
 def test_every_object_is_taken_as_it_stands(ready: ControlPlane, values: Values) -> None:
-    made = objects(values)
+    manifests = objects(values)
     flags = ["--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict"]
-    done = ready.run("apply", *flags, "-f", "-", stdin=yaml.safe_dump_all(made))
+    done = ready.run("apply", *flags, "-f", "-", stdin=yaml.safe_dump_all(manifests))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("serverside-applied (server dry run)") == len(made)
+    assert done.stdout.count("serverside-applied (server dry run)") == len(manifests)
     assert "Warning" not in done.stderr
 
 
@@ -78,9 +78,9 @@ def granted(ready: ControlPlane, request: pytest.FixtureRequest) -> Iterator[tup
     """The chart's accounts, roles and bindings, for the time of one test."""
     values = SMALLEST if request.param == "cluster-wide" else NAMESPACED
     stream = yaml.safe_dump_all([one for one in objects(values) if one["kind"] in RBAC])
-    ready.said("apply", "-f", "-", stdin=stream)
+    ready.stdout_of("apply", "-f", "-", stdin=stream)
     yield ready, request.param
-    ready.said("delete", "-f", "-", stdin=stream)
+    ready.stdout_of("delete", "-f", "-", stdin=stream)
 
 
 REVIEW = ("-f", "-", "-o", "json", "--validate=false")
@@ -96,8 +96,8 @@ def rights(server: ControlPlane, account: str, namespace: str) -> set[Right]:
             "kind": "SelfSubjectRulesReview",
             "spec": {"namespace": namespace},
         }
-        said = server.said("create", *REVIEW, f"--as={who}", stdin=json.dumps(review))
-        status = json.loads(said)["status"]
+        answers = server.stdout_of("create", *REVIEW, f"--as={who}", stdin=json.dumps(review))
+        status = json.loads(answers)["status"]
         assert not status["incomplete"]
         return {
             (group, resource, verb, name)
@@ -151,13 +151,13 @@ def test_with_volcano_it_may_write_pod_groups_where_it_works_and_gains_nothing_e
 ) -> None:
     values = changed({"volcano": {"enabled": True}}, of=NAMESPACED)
     stream = yaml.safe_dump_all([one for one in objects(values) if one["kind"] in RBAC])
-    ready.said("apply", "-f", "-", stdin=stream)
+    ready.stdout_of("apply", "-f", "-", stdin=stream)
     try:
         groups = {("scheduling.volcano.sh", "podgroups", verb, "") for verb in ("create", "patch", "delete")}
         assert rights(ready, ACCOUNT, "red") == IN_RUNS | groups
         assert rights(ready, ACCOUNT, "green") == set()
     finally:
-        ready.said("delete", "-f", "-", stdin=stream)
+        ready.stdout_of("delete", "-f", "-", stdin=stream)
 
 
 DANGEROUS = [
@@ -204,12 +204,12 @@ def allowed(server: ControlPlane, namespace: str, rights: list[tuple[str, str, s
         }
         for verb, group, resource, name in rights
     ]
-    said = server.said("create", "-f", "-", "-o", "json", stdin=yaml.safe_dump_all(reviews))
+    output = server.stdout_of("create", "-f", "-", "-o", "json", stdin=yaml.safe_dump_all(reviews))
     decoder, answers = json.JSONDecoder(), []
-    while said.strip():
-        answer, end = decoder.raw_decode(said.strip())
+    while output.strip():
+        answer, end = decoder.raw_decode(output.strip())
         answers += answer.get("items") or [answer]
-        said = said.strip()[end:]
+        output = output.strip()[end:]
     return [answer["status"]["allowed"] for answer in answers]
 
 
@@ -242,10 +242,10 @@ def test_the_operator_works_where_it_is_told_to_and_is_refused_elsewhere(
 def test_editors_write_runs_but_not_their_status_and_viewers_only_look(ready: ControlPlane) -> None:
     roles = [one for one in objects(SMALLEST) if one["kind"] == "ClusterRole"]
     stream = yaml.safe_dump_all(roles)
-    ready.said("apply", "-f", "-", stdin=stream)
+    ready.stdout_of("apply", "-f", "-", stdin=stream)
     try:
         for kind in ("editor", "viewer"):
-            ready.said(
+            ready.stdout_of(
                 "create",
                 "rolebinding",
                 kind,
@@ -269,7 +269,7 @@ def test_editors_write_runs_but_not_their_status_and_viewers_only_look(ready: Co
         assert "forbidden" in ready.run(*create, "--as=viewer", stdin=run).stderr
     finally:
         ready.run("delete", "rolebinding", "editor", "viewer", "-n", "red")
-        ready.said("delete", "-f", "-", stdin=stream)
+        ready.stdout_of("delete", "-f", "-", stdin=stream)
 
 
 def test_the_cluster_roles_that_take_up_the_editor_are_edit_and_admin_and_never_view(
@@ -282,8 +282,8 @@ def test_the_cluster_roles_that_take_up_the_editor_are_edit_and_admin_and_never_
     }
 
     def taken_up_by(role: str) -> list[str]:
-        found = json.loads(ready.said("get", "clusterrole", role, "-o", "json"))
-        selectors = [one["matchLabels"] for one in found["aggregationRule"]["clusterRoleSelectors"]]
+        cluster_role = json.loads(ready.stdout_of("get", "clusterrole", role, "-o", "json"))
+        selectors = [one["matchLabels"] for one in cluster_role["aggregationRule"]["clusterRoleSelectors"]]
         return [
             name for name, labels in mine.items() if any(one.items() <= labels.items() for one in selectors)
         ]

@@ -53,7 +53,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A cluster of its own with a release of the smallest values; each test leaves it as it was."""
     with control_plane(tmp_path_factory.mktemp("release")) as server:
         prepare(server)
-        server.said("apply", "--server-side", "-f", str(MONITORING), "--selector", "!none")
+        server.stdout_of("apply", "--server-side", "-f", str(MONITORING), "--selector", "!none")
         server.established()
         well(run(server, "install", SMALLEST))
         yield server
@@ -72,8 +72,10 @@ def rollback(server: ControlPlane) -> subprocess.CompletedProcess[str]:
 
 
 def deployed(server: ControlPlane, name: str = FULLNAME) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(server.said("get", "deployment", name, "-n", NAMESPACE, "-o", "json"))
-    return found["spec"]
+    deployment: dict[str, Any] = json.loads(
+        server.stdout_of("get", "deployment", name, "-n", NAMESPACE, "-o", "json")
+    )
+    return deployment["spec"]
 
 
 def test_no_value_is_forgotten() -> None:

@@ -80,8 +80,8 @@ REFUSED: dict[str, tuple[Values, str]] = {
 
 @pytest.mark.parametrize(("change", "part"), REFUSED.values(), ids=REFUSED)
 def test_what_is_wrong_is_refused_by_name(change: Values, part: str) -> None:
-    said = refusal({**changed(change), **({} if "image" not in change else _image(change))})
-    assert part in said
+    message = refusal({**changed(change), **({} if "image" not in change else _image(change))})
+    assert part in message
 
 
 def _image(change: Values) -> Values:
@@ -111,7 +111,7 @@ MUST_BE_SET = {"storageLocations", "trainer.image", "image.repository", "strateg
 
 
 def test_a_default_may_be_taken_away() -> None:
-    assert {path: said for path in DOCUMENTED - MUST_BE_SET if (said := refusal(with_null(path)))} == {}
+    assert {path: message for path in DOCUMENTED - MUST_BE_SET if (message := refusal(with_null(path)))} == {}
 
 
 @pytest.mark.parametrize("section", sorted({path.split(".")[0] for path in DOCUMENTED if "." in path}))
@@ -120,18 +120,18 @@ def test_a_whole_section_may_not(section: str) -> None:
 
 
 def test_what_must_be_set_is_told_all_at_once_with_what_to_write() -> None:
-    said = refusal({})
+    message = refusal({})
     for part in (
         "image.repository is not set",
         "trainer.image is not set",
         "storageLocations is empty",
         "uri: s3://BUCKET/PREFIX",
     ):
-        assert part in said
+        assert part in message
 
 
 @pytest.mark.parametrize(
-    ("lacking", "told", "not_told"),
+    ("lacking", "named", "not_named"),
     [
         ({"storageLocations": []}, "storageLocations is empty", "trainer.image"),
         ({"trainer": {"image": ""}}, "trainer.image is not set", "storageLocations"),
@@ -139,69 +139,69 @@ def test_what_must_be_set_is_told_all_at_once_with_what_to_write() -> None:
     ],
     ids=["storageLocations", "trainer.image", "image.repository"],
 )
-def test_only_what_is_lacking_is_told(lacking: Values, told: str, not_told: str) -> None:
-    said = refusal(changed(lacking))
-    assert told in said
-    assert not_told not in said
+def test_only_what_is_lacking_is_told(lacking: Values, named: str, not_named: str) -> None:
+    message = refusal(changed(lacking))
+    assert named in message
+    assert not_named not in message
 
 
 @pytest.mark.parametrize(
     ("version", "fits"), [("v1.30.9", False), ("v1.31.0", True), ("v1.34.4-eks-1", True)]
 )
 def test_a_cluster_that_is_too_old_is_refused(version: str, fits: bool) -> None:
-    said = refusal(SMALLEST, "--kube-version", version)
-    assert (said == "") is fits
-    assert fits or "incompatible with Kubernetes v1.30.9" in said
+    message = refusal(SMALLEST, "--kube-version", version)
+    assert (message == "") is fits
+    assert fits or "incompatible with Kubernetes v1.30.9" in message
 
 
 def leaves(node: dict[str, Any], path: str = "") -> set[str]:
     """Dotted paths of a schema that are no sections of their own."""
-    found = set()
+    dotted = set()
     for name, inner in node["properties"].items():
         where = f"{path}{name}"
-        found |= leaves(inner, f"{where}.") if "properties" in inner else {where}
-    return found
+        dotted |= leaves(inner, f"{where}.") if "properties" in inner else {where}
+    return dotted
 
 
-def paths(values: Values, known: set[str], path: str = "") -> set[str]:
-    found = set()
+def paths(values: Values, schema_paths: set[str], path: str = "") -> set[str]:
+    dotted = set()
     for name, inner in values.items():
         where = f"{path}{name}"
-        found |= {where} if where in known else paths(inner, known, f"{where}.")
-    return found
+        dotted |= {where} if where in schema_paths else paths(inner, schema_paths, f"{where}.")
+    return dotted
 
 
 def test_schema_and_values_hold_the_same_fields() -> None:
-    known = leaves(schema())
-    written = paths(defaults(), known)
-    assert known - written == {"global", "enabled", "strategy.rollingUpdate", "resources.claims"}
-    assert written <= known
+    schema_paths = leaves(schema())
+    written = paths(defaults(), schema_paths)
+    assert schema_paths - written == {"global", "enabled", "strategy.rollingUpdate", "resources.claims"}
+    assert written <= schema_paths
 
 
 def defaults() -> Values:
-    found: Values = yaml.safe_load((CHART / "values.yaml").read_text())
-    return found
+    values: Values = yaml.safe_load((CHART / "values.yaml").read_text())
+    return values
 
 
 def test_every_section_of_the_schema_is_closed() -> None:
     def open_sections(node: Any, path: str) -> list[str]:
         if isinstance(node, list):
-            return [found for one in node for found in open_sections(one, path)]
+            return [section for one in node for section in open_sections(one, path)]
         if not isinstance(node, dict):
             return []
         mine = [path] if "properties" in node and node.get("additionalProperties") is not False else []
         return (
             mine
             + [
-                found
+                section
                 for name, one in node.items()
                 if name != "properties"
-                for found in open_sections(one, path)
+                for section in open_sections(one, path)
             ]
             + [
-                found
+                section
                 for name, one in node.get("properties", {}).items()
-                for found in open_sections(one, f"{path}.{name}")
+                for section in open_sections(one, f"{path}.{name}")
             ]
         )
 
@@ -209,8 +209,8 @@ def test_every_section_of_the_schema_is_closed() -> None:
 
 
 def test_what_everything_sets_is_all_there_is() -> None:
-    known = leaves(schema())
-    missing = known - paths(EVERYTHING, known)
+    schema_paths = leaves(schema())
+    missing = schema_paths - paths(EVERYTHING, schema_paths)
     # Switches that would take something away, and what cannot be together with the rest.
     assert missing == {
         "crds.enabled",

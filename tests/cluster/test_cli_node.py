@@ -30,12 +30,12 @@ RUN = {
 
 @pytest.fixture(scope="module", autouse=True)
 def namespace(node: Node) -> None:
-    node.said("create", "namespace", NAMESPACE)
+    node.stdout_of("create", "namespace", NAMESPACE)
     wait_until(lambda: node.run("get", "sa", "default", "-n", NAMESPACE).returncode == 0, "it has an account")
 
 
 def phase(node: Node, name: str) -> str:
-    return node.said("get", "pod", name, "-n", NAMESPACE, "-o", "jsonpath={.status.phase}")
+    return node.stdout_of("get", "pod", name, "-n", NAMESPACE, "-o", "jsonpath={.status.phase}")
 
 
 def pod(kind: str, stage: int, script: str) -> str:
@@ -64,16 +64,16 @@ def pod(kind: str, stage: int, script: str) -> str:
 
 def tell(node: Node, state: str, stage: int) -> None:
     """The part of the operator."""
-    run = json.loads(node.said("get", "gaporun", "smoke", "-n", NAMESPACE, "-o", "json"))
+    run = json.loads(node.stdout_of("get", "gaporun", "smoke", "-n", NAMESPACE, "-o", "json"))
     status = {"observedGeneration": run["metadata"]["generation"], "state": state, "stage": stage}
     patch = json.dumps({"status": status})
-    node.said(
+    node.stdout_of(
         "patch", "gaporun", "smoke", "-n", NAMESPACE, "--subresource=status", "--type=merge", "-p", patch
     )
 
 
 def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
-    node.said("create", "-f", "-", stdin=json.dumps(RUN))
+    node.stdout_of("create", "-f", "-", stdin=json.dumps(RUN))
     tell(node, "Running", 0)
     environment = {**os.environ, "KUBECONFIG": str(node.kubeconfig)}
 
@@ -82,7 +82,7 @@ def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
     assert (gapo().returncode, gapo("--stage", "4").returncode) == (69, 69)
-    node.said("create", "-f", "-", stdin=pod("data", 0, "echo data 1; echo data 2"))
+    node.stdout_of("create", "-f", "-", stdin=pod("data", 0, "echo data 1; echo data 2"))
     wait_until(lambda: phase(node, "smoke-data") == "Succeeded", "the first task is done", every=0.5)
     done = gapo()
     assert (done.returncode, done.stdout, done.stderr) == (0, "data 1\ndata 2\n", "")
@@ -95,12 +95,12 @@ def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
     try:
         wait_until(lambda: "data 2" in out.read_text(), "what was said is shown")
         script = "echo ppo 1; until [ -e /tmp/end ]; do sleep 0.2; done; echo ppo 2"
-        node.said("create", "-f", "-", stdin=pod("ppo", 1, script))
+        node.stdout_of("create", "-f", "-", stdin=pod("ppo", 1, script))
         tell(node, "Running", 1)
         wait_until(lambda: "ppo 1" in out.read_text(), "the next task is followed while it runs")
         assert "ppo 2" not in out.read_text()
         assert following.poll() is None
-        node.said("exec", "smoke-ppo", "-n", NAMESPACE, "--", "touch", "/tmp/end")  # noqa: S108
+        node.stdout_of("exec", "smoke-ppo", "-n", NAMESPACE, "--", "touch", "/tmp/end")  # noqa: S108
         wait_until(lambda: phase(node, "smoke-ppo") == "Succeeded", "the second task is done", every=0.5)
         tell(node, "Succeeded", 1)
         assert following.wait(60) == 0
@@ -111,7 +111,7 @@ def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
     assert err.read_text().splitlines() == ["==> 0 data (smoke-data) <==", "==> A1 ppo (smoke-ppo) <=="]
     assert gapo().stdout == "ppo 1\nppo 2\n"
     assert gapo("--stage", "0", "--kind", "data", "--attempt", "0").stdout == "data 1\ndata 2\n"
-    node.said("delete", "pod", "smoke-data", "smoke-ppo", "-n", NAMESPACE)
+    node.stdout_of("delete", "pod", "smoke-data", "smoke-ppo", "-n", NAMESPACE)
     gone = gapo()
     assert gone.returncode == 69
     assert "no pod of this run is there: GapoRun logs/smoke is Succeeded" in gone.stderr
@@ -119,10 +119,10 @@ def test_logs_go_on_from_task_to_task(node: Node, tmp_path: Path) -> None:
 
 def test_inside_a_pod_it_comes_as_the_pods_account_to_the_pods_namespace(node: Node) -> None:
     run = {**RUN, "metadata": {**RUN["metadata"], "name": "within"}}  # type: ignore[dict-item]
-    node.said("create", "-f", "-", stdin=json.dumps(run))
+    node.stdout_of("create", "-f", "-", stdin=json.dumps(run))
     rules = ["--verb=get", "--resource=gaporuns.gapo.dev"]
-    node.said("create", "role", "reader", "-n", NAMESPACE, *rules)
-    node.said(
+    node.stdout_of("create", "role", "reader", "-n", NAMESPACE, *rules)
+    node.stdout_of(
         "create",
         "rolebinding",
         "reader",
@@ -134,9 +134,9 @@ def test_inside_a_pod_it_comes_as_the_pods_account_to_the_pods_namespace(node: N
     script = "python -m gapo status within --cluster; python -m gapo suspend within; echo code $?"
     body = json.loads(pod("within", 0, script))
     body["spec"]["automountServiceAccountToken"] = True
-    node.said("create", "-f", "-", stdin=json.dumps(body))
+    node.stdout_of("create", "-f", "-", stdin=json.dumps(body))
     wait_until(lambda: phase(node, "smoke-within") == "Succeeded", "it has asked", every=0.5)
-    said = node.said("logs", "smoke-within", "-n", NAMESPACE).splitlines()
-    assert said[0] == "logs/within: Pending", said
-    assert 'cannot patch resource "gaporuns"' in said[-2]
-    assert said[-1] == "code 69"
+    lines = node.stdout_of("logs", "smoke-within", "-n", NAMESPACE).splitlines()
+    assert lines[0] == "logs/within: Pending", lines
+    assert 'cannot patch resource "gaporuns"' in lines[-2]
+    assert lines[-1] == "code 69"

@@ -32,9 +32,9 @@ def rendered(*arguments: str) -> list[dict]:
 @pytest.fixture(scope="module")
 def restricted(cluster: ControlPlane) -> Iterator[str]:
     """A namespace that takes none but restricted pods."""
-    cluster.said("create", "namespace", "restricted")
-    cluster.said("label", "namespace", "restricted", "pod-security.kubernetes.io/enforce=restricted")
-    cluster.said("create", "serviceaccount", "default", "-n", "restricted")
+    cluster.stdout_of("create", "namespace", "restricted")
+    cluster.stdout_of("label", "namespace", "restricted", "pod-security.kubernetes.io/enforce=restricted")
+    cluster.stdout_of("create", "serviceaccount", "default", "-n", "restricted")
     yield "restricted"
     cluster.run("delete", "namespace", "restricted", "--wait=false")
 
@@ -47,9 +47,9 @@ def test_every_job_of_a_run_is_taken_as_it_stands(cluster: ControlPlane) -> None
     jobs = rendered("--all")
     assert len(jobs) == 13
     stream = yaml.safe_dump_all(jobs)
-    said = cluster.said("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=stream)
-    assert said.count("created (server dry run)") == len(jobs)
-    assert "Warning" not in said
+    output = cluster.stdout_of("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=stream)
+    assert output.count("created (server dry run)") == len(jobs)
+    assert "Warning" not in output
 
 
 def test_its_pods_are_taken_where_only_restricted_ones_are(cluster: ControlPlane, restricted: str) -> None:
@@ -60,7 +60,7 @@ def test_its_pods_are_taken_where_only_restricted_ones_are(cluster: ControlPlane
             "metadata": {"name": job["metadata"]["name"], "namespace": restricted},
             "spec": job["spec"]["template"]["spec"],
         }
-        cluster.said("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(pod))
+        cluster.stdout_of("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(pod))
 
 
 def test_the_restricted_namespace_does_refuse_others(cluster: ControlPlane, restricted: str) -> None:

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.cluster
 
 def lease(cluster: ControlPlane) -> dict[str, str]:
     done = cluster.run("get", "lease", "elected", "-o", "json")
-    found: dict[str, str] = json.loads(done.stdout)["spec"] if done.returncode == 0 else {}
-    return found
+    spec: dict[str, str] = json.loads(done.stdout)["spec"] if done.returncode == 0 else {}
+    return spec
 
 
 def test_a_lease_that_nobody_ever_held_is_created_held_and_renewed(cluster: ControlPlane) -> None:

@@ -54,15 +54,15 @@ def claimed(node: Node, folder: Path) -> None:
         },
     }  # fmt: skip
     for one in (volume, claim):
-        node.said("create", "-f", "-", stdin=json.dumps(one))
+        node.stdout_of("create", "-f", "-", stdin=json.dumps(one))
 
 
 def test_a_model_on_a_claim_loads_and_cannot_be_written_to(node: Node, tmp_path: Path) -> None:
     tiny_folder(tmp_path / "models" / "tiny")
     for path in (tmp_path / "models", *(tmp_path / "models").rglob("*.safetensors")):
         path.chmod(0o755)  # written for their owner alone
-    node.said("create", "namespace", NAMESPACE)
-    node.said("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+    node.stdout_of("create", "namespace", NAMESPACE)
+    node.stdout_of("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
     wait_until(lambda: node.run("get", "sa", "default", "-n", NAMESPACE).returncode == 0, "it has an account")
     claimed(node, tmp_path / "models")
     document = yaml.safe_load(SMOKE.read_text())
@@ -73,18 +73,18 @@ def test_a_model_on_a_claim_loads_and_cannot_be_written_to(node: Node, tmp_path:
     config = OperatorConfig.model_validate(
         {"storageLocations": [{"name": "local", "uri": "s3://runs"}], "trainer": {"image": images.TRAINER}}
     )
-    made = job(task, spec, Owner("smoke", NAMESPACE, "0123456789ab"), config, claim=0)
-    container = made["spec"]["template"]["spec"]["containers"][0]
+    manifest = job(task, spec, Owner("smoke", NAMESPACE, "0123456789ab"), config, claim=0)
+    container = manifest["spec"]["template"]["spec"]["containers"][0]
     container["command"], container["args"] = ["python", "-c", LOAD], []
-    node.said("create", "-f", "-", stdin=json.dumps(made))
-    name = made["metadata"]["name"]
+    node.stdout_of("create", "-f", "-", stdin=json.dumps(manifest))
+    name = manifest["metadata"]["name"]
 
     def ended() -> bool:
-        status = json.loads(node.said("get", "job", name, "-n", NAMESPACE, "-o", "json"))["status"]
+        status = json.loads(node.stdout_of("get", "job", name, "-n", NAMESPACE, "-o", "json"))["status"]
         return any(c["type"] in ("Complete", "Failed") for c in status.get("conditions", []))
 
     wait_until(ended, "it has ended", every=0.5)
-    said = node.said("logs", "-n", NAMESPACE, f"job/{name}").splitlines()
-    assert said[-2].startswith("/volumes/models/tiny/generator "), said
-    assert int(said[-2].split()[1]) > 1000
-    assert said[-1] == "Read-only file system"
+    log_lines = node.stdout_of("logs", "-n", NAMESPACE, f"job/{name}").splitlines()
+    assert log_lines[-2].startswith("/volumes/models/tiny/generator "), log_lines
+    assert int(log_lines[-2].split()[1]) > 1000
+    assert log_lines[-1] == "Read-only file system"

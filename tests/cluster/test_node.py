@@ -47,10 +47,10 @@ RESTRICTED = {
 @pytest.fixture(scope="module")
 def tenant(node: Node, node_s3: S3Server) -> str:
     """A namespace that takes none but restricted pods, with the tenant's own keys in a Secret."""
-    node.said("create", "namespace", TENANT)
-    node.said("label", "namespace", TENANT, "pod-security.kubernetes.io/enforce=restricted")
+    node.stdout_of("create", "namespace", TENANT)
+    node.stdout_of("label", "namespace", TENANT, "pod-security.kubernetes.io/enforce=restricted")
     keys = node_s3.tenants[TENANT].environment().items()
-    node.said(
+    node.stdout_of(
         "create", "secret", "generic", SECRET, "-n", TENANT, *(f"--from-literal={k}={v}" for k, v in keys)
     )
     wait_until(lambda: node.run("get", "sa", "default", "-n", TENANT).returncode == 0, "it has an account")
@@ -102,31 +102,33 @@ def hand_over(s3: S3Server, tmp_path: Path, name: str) -> Handover:
 def run_job(node: Node, job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Creates a Job and waits for its end; gives the Job's status and how the trainer's container ended."""
     name = job["metadata"]["name"]
-    node.said("create", "-f", "-", stdin=json.dumps(job))
+    node.stdout_of("create", "-f", "-", stdin=json.dumps(job))
 
     def status() -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(node.said("get", "job", name, "-n", TENANT, "-o", "json"))[
-            "status"
-        ]
-        return found
+        job_status: dict[str, Any] = json.loads(
+            node.stdout_of("get", "job", name, "-n", TENANT, "-o", "json")
+        )["status"]
+        return job_status
 
     wait_until(
         lambda: any(c["type"] in ("Complete", "Failed") for c in status().get("conditions", [])),
         "it has ended",
         every=0.5,
     )
-    pods = json.loads(node.said("get", "pods", "-n", TENANT, "-l", f"job-name={name}", "-o", "json"))["items"]
+    pods = json.loads(node.stdout_of("get", "pods", "-n", TENANT, "-l", f"job-name={name}", "-o", "json"))[
+        "items"
+    ]
     (container,) = pods[0]["status"]["containerStatuses"]
     return status(), container["state"]["terminated"]
 
 
 def logs(node: Node, name: str) -> str:
-    return node.said("logs", "-n", TENANT, f"job/{name}")
+    return node.stdout_of("logs", "-n", TENANT, f"job/{name}")
 
 
 def test_the_node_is_ready_and_its_requests_are_on_record(node: Node) -> None:
-    said = json.loads(node.said("get", "node", "-o", "json"))["items"]
-    assert [one["status"]["addresses"][0]["address"] for one in said] == [node.address]
+    nodes = json.loads(node.stdout_of("get", "node", "-o", "json"))["items"]
+    assert [one["status"]["addresses"][0]["address"] for one in nodes] == [node.address]
     mine = [e for e in node.audited() if e["user"]["username"] == "admin" and e["verb"] == "list"]
     asked = mine[-1]
     assert asked["objectRef"]["resource"] == "nodes"
@@ -152,18 +154,18 @@ def test_an_image_works_as_another_user_on_a_root_that_it_cannot_write(
             ],
         },
     }
-    node.said("create", "-f", "-", stdin=json.dumps(pod))
+    node.stdout_of("create", "-f", "-", stdin=json.dumps(pod))
 
     def phase() -> str:
-        return node.said("get", "pod", name, "-n", tenant, "-o", "jsonpath={.status.phase}")
+        return node.stdout_of("get", "pod", name, "-n", tenant, "-o", "jsonpath={.status.phase}")
 
     wait_until(lambda: phase() in ("Succeeded", "Failed"), "the pod has ended", every=0.5)
-    said = node.said("logs", name, "-n", tenant).splitlines()
-    assert phase() == "Succeeded", said
-    assert said[0] == "65532"
-    assert "Read-only file system" in said[1]
-    assert said[2] == "refused"
-    assert said[-1].startswith("/opt/gapo/lib/python3")
+    lines = node.stdout_of("logs", name, "-n", tenant).splitlines()
+    assert phase() == "Succeeded", lines
+    assert lines[0] == "65532"
+    assert "Read-only file system" in lines[1]
+    assert lines[2] == "refused"
+    assert lines[-1].startswith("/opt/gapo/lib/python3")
 
 
 def test_a_rendered_job_makes_the_data_with_nothing_but_the_tenants_keys(
@@ -179,7 +181,9 @@ def test_a_rendered_job_makes_the_data_with_nothing_but_the_tenants_keys(
         handed.objects, 0, "data", 0, run_id=handed.loaded.run_id, task_digest=handed.task.digest
     )
     assert committed is not None
-    pod = json.loads(node.said("get", "pods", "-n", tenant, "-l", f"job-name={handed.name}", "-o", "json"))
+    pod = json.loads(
+        node.stdout_of("get", "pods", "-n", tenant, "-l", f"job-name={handed.name}", "-o", "json")
+    )
     assert committed.manifest.writer == pod["items"][0]["metadata"]["uid"]
     fetch(handed.objects, committed, None, tmp_path)
     assert (tmp_path / "prompts-train.jsonl").read_text().count("\n") > 1000
@@ -193,9 +197,9 @@ def test_a_task_that_is_refused_says_why_in_its_pods_status_and_is_not_tried_aga
     arguments[arguments.index("--sha256") + 1] = "0" * 64
     status, ended = run_job(node, handed.job)
     assert ended["exitCode"] == 64
-    said = json.loads(ended["message"])
-    assert said["code"] == 64
-    assert said["message"].startswith("stages/0/data/0/task.json has sha256 ")
+    message = json.loads(ended["message"])
+    assert message["code"] == 64
+    assert message["message"].startswith("stages/0/data/0/task.json has sha256 ")
     assert [c["reason"] for c in status["conditions"] if c["type"] == "Failed"] == ["PodFailurePolicy"]
     assert status["failed"] == 1
 
@@ -205,7 +209,7 @@ def test_a_pod_that_holds_another_tenants_keys_cannot_read_the_task(
 ) -> None:
     handed = hand_over(node_s3, tmp_path, "foreign")
     keys = node_s3.tenants["tenant-b"].environment().items()
-    node.said(
+    node.stdout_of(
         "create", "secret", "generic", "foreign", "-n", tenant, *(f"--from-literal={k}={v}" for k, v in keys)
     )
     handed.job["spec"]["template"]["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": "foreign"}}]
@@ -279,12 +283,12 @@ def _traces() -> set[str]:
         "group": ["find", "/sys/fs/cgroup", "-maxdepth", "2", "-name", "gapo-*"],
         "setting": ["sysctl", "vm.overcommit_memory", "kernel.panic", "net.ipv4.ip_forward"],
     }
-    found = set()
+    traces = set()
     for kind, command in shown.items():
         for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
             words = line if kind in ("rule", "setting") else line.split()[0].partition("@")[0]
-            found.add(f"{kind} {words}")
-    return {trace for trace in found if not trace.startswith("rule #")}
+            traces.add(f"{kind} {words}")
+    return {trace for trace in traces if not trace.startswith("rule #")}
 
 
 def _of(folder: Path) -> list[str]:

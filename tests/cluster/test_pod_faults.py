@@ -34,7 +34,7 @@ class Faults:
     operator: OperatorProcess
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        return self.node.said("-n", NAMESPACE, *arguments, stdin=stdin)
+        return self.node.stdout_of("-n", NAMESPACE, *arguments, stdin=stdin)
 
     def apply(self, name: str, **spec: Any) -> None:
         document = yaml.safe_load(SMOKE.read_text())
@@ -44,14 +44,14 @@ class Faults:
 
     def condition(self, name: str, kind: str = "TasksHealthy") -> dict[str, Any]:
         status = json.loads(self.kubectl("get", "gaporun", name, "-o", "json")).get("status", {})
-        found = [c for c in status.get("conditions", []) if c["type"] == kind]
-        return found[0] if found else {}
+        conditions = [c for c in status.get("conditions", []) if c["type"] == kind]
+        return conditions[0] if conditions else {}
 
     def pods(self, name: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(
+        pods: list[dict[str, Any]] = json.loads(
             self.kubectl("get", "pods", "-l", f"gapo.dev/run={name}", "-o", "json")
         )["items"]
-        return found
+        return pods
 
     def running(self, name: str, attempt: int, kind: str = "data") -> list[str]:
         return [
@@ -70,7 +70,7 @@ class Faults:
             if time.monotonic() - began > seconds:
                 shown = self.node.run("-n", NAMESPACE, "get", "gaporuns,jobs,pods,events").stdout
                 raise AssertionError(
-                    f"not within {seconds:.0f} s: {what}\n{shown}\n{self.operator.said()[-3000:]}"
+                    f"not within {seconds:.0f} s: {what}\n{shown}\n{self.operator.log_text()[-3000:]}"
                 )
             time.sleep(0.25)
         return time.monotonic() - began
@@ -84,9 +84,9 @@ class Faults:
 def faults(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Faults]:
     folder = tmp_path_factory.mktemp("faults")
     with s3_server(folder, node.host, tenants=(NAMESPACE,)) as s3:
-        node.said("create", "namespace", NAMESPACE)
+        node.stdout_of("create", "namespace", NAMESPACE)
         keys = [f"--from-literal={k}={v}" for k, v in s3.tenants[NAMESPACE].environment().items()]
-        node.said("create", "secret", "generic", "gapo-storage", "-n", NAMESPACE, *keys)
+        node.stdout_of("create", "secret", "generic", "gapo-storage", "-n", NAMESPACE, *keys)
         config = folder / "operator.yaml"
         config.write_text(yaml.safe_dump(configuration(s3)))
         arguments = ("--namespace", NAMESPACE)
@@ -110,8 +110,8 @@ def test_a_killed_pod_is_told_and_its_task_tried_again(faults: Faults) -> None:
     for process in psutil.process_iter(["cmdline"]):
         if uid in (process.info["cmdline"] or []):  # --writer says which pod it is
             process.kill()
-    told = faults.wait(lambda: faults.condition("killed").get("status") == "False", "it is told")
-    assert told < TOLD_SECONDS
+    seconds = faults.wait(lambda: faults.condition("killed").get("status") == "False", "it is told")
+    assert seconds < TOLD_SECONDS
     assert "attempt 0 of 0/data" in faults.condition("killed")["message"]
     faults.wait(lambda: bool(faults.running("killed", 1)), "the second attempt runs")
     faults.delete("killed")
@@ -129,8 +129,8 @@ def test_a_deleted_pod_is_a_preemption_and_its_task_tried_again(faults: Faults) 
 def test_a_task_without_enough_memory_fails_by_name(faults: Faults) -> None:
     faults.apply("starved", roles={"data": {"resources": {"limits": {"memory": "96Mi"}}}})
     faults.wait(lambda: any_terminated(faults.pods("starved"), "OOMKilled"), "the kernel ends the pod")
-    told = faults.wait(lambda: faults.condition("starved").get("reason") == "OutOfMemory", "it is told")
-    assert told < TOLD_SECONDS
+    seconds = faults.wait(lambda: faults.condition("starved").get("reason") == "OutOfMemory", "it is told")
+    assert seconds < TOLD_SECONDS
     assert "OOMKilled" in faults.condition("starved")["message"]
     faults.delete("starved")
 
@@ -138,8 +138,10 @@ def test_a_task_without_enough_memory_fails_by_name(faults: Faults) -> None:
 def test_an_image_that_cannot_be_pulled_is_named(faults: Faults) -> None:
     faults.apply("imageless", roles={"data": {"image": "localhost/absent:1"}})
     faults.wait(lambda: bool(faults.pods("imageless")), "there is a pod")
-    told = faults.wait(lambda: faults.condition("imageless").get("reason") == "ImagePullFailed", "it is told")
-    assert told < TOLD_SECONDS
+    seconds = faults.wait(
+        lambda: faults.condition("imageless").get("reason") == "ImagePullFailed", "it is told"
+    )
+    assert seconds < TOLD_SECONDS
     assert "localhost/absent:1" in faults.condition("imageless")["message"]
     faults.delete("imageless")
 
@@ -152,8 +154,8 @@ def test_a_quota_is_quoted_and_the_run_starts_once_there_is_room(faults: Faults)
             "it holds",
         )
         faults.apply("poor")
-        told = faults.wait(lambda: faults.condition("poor").get("reason") == "QuotaExceeded", "it is told")
-        assert told < TOLD_SECONDS
+        seconds = faults.wait(lambda: faults.condition("poor").get("reason") == "QuotaExceeded", "it is told")
+        assert seconds < TOLD_SECONDS
         assert "exceeded quota: nothing" in faults.condition("poor")["message"]
     finally:
         faults.kubectl("delete", "quota", "nothing")
@@ -170,7 +172,7 @@ def test_with_no_operator_a_run_and_its_namespace_can_be_deleted(faults: Faults)
     began = time.monotonic()
     faults.kubectl("delete", "gaporun", "orphan", "--timeout=30s")
     faults.apply("second")
-    faults.node.said("delete", "namespace", NAMESPACE, "--timeout=30s")
+    faults.node.stdout_of("delete", "namespace", NAMESPACE, "--timeout=30s")
     assert time.monotonic() - began < 60
 
 

@@ -55,12 +55,19 @@ def test_what_a_run_asks_of_its_pods_is_a_job_that_is_taken_as_it_stands(
     owner = Owner("smoke", "default", loaded.run_id)
     tasks = {task.kind: task for task in preview(loaded.spec, loaded.run_id).tasks}
     for kind in (Kind.DATA, Kind.PPO, Kind.RM):
-        made = job(tasks[kind], loaded.spec, owner, config, claim=0)
-        said = cluster.said(
-            "create", "--dry-run=server", "--validate=strict", "-o", "json", "-f", "-", stdin=json.dumps(made)
+        rendered = job(tasks[kind], loaded.spec, owner, config, claim=0)
+        created = cluster.stdout_of(
+            "create",
+            "--dry-run=server",
+            "--validate=strict",
+            "-o",
+            "json",
+            "-f",
+            "-",
+            stdin=json.dumps(rendered),
         )
-        stored = json.loads(said)["spec"]["template"]
-        asked = made["spec"]["template"]
+        stored = json.loads(created)["spec"]["template"]
+        asked = rendered["spec"]["template"]
         assert stored["spec"].get("affinity") == asked["spec"].get("affinity")
         assert stored["spec"].get("tolerations") == asked["spec"].get("tolerations")
         assert stored["spec"].get("resourceClaims") == asked["spec"].get("resourceClaims")
@@ -73,7 +80,7 @@ def test_a_claim_of_devices_that_the_pod_does_not_name_would_be_noticed(cluster:
     loaded = load_document(manifest(**GOOD["devices by claims"]), where="claims", base=Path())
     config = OperatorConfig.model_validate(yaml.safe_load(CONFIG.read_text()))
     task = next(t for t in preview(loaded.spec, loaded.run_id).tasks if t.kind is Kind.PPO)
-    made = job(task, loaded.spec, Owner("smoke", "default", loaded.run_id), config, claim=0)
-    del made["spec"]["template"]["spec"]["resourceClaims"][0]
-    done = cluster.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(made))
+    rendered = job(task, loaded.spec, Owner("smoke", "default", loaded.run_id), config, claim=0)
+    del rendered["spec"]["template"]["spec"]["resourceClaims"][0]
+    done = cluster.run("create", "--dry-run=server", "-f", "-", stdin=json.dumps(rendered))
     assert "resources.claims" in done.stderr

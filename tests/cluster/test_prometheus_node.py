@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
-from charts.dashboards import answers
+from charts.dashboards import grafana_emulation
 from charts.dashboards.__main__ import FOLDER
-from charts.dashboards.answers import Prometheus, Series, Span
+from charts.dashboards.grafana_emulation import Prometheus, Series, Span
 from tests.cluster import images, pod_discovery
 from tests.cluster.chart import CHART, helm, values_on_a_node, well
 from tests.cluster.node import Node
@@ -66,23 +66,6 @@ def monitoring() -> list[dict[str, Any]]:
     named = {"name": "prometheus", "namespace": MONITORING}
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "prometheus"}
-    container = {
-        "name": "prometheus",
-        "image": images.OPERATOR,
-        "command": ["/prometheus", "--config.file=/config/prometheus.yml", "--storage.tsdb.path=/data"],
-        "volumeMounts": [
-            {"name": "program", "mountPath": "/prometheus", "readOnly": True},
-            {"name": "config", "mountPath": "/config"},
-            {"name": "data", "mountPath": "/data"},
-            {"name": "targets", "mountPath": str(Path(TARGETS).parent), "readOnly": True},
-        ],
-    }
-    discovery = {
-        "name": "discovery",
-        "image": images.OPERATOR,
-        "command": ["python", "-c", Path(pod_discovery.__file__).read_text(), TARGETS],
-        "volumeMounts": [{"name": "targets", "mountPath": str(Path(TARGETS).parent)}],
-    }
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": MONITORING}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": named},
@@ -105,23 +88,45 @@ def monitoring() -> list[dict[str, Any]]:
             "metadata": named,
             "data": {"prometheus.yml": yaml.safe_dump(config)},
         },
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": named,
-            "spec": {
-                "serviceAccountName": "prometheus",
-                "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
-                "containers": [container, discovery],
-                "volumes": [
-                    {"name": "program", "hostPath": {"path": PROGRAM, "type": "File"}},
-                    {"name": "config", "configMap": {"name": "prometheus"}},
-                    {"name": "data", "emptyDir": {}},
-                    {"name": "targets", "emptyDir": {}},
-                ],
-            },
-        },
+        pod(named),
     ]
+
+
+def pod(named: dict[str, str]) -> dict[str, Any]:
+    """Prometheus, beside the container that writes the file of its targets."""
+    container = {
+        "name": "prometheus",
+        "image": images.OPERATOR,
+        "command": ["/prometheus", "--config.file=/config/prometheus.yml", "--storage.tsdb.path=/data"],
+        "volumeMounts": [
+            {"name": "program", "mountPath": "/prometheus", "readOnly": True},
+            {"name": "config", "mountPath": "/config"},
+            {"name": "data", "mountPath": "/data"},
+            {"name": "targets", "mountPath": str(Path(TARGETS).parent), "readOnly": True},
+        ],
+    }
+    discovery = {
+        "name": "discovery",
+        "image": images.OPERATOR,
+        "command": ["python", "-c", Path(pod_discovery.__file__).read_text(), TARGETS],
+        "volumeMounts": [{"name": "targets", "mountPath": str(Path(TARGETS).parent)}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": named,
+        "spec": {
+            "serviceAccountName": "prometheus",
+            "securityContext": {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532},
+            "containers": [container, discovery],
+            "volumes": [
+                {"name": "program", "hostPath": {"path": PROGRAM, "type": "File"}},
+                {"name": "config", "configMap": {"name": "prometheus"}},
+                {"name": "data", "emptyDir": {}},
+                {"name": "targets", "emptyDir": {}},
+            ],
+        },
+    }
 
 
 @pytest.fixture(scope="module")
@@ -133,23 +138,23 @@ def own_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3S
 @pytest.fixture(scope="module")
 def scraped(node: Node, own_s3: S3Server) -> Scraped:
     for namespace in (SYSTEM, TENANT):
-        node.said("create", "namespace", namespace)
-        node.said("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        node.stdout_of("create", "namespace", namespace)
+        node.stdout_of("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     for namespace, name, account in (
         (SYSTEM, "operator-storage", own_s3.operator),
         (TENANT, "gapo-storage", own_s3.tenants[TENANT]),
     ):
         keys = [f"--from-literal={key}={value}" for key, value in account.environment().items()]
-        node.said("create", "secret", "generic", name, "-n", namespace, *keys)
+        node.stdout_of("create", "secret", "generic", name, "-n", namespace, *keys)
     began = time.time()
     for document in monitoring():
-        node.said("create", "-f", "-", stdin=json.dumps(document))
+        node.stdout_of("create", "-f", "-", stdin=json.dumps(document))
     install(node, values_on_a_node(own_s3, TENANT))
     api = Prometheus(f"http://{address_of(node)}:9090")
     run = manifest(stages={"max": 1, "iterations": 40}, scheduling={"ttlSecondsAfterFinished": None})
-    node.said("-n", TENANT, "create", "-f", "-", stdin=json.dumps(run))
+    node.stdout_of("-n", TENANT, "create", "-f", "-", stdin=json.dumps(run))
     wait(node, lambda: state(node) in ("Succeeded", "Failed", "Stalled"), "the run is over")
-    assert state(node) == "Succeeded", told(node)
+    assert state(node) == "Succeeded", description(node)
     last = f'gapo_run_state{{namespace="{TENANT}", run="smoke", status="Succeeded"}} == 1'
     # Two scrapes ago, so that it is on the grid of every range up to now.
     wait(node, lambda: bool(api.instant(last, time.time() - 2 * SECONDS)), "the run's end is scraped")
@@ -167,27 +172,29 @@ def address_of(node: Node) -> str:
 
     def ready() -> bool:
         try:
-            with urllib.request.urlopen(f"http://{node.said(*address)}:9090/-/ready", timeout=5) as answer:
+            with urllib.request.urlopen(
+                f"http://{node.stdout_of(*address)}:9090/-/ready", timeout=5
+            ) as answer:
                 return bool(answer.status == 200)
         except (OSError, ValueError):
             return False
 
     wait(node, ready, "Prometheus answers")
-    return node.said(*address)
+    return node.stdout_of(*address)
 
 
 def state(node: Node) -> str:
-    return node.said("-n", TENANT, "get", "gaporun", "smoke", "-o", "jsonpath={.status.state}")
+    return node.stdout_of("-n", TENANT, "get", "gaporun", "smoke", "-o", "jsonpath={.status.state}")
 
 
 def wait(node: Node, holds: Any, what: str) -> None:
     deadline = time.monotonic() + 60 * MINUTES
     while not holds():
-        assert time.monotonic() < deadline, f"not within {MINUTES:.0f} minutes: {what}\n{told(node)}"
+        assert time.monotonic() < deadline, f"not within {MINUTES:.0f} minutes: {what}\n{description(node)}"
         time.sleep(0.5)
 
 
-def told(node: Node) -> str:
+def description(node: Node) -> str:
     asked = (
         ["get", "pods,jobs,events", "-A"],
         ["-n", TENANT, "get", "gaporun", "smoke", "-o", "yaml"],
@@ -198,9 +205,9 @@ def told(node: Node) -> str:
 
 
 def test_a_tasks_live_figures_carry_the_labels_of_its_pod(scraped: Scraped) -> None:
-    made = scraped.range("gapo_task_generated_tokens_total")
-    assert made
-    for series in made:
+    generated = scraped.range("gapo_task_generated_tokens_total")
+    assert generated
+    for series in generated:
         own = {"namespace": TENANT, "run": "smoke", "stage": "1", "role": "generator", "job": "gapo-tasks"}
         assert series.labels.items() >= own.items()
         assert series.labels["pod"].startswith("smoke-")
@@ -227,9 +234,9 @@ def test_stages_come_from_the_operator_with_the_namespace_of_the_run(scraped: Sc
         if one["kind"] == "evaluate"
     }
     assert committed.keys() == {"0", "1"}
-    found = scraped.api.instant("gapo_stage_satisfaction_ratio", scraped.ended)
-    assert {one.labels["stage"]: one.points[-1][1] for one in found} == committed
-    for one in found:
+    satisfaction = scraped.api.instant("gapo_stage_satisfaction_ratio", scraped.ended)
+    assert {one.labels["stage"]: one.points[-1][1] for one in satisfaction} == committed
+    for one in satisfaction:
         assert one.labels.items() >= {"namespace": TENANT, "run": "smoke", "job": "gapo-operator"}.items()
         assert one.labels["pod"].startswith("scraped-gapo-operator-")
 
@@ -248,8 +255,8 @@ def test_dashboards_find_the_variables_and_figures_of_a_cluster(name: str, scrap
     span = Span(scraped.began, scraped.ended, SECONDS, SECONDS)
     empty = {
         panel["title"]
-        for panel in answers.panels(board)
-        for one in answers.targets(panel, answers.variables(board, **where))
+        for panel in grafana_emulation.panels(board)
+        for one in grafana_emulation.targets(panel, grafana_emulation.variables(board, **where))
         if not scraped.api.range(span.filled(one.expression), span)
     }
     # So small a run has no success that an AUC could be of, and one stage alone; nothing was refused.
@@ -258,7 +265,7 @@ def test_dashboards_find_the_variables_and_figures_of_a_cluster(name: str, scrap
 
 
 def test_a_deleted_run_is_gone_from_the_next_scrape(scraped: Scraped) -> None:
-    scraped.node.said("-n", TENANT, "delete", "gaporun", "smoke", "--timeout=60s")
+    scraped.node.stdout_of("-n", TENANT, "delete", "gaporun", "smoke", "--timeout=60s")
     of_run = '{__name__=~"gapo_(run|stage)_.*", run="smoke"}'
     began = time.monotonic()
     wait_until(lambda: not scraped.api.instant(of_run, time.time()), "its series are gone", every=0.2)

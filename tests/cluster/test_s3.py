@@ -57,8 +57,8 @@ def test_a_tenant_does_all_of_that_within_its_own_prefix_and_the_operator_sees_i
     own = s3.objects(s3.tenants["tenant-a"], "tenant-a")
     own.put("run/file", b"a's")
     assert s3.objects(s3.operator).get("tenant-a/run/file") == b"a's"
-    said = {name: way(own) for name, way in WAYS.items()}
-    assert said == {
+    answers = {name: way(own) for name, way in WAYS.items()}
+    assert answers == {
         "read": b"a's",
         "look up": True,
         "read what is not there": None,

@@ -41,7 +41,7 @@ class Story:
     s3: S3Server
     manifest: dict[str, Any]
     location: str = ""
-    seen: Observation = field(default_factory=Observation)
+    observation: Observation = field(default_factory=Observation)
     status: dict[str, Any] = field(default_factory=dict)
     pods_gone_seconds: float = 0.0
     operators: list[str] = field(default_factory=list)
@@ -50,40 +50,40 @@ class Story:
     laptop: dict[str, Any] = field(default_factory=dict)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        return self.node.said("-n", TENANT, *arguments, stdin=stdin)
+        return self.node.stdout_of("-n", TENANT, *arguments, stdin=stdin)
 
     def run(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", "gaporun", "quickstart", "-o", "json"))
-        return found.get("status", {})
+        gaporun: dict[str, Any] = json.loads(self.kubectl("get", "gaporun", "quickstart", "-o", "json"))
+        return gaporun.get("status", {})
 
     def task_runs(self, stage: int, kind: str) -> bool:
-        said = self.kubectl("get", "pods", "-l", f"gapo.dev/stage={stage},gapo.dev/kind={kind}", "-o", "json")
-        phases = [pod["status"].get("phase") for pod in json.loads(said)["items"]]
+        pods = self.kubectl("get", "pods", "-l", f"gapo.dev/stage={stage},gapo.dev/kind={kind}", "-o", "json")
+        phases = [pod["status"].get("phase") for pod in json.loads(pods)["items"]]
         return "Running" in phases
 
     def live_pods(self) -> list[str]:
-        said = json.loads(
+        pods = json.loads(
             self.kubectl("get", "pods", "-l", "app.kubernetes.io/managed-by=gapo-operator", "-o", "json")
         )
         return [
-            p["metadata"]["name"] for p in said["items"] if p["status"].get("phase") in ("Pending", "Running")
+            p["metadata"]["name"] for p in pods["items"] if p["status"].get("phase") in ("Pending", "Running")
         ]
 
     def operator_pod(self) -> str:
-        said = self.node.said(
+        pods = self.node.stdout_of(
             "-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/component=operator", "-o", "json"
         )
-        found = [p for p in json.loads(said)["items"] if "deletionTimestamp" not in p["metadata"]]
-        return str(found[0]["metadata"]["uid"]) if found else ""
+        running = [p for p in json.loads(pods)["items"] if "deletionTimestamp" not in p["metadata"]]
+        return str(running[0]["metadata"]["uid"]) if running else ""
 
     def wait(self, holds: Callable[[], bool], what: str, minutes: float = 10) -> None:
         """Shows the run and the operator's log where it does not come about."""
         deadline = time.monotonic() + 60 * minutes
         while not holds():
-            assert time.monotonic() < deadline, f"not within {minutes} minutes: {what}\n{self.told()}"
+            assert time.monotonic() < deadline, f"not within {minutes} minutes: {what}\n{self.description()}"
             time.sleep(0.5)
 
-    def told(self) -> str:
+    def description(self) -> str:
         operator = ["-n", SYSTEM, "logs", "-l", "app.kubernetes.io/component=operator", "--tail=40"]
         parts = [
             json.dumps(self.run(), indent=1),
@@ -100,7 +100,7 @@ def release(node: Node, command: str, values: dict[str, Any]) -> None:
 
 def secret(node: Node, namespace: str, name: str, keys: dict[str, str]) -> None:
     literals = [f"--from-literal={k}={v}" for k, v in keys.items()]
-    node.said("create", "secret", "generic", name, "-n", namespace, *literals)
+    node.stdout_of("create", "secret", "generic", name, "-n", namespace, *literals)
 
 
 @pytest.fixture(scope="module")
@@ -113,54 +113,54 @@ def node_s3(node: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3
 @pytest.fixture(scope="module")
 def story(node: Node, node_s3: S3Server) -> Story:
     for namespace in (SYSTEM, TENANT):
-        node.said("create", "namespace", namespace)
-        node.said("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+        node.stdout_of("create", "namespace", namespace)
+        node.stdout_of("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
     secret(node, SYSTEM, "operator-storage", node_s3.operator.environment())
     secret(node, TENANT, "gapo-storage", node_s3.tenants[TENANT].environment())
     values = values_on_a_node(node_s3, TENANT, graceSeconds=GRACE_SECONDS)
     release(node, "install", values)
     manifest = yaml.safe_load(QUICKSTART.read_text())
     manifest["spec"]["stages"]["max"] = STAGES
-    told = Story(node, node_s3, manifest)
-    told.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
-    suspend_in_mid_stage(told)
-    upgrade_in_mid_run(told, values)
-    told.wait(
-        lambda: told.run().get("state") in ("Succeeded", "Failed", "Stalled"), "the run is over", minutes=25
+    story = Story(node, node_s3, manifest)
+    story.kubectl("apply", "-f", "-", stdin=json.dumps(manifest))
+    suspend_in_mid_stage(story)
+    upgrade_in_mid_run(story, values)
+    story.wait(
+        lambda: story.run().get("state") in ("Succeeded", "Failed", "Stalled"), "the run is over", minutes=25
     )
-    told.status, told.table = told.run(), told.kubectl("get", "gaporuns")
-    told.location = told.status["location"]
+    story.status, story.table = story.run(), story.kubectl("get", "gaporuns")
+    story.location = story.status["location"]
     loaded = load_document(manifest, where="quickstart", base=QUICKSTART.parent)
     observer = Observer(
-        node_s3.objects(node_s3.operator, told.location.removeprefix(f"{node_s3.uri}/")), loaded.run_id
+        node_s3.objects(node_s3.operator, story.location.removeprefix(f"{node_s3.uri}/")), loaded.run_id
     )
     observer.scan()
-    told.seen = observer.observation()
-    told.laptop = on_one_machine(told)
-    return told
+    story.observation = observer.observation()
+    story.laptop = on_one_machine(story)
+    return story
 
 
-def suspend_in_mid_stage(told: Story) -> None:
-    told.wait(lambda: told.task_runs(1, "ppo"), "stage 1 trains", minutes=15)
-    told.kubectl("patch", "gaporun", "quickstart", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+def suspend_in_mid_stage(story: Story) -> None:
+    story.wait(lambda: story.task_runs(1, "ppo"), "stage 1 trains", minutes=15)
+    story.kubectl("patch", "gaporun", "quickstart", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     began = time.monotonic()
-    told.wait(lambda: not told.live_pods(), "no pod is left")
-    told.pods_gone_seconds = time.monotonic() - began
-    told.wait(lambda: told.run().get("state") == "Suspended", "it says so")
-    told.kubectl("patch", "gaporun", "quickstart", "--type=merge", "-p", '{"spec":{"suspend":false}}')
+    story.wait(lambda: not story.live_pods(), "no pod is left")
+    story.pods_gone_seconds = time.monotonic() - began
+    story.wait(lambda: story.run().get("state") == "Suspended", "it says so")
+    story.kubectl("patch", "gaporun", "quickstart", "--type=merge", "-p", '{"spec":{"suspend":false}}')
 
 
-def upgrade_in_mid_run(told: Story, values: dict[str, Any]) -> None:
-    told.wait(lambda: told.task_runs(1, "evaluate") or told.task_runs(1, "rm"), "stage 1 goes on")
-    told.operators.append(told.operator_pod())
-    release(told.node, "upgrade", changed({"podLabels": {"upgraded": "yes"}}, of=values))
-    told.operators.append(told.operator_pod())
+def upgrade_in_mid_run(story: Story, values: dict[str, Any]) -> None:
+    story.wait(lambda: story.task_runs(1, "evaluate") or story.task_runs(1, "rm"), "stage 1 goes on")
+    story.operators.append(story.operator_pod())
+    release(story.node, "upgrade", changed({"podLabels": {"upgraded": "yes"}}, of=values))
+    story.operators.append(story.operator_pod())
 
 
-def on_one_machine(told: Story) -> dict[str, Any]:
+def on_one_machine(story: Story) -> dict[str, Any]:
     """`gapo run` of the same manifest in the same image, on a folder; what `gapo status` says of it."""
-    told.kubectl(
-        "create", "configmap", "manifest", f"--from-literal=run.yaml={yaml.safe_dump(told.manifest)}"
+    story.kubectl(
+        "create", "configmap", "manifest", f"--from-literal=run.yaml={yaml.safe_dump(story.manifest)}"
     )
     where = "--location local=/scratch/runs"
     script = f"gapo run /manifest/run.yaml {where} --no-report && echo ==== && gapo status /manifest/run.yaml {where} -o json"
@@ -198,16 +198,16 @@ def on_one_machine(told: Story) -> dict[str, Any]:
             ],
         },
     }
-    told.kubectl("create", "-f", "-", stdin=json.dumps(pod))
+    story.kubectl("create", "-f", "-", stdin=json.dumps(pod))
 
     def phase() -> str:
-        return told.kubectl("get", "pod", "laptop", "-o", "jsonpath={.status.phase}")
+        return story.kubectl("get", "pod", "laptop", "-o", "jsonpath={.status.phase}")
 
-    told.wait(lambda: phase() in ("Succeeded", "Failed"), "gapo run has ended", minutes=20)
-    said = told.kubectl("logs", "laptop", "--tail=-1")
-    assert phase() == "Succeeded", said[-3000:]
-    found: dict[str, Any] = json.loads(said.partition("====")[2])
-    return found
+    story.wait(lambda: phase() in ("Succeeded", "Failed"), "gapo run has ended", minutes=20)
+    log = story.kubectl("logs", "laptop", "--tail=-1")
+    assert phase() == "Succeeded", log[-3000:]
+    run: dict[str, Any] = json.loads(log.partition("====")[2])
+    return run
 
 
 def test_it_succeeds_with_its_stages_behind_it(story: Story) -> None:
@@ -222,11 +222,13 @@ def test_suspended_it_had_no_pod_within_the_grace_period(story: Story) -> None:
 
 
 def test_no_task_was_committed_twice_and_only_the_suspended_one_tried_again(story: Story) -> None:
-    again = {key: len(attempts) for key, attempts in story.seen.attempts.items() if len(attempts) > 1}
+    again = {key: len(attempts) for key, attempts in story.observation.attempts.items() if len(attempts) > 1}
     assert set(again) <= {TaskKey(1, Kind.PPO)}
-    causes = [a.ended.cause.value if a.ended else None for a in story.seen.attempts[TaskKey(1, Kind.PPO)]]
+    causes = [
+        a.ended.cause.value if a.ended else None for a in story.observation.attempts[TaskKey(1, Kind.PPO)]
+    ]
     assert causes in (["stopped", "committed"], ["committed"])
-    assert not story.seen.revoked
+    assert not story.observation.revoked
 
 
 def test_an_upgraded_operator_goes_on_with_what_runs(story: Story) -> None:
@@ -237,7 +239,7 @@ def test_an_upgraded_operator_goes_on_with_what_runs(story: Story) -> None:
 
 
 def test_a_cluster_and_one_machine_give_the_same_numbers(story: Story) -> None:
-    cluster = {stage: stage_metrics(story.seen, stage) for stage in range(STAGES + 1)}
+    cluster = {stage: stage_metrics(story.observation, stage) for stage in range(STAGES + 1)}
     laptop = {entry["stage"]: entry["metrics"] for entry in story.laptop["stages"]}
     assert cluster.keys() == laptop.keys()
     for stage in cluster:
@@ -262,5 +264,5 @@ def test_nothing_is_left_but_the_checkpoints(story: Story) -> None:
     story.wait(lambda: not story.kubectl(*ours).strip(), "Jobs and pods of the run are gone")
     well(helm("uninstall", RELEASE, "--namespace", SYSTEM, "--wait", server=story.node))
     everything = ["get", "all,roles,rolebindings,networkpolicies,pdb", "-n", SYSTEM, "-o", "name"]
-    story.wait(lambda: not story.node.said(*everything).strip(), "nothing of the release is left")
+    story.wait(lambda: not story.node.stdout_of(*everything).strip(), "nothing of the release is left")
     assert list(story.s3.folder.glob(f"{TENANT}/quickstart/*/stages/{STAGES}/export/manifest-0.json"))

@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 
 import yaml
-from charts.dashboards import answers, picture
+from charts.dashboards import grafana_emulation, picture
 from charts.dashboards.__main__ import FOLDER
-from charts.dashboards.answers import Json, Span
+from charts.dashboards.grafana_emulation import Json, Span
+from charts.dashboards.panel_data import PanelData
 from tests.cluster.processes import free_ports
 from tests.monitoring.prometheus import SCRAPE, Target, prometheus
 from tests.slow.gapo_command import bench
@@ -47,10 +48,10 @@ def photograph(document: Json, folder: Path, into: Path) -> list[Path]:
         whole = scraping.span_of("gapo", since, time.time())
         step = max(SCRAPE, (whole.end - whole.start) / STEPS)
         board = json.loads((FOLDER / f"{BOARD}.json").read_text())
-        chosen = answers.variables(board, namespace="default", run=document["metadata"]["name"])
-        sight = picture.Sight(scraping.api, Span(whole.start, whole.end, step, SCRAPE), chosen)
+        chosen = grafana_emulation.variables(board, namespace="default", run=document["metadata"]["name"])
+        data = PanelData(scraping.api, Span(whole.start, whole.end, step, SCRAPE), chosen)
         into.mkdir(parents=True, exist_ok=True)
-        return picture.draw(board, sight, into / BOARD)
+        return picture.draw(board, data, into / BOARD)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from charts.dashboards.answers import Prometheus, Span
+from charts.dashboards.grafana_emulation import Prometheus, Span
 from tests.cluster.processes import Process, Running, free_ports, running, wait_until
 
 RECORDED = Path(__file__).parent / "recorded"

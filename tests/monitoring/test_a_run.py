@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import yaml
-from charts.dashboards import answers, picture
+from charts.dashboards import grafana_emulation, picture
 from charts.dashboards.__main__ import FOLDER
-from charts.dashboards.answers import Json, Series, Span
+from charts.dashboards.grafana_emulation import Json, Series, Span
+from charts.dashboards.panel_data import PanelData
 from tests.cluster.processes import free_ports
 from tests.monitoring.prometheus import SCRAPE, Scraping, Target, needs_prometheus, prometheus, recorded
 from tests.slow.gapo_command import Process, Storage, bench, manifest, merged, wait_for
@@ -47,7 +48,7 @@ SHORT: Json = {
 BOARDS = [
     json.loads((FOLDER / f"{name}.json").read_text()) for name in ("stage-convergence", "rollouts-and-gpus")
 ]
-PANELS = [(board, panel) for board in BOARDS for panel in answers.panels(board)]
+PANELS = [(board, panel) for board in BOARDS for panel in grafana_emulation.panels(board)]
 by_panel = pytest.mark.parametrize(
     ("board", "panel"), PANELS, ids=[f"{board['uid']}: {panel['title']}" for board, panel in PANELS]
 )
@@ -72,18 +73,18 @@ class Scraped:
         late = {task.split("/")[0] for task, moment in ended.items() if moment > self.span.end - 3 * SCRAPE}
         return {int(task.split("/")[0]) for task in ended} - {int(stage) for stage in late}
 
-    def range(self, target: answers.Target) -> list[Series]:
+    def range(self, target: grafana_emulation.Target) -> list[Series]:
         return self.prometheus.api.range(self.span.filled(target.expression), self.span)
 
-    def table(self, panel: Json) -> answers.Table:
+    def table(self, panel: Json) -> grafana_emulation.Table:
         """What a panel of stages draws at the run's end."""
-        asked = answers.targets(panel, chosen(RUN))
-        found = {one.ref: self.prometheus.api.instant(one.expression, self.span.end) for one in asked}
-        return answers.table(panel, found)
+        asked = grafana_emulation.targets(panel, chosen(RUN))
+        answers = {one.ref: self.prometheus.api.instant(one.expression, self.span.end) for one in asked}
+        return grafana_emulation.table(panel, answers)
 
 
 def chosen(run: dict[str, str]) -> dict[str, str]:
-    return {**answers.variables(BOARDS[1], **run), "price": "3"}
+    return {**grafana_emulation.variables(BOARDS[1], **run), "price": "3"}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def preempt(process: Process, task: str, scraping: Scraping) -> None:
 def test_every_expression_is_answered_and_every_answer_is_of_the_run(
     board: Json, panel: Json, scraped: Scraped
 ) -> None:
-    for target in answers.targets(panel, chosen(RUN)):
+    for target in grafana_emulation.targets(panel, chosen(RUN)):
         series = scraped.range(target)
         assert series, target.expression
         assert all(one.labels.items() >= RUN.items() for one in series), target.expression
@@ -129,7 +130,7 @@ def test_every_expression_is_answered_and_every_answer_is_of_the_run(
 
 @by_panel
 def test_without_the_run_every_panel_is_empty(board: Json, panel: Json, scraped: Scraped) -> None:
-    for target in answers.targets(panel, chosen({"namespace": "default", "run": "another"})):
+    for target in grafana_emulation.targets(panel, chosen({"namespace": "default", "run": "another"})):
         assert scraped.range(target) == [], target.expression
 
 
@@ -137,7 +138,7 @@ def test_without_the_run_every_panel_is_empty(board: Json, panel: Json, scraped:
 def test_variables_offer_the_run(name: str, scraped: Scraped) -> None:
     """`label_values(SELECTOR, LABEL)`: the label's values among the series that are selected."""
     (variable,) = [one for one in BOARDS[1]["templating"]["list"] if one["name"] == name]
-    asked = answers.filled(variable["query"]["query"], chosen(RUN))
+    asked = grafana_emulation.filled(variable["query"]["query"], chosen(RUN))
     selector, _, label = asked.removeprefix("label_values(").removesuffix(")").rpartition(", ")
     offered = {one.labels.get(label) for one in scraped.prometheus.api.range(selector, scraped.span)}
     expected = {"namespace": {"default"}, "run": {"smoke"}, "role": {"generator", "rollout"}}
@@ -145,7 +146,7 @@ def test_variables_offer_the_run(name: str, scraped: Scraped) -> None:
 
 
 def marked(scraped: Scraped, name: str) -> list[Series]:
-    (mark,) = [one for one in answers.marks(BOARDS[0], chosen(RUN)) if one.ref == name]
+    (mark,) = [one for one in grafana_emulation.marks(BOARDS[0], chosen(RUN)) if one.ref == name]
     series = scraped.range(mark)
     assert all(one.labels.items() >= RUN.items() for one in series)
     return series
@@ -168,9 +169,11 @@ def test_each_stage_is_marked_at_the_time_at_which_its_first_attempt_began(scrap
             datetime.fromisoformat(json.loads(path.read_text())["startedAt"]).timestamp(),
         )
         begun[stage] = min(started, begun.get(stage, math.inf))
-    seen = {one.labels["stage"]: {value for _, value in one.points} for one in marked(scraped, "Stages")}
-    assert seen.keys() == {"0", "1", "2", "3", "4"}
-    for stage, times in seen.items():
+    marks_of_stages = {
+        one.labels["stage"]: {value for _, value in one.points} for one in marked(scraped, "Stages")
+    }
+    assert marks_of_stages.keys() == {"0", "1", "2", "3", "4"}
+    for stage, times in marks_of_stages.items():
         (milliseconds,) = times
         assert milliseconds / 1000 == pytest.approx(begun[stage], abs=0.2)
 
@@ -203,24 +206,24 @@ OF_STAGES: dict[str, dict[str, tuple[Sequence[str], str]]] = {
 
 def committed(scraped: Scraped, kinds: Sequence[str]) -> dict[int, dict[str, float]]:
     """Stage → metrics of its manifest of one of the kinds."""
-    found = {}
+    metrics = {}
     for task, one in scraped.storage.manifests().items():
         stage, kind = task.split("/")
         if kind in kinds and int(stage) in scraped.settled:
-            found[int(stage)] = one["metrics"]
-    return dict(sorted(found.items()))
+            metrics[int(stage)] = one["metrics"]
+    return dict(sorted(metrics.items()))
 
 
 def panel_of(title: str) -> Json:
-    (found,) = [panel for _, panel in PANELS if panel["title"] == title]
-    return found
+    (panel,) = [panel for _, panel in PANELS if panel["title"] == title]
+    return panel
 
 
-def drawn(scraped: Scraped, table: answers.Table, line: str) -> dict[int, float]:
+def drawn(scraped: Scraped, table: grafana_emulation.Table, line: str) -> dict[int, float]:
     """Settled stage → value of a line, where there is one."""
     pairs = zip(table["stage"], table[line], strict=True)
-    found = {int(stage): value for stage, value in pairs if value is not None}
-    return {stage: value for stage, value in found.items() if stage in scraped.settled}
+    values = {int(stage): value for stage, value in pairs if value is not None}
+    return {stage: value for stage, value in values.items() if stage in scraped.settled}
 
 
 @pytest.mark.parametrize("title", OF_STAGES)
@@ -329,20 +332,20 @@ def test_cross_play_has_a_row_for_each_reward_model_and_the_newest_figure_of_a_p
 
 def cells(scraped: Scraped, stages: set[int]) -> dict[tuple[str, int], float]:
     """Reward model and generator's stage → AUC, of the evaluations of stages; each measures pairs that are new."""
-    found = {}
+    cells = {}
     for task, one in scraped.storage.manifests().items():
         stage, kind = task.split("/")
         for name, value in one["metrics"].items() if kind == "evaluate" and int(stage) in stages else ():
             if name.startswith("crossplay/auc/"):
                 rm_stage, generator = name.split("/")[2:]
-                found[f"RM {rm_stage}", int(generator)] = value
-    return found
+                cells[f"RM {rm_stage}", int(generator)] = value
+    return cells
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=[board["uid"] for board in BOARDS])
 def test_every_row_of_a_dashboard_can_be_drawn(board: Json, scraped: Scraped, tmp_path: Path) -> None:
-    sight = picture.Sight(scraped.prometheus.api, scraped.span, chosen(RUN))
-    drawn = picture.draw(board, sight, tmp_path / "board")
+    data = PanelData(scraped.prometheus.api, scraped.span, chosen(RUN))
+    drawn = picture.draw(board, data, tmp_path / "board")
     rows = [one["title"] for one in board["panels"] if one["type"] == "row"]
     assert [path.name for path in drawn] == [f"board-{number}.png" for number in range(1, len(rows) + 1)]
     for path in drawn:
@@ -363,10 +366,12 @@ def alerts() -> dict[str, str]:
     folder = FOLDER.parent / "rules"
     groups = [group for file in folder.glob("*.yaml") for group in yaml.safe_load(file.read_text())["groups"]]
     rules = [rule for group in groups for rule in group["rules"]]
-    found = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
+    expressions = {rule["alert"]: rule["expr"] for rule in rules if "alert" in rule}
     for rule in reversed([rule for rule in rules if "record" in rule]):
-        found = {name: expr.replace(rule["record"], f"({rule['expr']})") for name, expr in found.items()}
-    return found
+        expressions = {
+            name: expr.replace(rule["record"], f"({rule['expr']})") for name, expr in expressions.items()
+        }
+    return expressions
 
 
 def test_alerts_say_of_the_run_what_is_so(scraped: Scraped) -> None:

@@ -66,8 +66,8 @@ class Loosened:
 
 @cache
 def read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(file.read_text())
-    return found
+    rules: dict[str, Any] = yaml.safe_load(file.read_text())
+    return rules
 
 
 def alerts(file: Path) -> Iterator[dict[str, Any]]:
@@ -99,16 +99,16 @@ def _wider(expression: str) -> Iterator[tuple[str, str]]:
 
 def _without_conditions(expression: str) -> Iterator[tuple[str, str]]:
     whole = promql.parse(expression)
-    found: list[promql.BinaryExpr] = []
+    comparisons: list[promql.BinaryExpr] = []
 
     def visit(part: promql.Expr) -> bool:
         if isinstance(part, promql.BinaryExpr) and str(part.op) in ("and", "unless"):
-            found.append(part)
+            comparisons.append(part)
         return True
 
     promql.walk(whole, visit)
     text = str(whole)
-    for part in found:
+    for part in comparisons:
         assert text.count(str(part)) == 1, f"{part}: which one of several?"
         yield f"no {part.op!s} {part.rhs}", text.replace(str(part), str(part.lhs))
 

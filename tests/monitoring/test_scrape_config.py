@@ -70,7 +70,7 @@ def test_pods_are_found_named_and_believed_as_far_as_is_theirs(tmp_path: Path) -
     theirs, ours, gone = free_ports(3)
     truth = RunFigures("red", "smoke", "Running", stages={1: {"eval/satisfaction": 0.5}}, stage=2)
     forged = RunFigures("red", "other", "Succeeded", stages={1: {"eval/satisfaction": 1.0}})
-    told = TaskFigures(progress_percentage=25.0, metrics={"wall/update": 3.0}, started=1000.0)
+    figures = TaskFigures(progress_percentage=25.0, metrics={"wall/update": 3.0}, started=1000.0)
     pods = [
         pod("task", "red", task_template(theirs)),
         pod("task-before", "red", task_template(gone), "Succeeded"),
@@ -79,8 +79,8 @@ def test_pods_are_found_named_and_believed_as_far_as_is_theirs(tmp_path: Path) -
     (tmp_path / "pods.json").write_text(json.dumps(targets(pods)))
     with ExitStack() as stack:
         tasks, lies, runs = (
-            SampleCollector(lambda made=made: made)
-            for made in (task_samples({}, told), run_samples(forged), run_samples(truth))
+            SampleCollector(lambda samples=samples: samples)
+            for samples in (task_samples({}, figures), run_samples(forged), run_samples(truth))
         )
         leads = Gauge("gapo_leader", "An operator, so it says", registry=None)
         leads.set(1)
@@ -92,8 +92,8 @@ def test_pods_are_found_named_and_believed_as_far_as_is_theirs(tmp_path: Path) -
 
         def labels(expression: str) -> list[dict[str, str]]:
             scraping.wait_until_answered(expression, f"{expression} has an answer")
-            found = scraping.api.instant(expression, time.time())
-            return [{k: v for k, v in one.labels.items() if k != "instance"} for one in found]
+            series = scraping.api.instant(expression, time.time())
+            return [{k: v for k, v in one.labels.items() if k != "instance"} for one in series]
 
         task = {"job": "gapo-tasks", "namespace": "red", "pod": "task", "run": "smoke", "stage": "2"}
         task |= {"role": "rewardModel"}

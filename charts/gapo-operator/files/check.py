@@ -18,8 +18,8 @@ def address(url: str) -> str:
     """The URL with the Service's address for its name, where it is known."""
     host = urllib.parse.urlsplit(url).hostname or ""
     service = host.split(".")[0].upper().replace("-", "_")
-    known = os.environ.get(f"{service}_SERVICE_HOST", "")
-    return url.replace(host, f"[{known}]" if ":" in known else known, 1) if known else url
+    address = os.environ.get(f"{service}_SERVICE_HOST", "")
+    return url.replace(host, f"[{address}]" if ":" in address else address, 1) if address else url
 
 
 def trouble(url: str) -> str:
@@ -36,8 +36,8 @@ def trouble(url: str) -> str:
 
 deadline = time.monotonic() + float(sys.argv[1])
 for url in sys.argv[3:]:
-    while found := trouble(url):
+    while problem := trouble(url):
         if time.monotonic() > deadline:
-            sys.exit(f"{url}: {found}\nWhat the operator itself says: {sys.argv[2]}")
+            sys.exit(f"{url}: {problem}\nWhat the operator itself says: {sys.argv[2]}")
         time.sleep(1)
     sys.stdout.write(f"{url}: well\n")

@@ -8,7 +8,8 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 from gapo.errors import GapoError, RetryableError
-from gapo_operator.cli.client import Body, Cluster, RefusedError
+from gapo_operator.cli.client import Cluster, RefusedError
+from gapo_operator.kube.objects import Body
 
 LOST_SECONDS = 60.0
 """How long the API server may be away before following it ends."""
@@ -53,14 +54,14 @@ async def follow_all(cluster: Cluster, sources: Mapping[str, Source], look: Look
             await changes.put((name, error))
 
     tasks = [asyncio.create_task(pour(name, source)) for name, source in sources.items()]
-    known: dict[str, list[Body]] = {}
+    objects_by_source: dict[str, list[Body]] = {}
     try:
         while True:
             name, objects = await changes.get()
             if isinstance(objects, GapoError):
                 raise objects
-            known[name] = objects
-            if len(known) == len(sources) and await look(known):
+            objects_by_source[name] = objects
+            if len(objects_by_source) == len(sources) and await look(objects_by_source):
                 return
     finally:
         for task in tasks:

@@ -15,12 +15,13 @@ from gapo.cli.local_hints import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
-from gapo_operator.cli.client import Cluster, RefusedError, connect, core_path, run_async, runs_path
+from gapo_operator.cli.client import Cluster, RefusedError, connect, run_async
 from gapo_operator.cli.list_watch import Source, follow_all
-from gapo_operator.cli.run_view import over, sight, stage_name
+from gapo_operator.cli.run_view import over, snapshot_of, stage_name
 from gapo_operator.cli.status import RunName
-from gapo_operator.kube.job_states import ChildState, children_of
+from gapo_operator.kube.job_states import JobState, attempt_jobs_of
 from gapo_operator.kube.pod_end import TRAINER
+from gapo_operator.kube.resource_paths import core_path, jobs_path, runs_path
 from gapo_operator.render.names import PREFIX
 
 Body = Mapping[str, Any]
@@ -28,7 +29,7 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which tasks are meant; all where nothing is said."""
+    """Which tasks are meant; all where nothing is given."""
 
     stage: int | None = None
     kind: Kind | None = None
@@ -98,9 +99,7 @@ def _sources(namespace: str, name: str, selector: str) -> dict[str, Source]:
     refused = {"fieldSelector": "involvedObject.kind=Job,reason=FailedCreate"}
     return {
         "runs": Source(runs_path(namespace), {"fieldSelector": f"metadata.name={name}"}),
-        "jobs": Source(
-            f"/apis/batch/v1/namespaces/{namespace}/jobs", {"labelSelector": selector}, optional=True
-        ),
+        "jobs": Source(jobs_path(namespace), {"labelSelector": selector}, optional=True),
         "pods": Source(core_path(namespace, "pods"), {"labelSelector": selector}),
         "events": Source(core_path(namespace, "events"), refused, optional=True),
     }
@@ -149,20 +148,20 @@ def waiting(run: Body, jobs: Sequence[Body], pods: Sequence[Body], events: Seque
         for event in events
         if (event.get("involvedObject") or {}).get("kind") == "Job"
     }
-    found = {}
-    children = children_of(str(metadata.get("uid")), str(status.get("runID")), jobs, pods, warnings)
-    for key, child in sorted(children.items()):
-        if child.state not in (ChildState.QUEUED, ChildState.PENDING):
+    reasons = {}
+    attempt_jobs = attempt_jobs_of(str(metadata.get("uid")), str(status.get("runID")), jobs, pods, warnings)
+    for key, attempt_job in sorted(attempt_jobs.items()):
+        if attempt_job.state not in (JobState.QUEUED, JobState.PENDING):
             continue
-        if child.problem is not None:
-            why = f"{child.problem.reason}: {child.problem.message}"
-        elif child.state is ChildState.QUEUED:
+        if attempt_job.problem is not None:
+            why = f"{attempt_job.problem.reason}: {attempt_job.problem.message}"
+        elif attempt_job.state is JobState.QUEUED:
             why = "its queue has not let it go yet"
         else:
             why = "its container has not started yet"
         task = f"{stage_name(key.task.stage)} {key.task.kind.value}"
-        found[child.job] = f"{task} is {child.state.value.lower()}: {why}"
-    return found
+        reasons[attempt_job.name] = f"{task} is {attempt_job.state.value.lower()}: {why}"
+    return reasons
 
 
 @dataclass
@@ -177,18 +176,19 @@ class Tasks:
     streams: asyncio.TaskGroup
     started: set[str] = field(default_factory=set)
     """Names of pods."""
-    told: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
+    """Messages on standard error; each is printed once."""
     last: str = ""
     begun: tuple[str, int, int] | None = None
 
-    async def look(self, known: Mapping[str, Sequence[Body]]) -> bool:
+    async def look(self, lists: Mapping[str, Sequence[Body]]) -> bool:
         """With every change; True when all that was asked for is being printed and nothing will follow."""
-        if not known["runs"]:
+        if not lists["runs"]:
             raise ClusterError(f"GapoRun {self.cluster.namespace}/{self.name} was deleted")
-        run, pods = known["runs"][0], sorted(known["pods"], key=created)
-        held = waiting(run, known["jobs"], pods, known["events"])
+        run, pods = lists["runs"][0], sorted(lists["pods"], key=created)
+        held = waiting(run, lists["jobs"], pods, lists["events"])
         if not self.follow:
-            self._newest(run, pods, known["jobs"], held)
+            self._newest(run, pods, lists["jobs"], held)
             return True
         readable = [pod for pod in pods if has_log(pod)]
         if self.begun is None and readable:
@@ -199,17 +199,17 @@ class Tasks:
                 self._start(pod)
         for message in held.values():
             self._say(message)
-        seen = sight(run, ())
-        if not held and (seen.state in ("Suspended", "Stalled") or not readable):
-            self._say(f"{seen.state}: {seen.message}")
+        snapshot = snapshot_of(run, ())
+        if not held and (snapshot.state in ("Suspended", "Stalled") or not readable):
+            self._say(f"{snapshot.state}: {snapshot.message}")
         return self._nothing_follows(run, pods)
 
     def _newest(self, run: Body, pods: Sequence[Body], jobs: Sequence[Body], held: Mapping[str, str]) -> None:
         newest = max([*pods, *jobs], key=created, default=None)
         if newest is None:
-            seen = sight(run, ())
+            snapshot = snapshot_of(run, ())
             raise ClusterError(
-                f"no pod of {self.choice} is there: GapoRun {seen.name} is {seen.state}: {seen.message}"
+                f"no pod of {self.choice} is there: GapoRun {snapshot.name} is {snapshot.state}: {snapshot.message}"
             )
         stage, kind, attempt = task_of(newest)
         own = [pod for pod in pods if task_of(pod) == (stage, kind, attempt) and has_log(pod)]
@@ -230,7 +230,7 @@ class Tasks:
             self.streams.create_task(self._print(name, title(pod)))
 
     def _nothing_follows(self, run: Body, pods: Sequence[Body]) -> bool:
-        if over(sight(run, ())):
+        if over(snapshot_of(run, ())):
             return True
         if self.choice.stage is None:
             return False
@@ -265,6 +265,6 @@ class Tasks:
             self._say(f"{heading}: {error}; the same command shows the rest")
 
     def _say(self, message: str) -> None:
-        if message not in self.told:
-            self.told.add(message)
+        if message not in self.printed:
+            self.printed.add(message)
             typer.echo(message, err=True)

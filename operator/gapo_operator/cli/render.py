@@ -63,7 +63,12 @@ def print_jobs(
     owner = Owner(metadata.name, metadata.namespace, loaded.run_id, metadata.uid)
     tasks = [with_threads(task, loaded.spec) for task in _tasks(loaded, whole)]
     jobs = [job(task, loaded.spec, owner, cluster, claim=FIRST_CLAIM) for task in tasks]
-    objects = [one for made in jobs for one in (pod_group(made, loaded.spec), made) if one is not None]
+    objects = [
+        one
+        for job_manifest in jobs
+        for one in (pod_group(job_manifest, loaded.spec), job_manifest)
+        if one is not None
+    ]
     sys.stdout.write(yaml.safe_dump_all(objects, sort_keys=False, width=120))
 
 

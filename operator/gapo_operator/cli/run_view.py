@@ -43,8 +43,8 @@ MOST = 5
 
 
 @dataclass(frozen=True)
-class Sight:
-    """A GapoRun as the API server has it, and what was told of it, oldest first."""
+class RunSnapshot:
+    """A GapoRun as the API server has it, and its events, oldest first."""
 
     run: Body
     events: Sequence[Body] = field(default_factory=tuple)
@@ -82,15 +82,15 @@ class Sight:
             return "changed; the operator has not looked at it since"
         summary = self.condition("Succeeded")
         doing = self.condition("Reconciling")
-        said = summary if summary.get("status") != "Unknown" or doing.get("status") != "True" else doing
-        return str(said.get("message") or "")
+        condition = summary if summary.get("status") != "Unknown" or doing.get("status") != "True" else doing
+        return str(condition.get("message") or "")
 
 
-def sight(run: Body, events: Sequence[Body]) -> Sight:
+def snapshot_of(run: Body, events: Sequence[Body]) -> RunSnapshot:
     """With this very run's events: one of the same name may have been there before."""
     uid = (run.get("metadata") or {}).get("uid")
     own = [event for event in events if (event.get("involvedObject") or {}).get("uid") == uid]
-    return Sight(run, sorted(own, key=_time))
+    return RunSnapshot(run, sorted(own, key=_time))
 
 
 def _time(event: Body) -> tuple[str, int]:
@@ -99,43 +99,43 @@ def _time(event: Body) -> tuple[str, int]:
     return str(when), int(version) if version.isdigit() else 0
 
 
-def over(seen: Sight) -> bool:
+def over(snapshot: RunSnapshot) -> bool:
     """Whether nothing more will happen by itself: it succeeded, failed, or waits for somebody to put it right."""
-    return seen.current and seen.state in ("Succeeded", "Failed", "Stalled")
+    return snapshot.current and snapshot.state in ("Succeeded", "Failed", "Stalled")
 
 
-def failure(seen: Sight) -> GapoError | None:
+def failure(snapshot: RunSnapshot) -> GapoError | None:
     """Of a run that is over: None where it succeeded, else an error with the exit code of what went wrong."""
-    if seen.state == "Succeeded":
+    if snapshot.state == "Succeeded":
         return None
-    condition = seen.condition("Stalled") or seen.condition("Succeeded")
-    reason = str(condition.get("reason") or seen.state)
-    error = GapoError(f"{seen.name}: {reason}: {condition.get('message') or ''}")
-    fallback = ClusterError.code if seen.state == "Stalled" else RUN_FAILED
+    condition = snapshot.condition("Stalled") or snapshot.condition("Succeeded")
+    reason = str(condition.get("reason") or snapshot.state)
+    error = GapoError(f"{snapshot.name}: {reason}: {condition.get('message') or ''}")
+    fallback = ClusterError.code if snapshot.state == "Stalled" else RUN_FAILED
     error.code = CODES.get(reason, fallback)  # type: ignore[misc]
     return error
 
 
-def problems(seen: Sight) -> Iterator[tuple[str, str]]:
+def problems(snapshot: RunSnapshot) -> Iterator[tuple[str, str]]:
     """(reason, message) of each condition that is not as it should be; several often say the same."""
-    told = set()
-    for condition in seen.status.get("conditions") or []:
+    messages = set()
+    for condition in snapshot.status.get("conditions") or []:
         message = str(condition.get("message") or "")
-        if BAD.get(str(condition.get("type"))) == condition.get("status") and message not in told:
-            told.add(message)
+        if BAD.get(str(condition.get("type"))) == condition.get("status") and message not in messages:
+            messages.add(message)
             yield str(condition.get("reason")), message
 
 
-def as_json(seen: Sight) -> dict[str, Any]:
+def as_json(snapshot: RunSnapshot) -> dict[str, Any]:
     """Like `gapo status FILE -o json` where both know a thing."""
-    status = seen.status
-    summary = seen.condition("Succeeded")
+    status = snapshot.status
+    summary = snapshot.condition("Succeeded")
     return {
-        "name": seen.metadata.get("name"),
-        "namespace": seen.metadata.get("namespace"),
+        "name": snapshot.metadata.get("name"),
+        "namespace": snapshot.metadata.get("namespace"),
         "runID": status.get("runID"),
-        "state": seen.state,
-        "current": seen.current,
+        "state": snapshot.state,
+        "current": snapshot.current,
         "stage": status.get("stage"),
         "progress": status.get("progress"),
         "progressPercentage": status.get("progressPercentage"),
@@ -143,7 +143,7 @@ def as_json(seen: Sight) -> dict[str, Any]:
         "trainerStatus": status.get("trainerStatus"),
         "usage": status.get("usage"),
         "reason": summary.get("reason"),
-        "message": seen.message,
+        "message": snapshot.message,
         "bestStage": status.get("bestStage"),
         "satisfaction": status.get("satisfaction"),
         "pairAccuracy": status.get("pairAccuracy"),
@@ -153,50 +153,50 @@ def as_json(seen: Sight) -> dict[str, Any]:
         "conditions": status.get("conditions") or [],
         "events": [
             {key: event.get(key) for key in ("lastTimestamp", "type", "reason", "message")}
-            for event in seen.events
+            for event in snapshot.events
         ],
     }
 
 
-def page(seen: Sight) -> RenderableType:
+def page(snapshot: RunSnapshot) -> RenderableType:
     """Everything about a run that fits a screen."""
-    parts: list[RenderableType] = [headline(seen)]
-    if outlook(seen):
-        parts.append(Text(outlook(seen)))
-    wrong = {message: reason for reason, message in problems(seen)} if seen.current else {}
-    if seen.message and seen.message not in wrong:
-        parts.append(Text(seen.message))
+    parts: list[RenderableType] = [headline(snapshot)]
+    if progress_line(snapshot):
+        parts.append(Text(progress_line(snapshot)))
+    wrong = {message: reason for reason, message in problems(snapshot)} if snapshot.current else {}
+    if snapshot.message and snapshot.message not in wrong:
+        parts.append(Text(snapshot.message))
     parts += [Text(f"{reason}: {message}", style="yellow") for message, reason in wrong.items()]
-    if seen.status.get("stages"):
-        parts.append(stage_table(seen))
-    if seen.status.get("tasks"):
-        parts.append(task_table(seen))
-    if told(seen):
-        parts.append(Text(told(seen), style="dim"))
-    if seen.events:
-        parts.append(event_table(seen))
+    if snapshot.status.get("stages"):
+        parts.append(stage_table(snapshot))
+    if snapshot.status.get("tasks"):
+        parts.append(task_table(snapshot))
+    if task_figures(snapshot):
+        parts.append(Text(task_figures(snapshot), style="dim"))
+    if snapshot.events:
+        parts.append(event_table(snapshot))
     return Group(*parts)
 
 
-def headline(seen: Sight) -> Text:
-    run_id = seen.status.get("runID")
-    line = Text.assemble((seen.name, "bold"), f" ({run_id}): " if run_id else ": ")
-    line.append(seen.state, COLOURS.get(seen.state, ""))
-    progress = seen.status.get("progress")
+def headline(snapshot: RunSnapshot) -> Text:
+    run_id = snapshot.status.get("runID")
+    line = Text.assemble((snapshot.name, "bold"), f" ({run_id}): " if run_id else ": ")
+    line.append(snapshot.state, COLOURS.get(snapshot.state, ""))
+    progress = snapshot.status.get("progress")
     return line.append(f", {progress}") if progress else line
 
 
-def outlook(seen: Sight) -> str:
-    """How much of the run is done and how long it may still take; empty where nothing is known, or it is over."""
-    done, left = seen.status.get("progressPercentage"), seen.status.get("estimatedRemainingSeconds")
-    if over(seen) or not isinstance(done, int):
+def progress_line(snapshot: RunSnapshot) -> str:
+    """How much of the run is done and how long it may still take; empty where the status does not say, or the run is over."""
+    done, left = snapshot.status.get("progressPercentage"), snapshot.status.get("estimatedRemainingSeconds")
+    if over(snapshot) or not isinstance(done, int):
         return ""
     return f"{done} % of the run" + (f", about {duration(left)} left" if isinstance(left, int) else "")
 
 
-def told(seen: Sight) -> str:
+def task_figures(snapshot: RunSnapshot) -> str:
     """The last figures of the running task, and how long it may still take."""
-    trainer = seen.status.get("trainerStatus") or {}
+    trainer = snapshot.status.get("trainerStatus") or {}
     left = trainer.get("estimatedRemainingSeconds")
     figures = {str(m.get("name")): _short(m.get("value")) for m in trainer.get("metrics") or []}
     shown = [f"{name} {figures[name]}" for name in HEADLINES if name in figures][:MOST]
@@ -232,10 +232,10 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def stage_table(seen: Sight) -> Table:
+def stage_table(snapshot: RunSnapshot) -> Table:
     table = _table("stage", "from", "satisfaction", "RM pairs", "decision", "")
-    best = seen.status.get("bestStage")
-    for row in seen.status.get("stages") or []:
+    best = snapshot.status.get("bestStage")
+    for row in snapshot.status.get("stages") or []:
         stage, parent = row.get("stage"), row.get("parent")
         table.add_row(
             stage_name(stage),
@@ -248,9 +248,9 @@ def stage_table(seen: Sight) -> Table:
     return table
 
 
-def task_table(seen: Sight) -> Table:
+def task_table(snapshot: RunSnapshot) -> Table:
     table = _table("task", "attempt", "state", "done", "job")
-    for task in seen.status.get("tasks") or []:
+    for task in snapshot.status.get("tasks") or []:
         done = task.get("progressPercentage")
         share = f"{done} %" if isinstance(done, int) else ""
         cells = (task.get("kind"), task.get("attempt"), task.get("state"), share, task.get("name"))
@@ -258,9 +258,9 @@ def task_table(seen: Sight) -> Table:
     return table
 
 
-def event_table(seen: Sight) -> Table:
+def event_table(snapshot: RunSnapshot) -> Table:
     table = _table("last events", "", "")
-    for event in seen.events[-EVENTS:]:
+    for event in snapshot.events[-EVENTS:]:
         style = "yellow" if event.get("type") == "Warning" else ""
         when = str(event.get("lastTimestamp") or event.get("eventTime") or "")[:19].replace("T", " ")
         cells = (when, event.get("reason"), event.get("message"))
@@ -276,27 +276,34 @@ def _share(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else ""
 
 
-def news(before: Sight | None, after: Sight) -> Iterator[str]:
-    """One line for each thing that is new; of the first sight, where the run stands."""
-    known = {event["metadata"]["uid"] for event in before.events} if before else set()
+def changes(before: RunSnapshot | None, after: RunSnapshot) -> Iterator[str]:
+    """One line for each thing that is new; of the first snapshot, where the run stands."""
+    earlier_events = {event["metadata"]["uid"] for event in before.events} if before else set()
     for event in after.events:
-        if before and event["metadata"]["uid"] not in known:
+        if before and event["metadata"]["uid"] not in earlier_events:
             yield f"{event.get('reason')}: {event.get('message')}"
     old, now = (set(problems(one)) if one else set() for one in (before, after))
     if before is None or before.state != after.state:
-        said = after.message if after.message not in {message for _, message in now} else None
-        yield ", ".join(str(part) for part in (after.state, after.status.get("progress"), said) if part)
+        message = after.message if after.message not in {message for _, message in now} else None
+        yield ", ".join(str(part) for part in (after.state, after.status.get("progress"), message) if part)
     for reason, message in sorted(now - old):
         yield f"{reason}: {message}"
-    if before is not None and told(after) and _told_at(before) != _told_at(after):
-        yield ", ".join(part for part in (after.status.get("progress"), outlook(after), told(after)) if part)
+    if before is not None and task_figures(after) and _task_figures_time(before) != _task_figures_time(after):
+        yield ", ".join(
+            part for part in (after.status.get("progress"), progress_line(after), task_figures(after)) if part
+        )
 
 
-def standing(seen: Sight) -> str:
-    """Where a run is, on one line: what is said again while nothing is new."""
-    parts = (seen.state, seen.status.get("progress"), outlook(seen), told(seen) or seen.message)
+def summary_line(snapshot: RunSnapshot) -> str:
+    """Where a run is, on one line: what is printed again while nothing is new."""
+    parts = (
+        snapshot.state,
+        snapshot.status.get("progress"),
+        progress_line(snapshot),
+        task_figures(snapshot) or snapshot.message,
+    )
     return ", ".join(str(part) for part in parts if part)
 
 
-def _told_at(seen: Sight) -> object:
-    return (seen.status.get("trainerStatus") or {}).get("lastUpdatedTime")
+def _task_figures_time(snapshot: RunSnapshot) -> object:
+    return (snapshot.status.get("trainerStatus") or {}).get("lastUpdatedTime")

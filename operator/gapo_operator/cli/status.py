@@ -16,9 +16,20 @@ from gapo.cli.live_view import SILENT_SECONDS
 from gapo.cli.local_hints import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Namespace, Output, Where
 from gapo.errors import ClusterError, RetryableError
-from gapo_operator.cli.client import Body, Cluster, connect, core_path, run_async, runs_path
+from gapo_operator.cli.client import Cluster, connect, run_async
 from gapo_operator.cli.list_watch import Source, follow_all, read
-from gapo_operator.cli.run_view import Sight, as_json, failure, news, over, page, sight, standing
+from gapo_operator.cli.run_view import (
+    RunSnapshot,
+    as_json,
+    changes,
+    failure,
+    over,
+    page,
+    snapshot_of,
+    summary_line,
+)
+from gapo_operator.kube.objects import Body
+from gapo_operator.kube.resource_paths import core_path, runs_path
 
 RunName = Annotated[str, typer.Argument(metavar="NAME", help="The GapoRun's name.", show_default=False)]
 
@@ -49,11 +60,11 @@ def of_cluster(name: str, where: Where, *, watch: bool, output: Output) -> None:
 async def _once(name: str, where: Where, output: Output) -> None:
     async with connect(where) as cluster:
         run = await cluster.get(runs_path(cluster.namespace, name))
-        seen = sight(run, await read(cluster, events_of(cluster.namespace, name)))
+        snapshot = snapshot_of(run, await read(cluster, events_of(cluster.namespace, name)))
     if output is Output.JSON:
-        typer.echo(json.dumps(as_json(seen), indent=1))
+        typer.echo(json.dumps(as_json(snapshot), indent=1))
     else:
-        Console(soft_wrap=True, highlight=False).print(page(seen))
+        Console(soft_wrap=True, highlight=False).print(page(snapshot))
 
 
 async def _watched(name: str, where: Where, output: Output) -> None:
@@ -64,21 +75,23 @@ async def _watched(name: str, where: Where, output: Output) -> None:
         raise error
 
 
-async def until_over(cluster: Cluster, name: str, output: Output, timeout: float | None = None) -> Sight:
+async def until_over(
+    cluster: Cluster, name: str, output: Output, timeout: float | None = None
+) -> RunSnapshot:
     """Shows a run as it changes, until it is over; returns how it stands then.
 
     Raises RetryableError after `timeout` seconds, ClusterError where the run is deleted meanwhile.
     """
-    seen: list[Sight] = []
+    snapshots: list[RunSnapshot] = []
     await cluster.get(runs_path(cluster.namespace, name))  # says at once that there is none
 
-    async def look(known: Mapping[str, Sequence[Body]]) -> bool:
-        if not known["runs"]:
+    async def look(lists: Mapping[str, Sequence[Body]]) -> bool:
+        if not lists["runs"]:
             raise ClusterError(f"GapoRun {cluster.namespace}/{name} was deleted")
-        seen.append(sight(known["runs"][0], known["events"]))
-        show(seen[-1])
-        del seen[:-1]
-        return over(seen[-1])
+        snapshots.append(snapshot_of(lists["runs"][0], lists["events"]))
+        show(snapshots[-1])
+        del snapshots[:-1]
+        return over(snapshots[-1])
 
     sources = {
         "runs": Source(runs_path(cluster.namespace), {"fieldSelector": f"metadata.name={name}"}),
@@ -91,10 +104,10 @@ async def until_over(cluster: Cluster, name: str, output: Output, timeout: float
             async with asyncio.timeout(timeout):
                 await follow_all(cluster, sources, look)
         except TimeoutError:
-            raise RetryableError(_late(cluster, name, timeout, seen)) from None
+            raise RetryableError(_late(cluster, name, timeout, snapshots)) from None
         finally:
             speaking.cancel()
-    return seen[-1]
+    return snapshots[-1]
 
 
 async def _never_silent(screen: Screen) -> None:
@@ -103,8 +116,8 @@ async def _never_silent(screen: Screen) -> None:
         screen.still()
 
 
-def _late(cluster: Cluster, name: str, timeout: float | None, seen: Sequence[Sight]) -> str:
-    stands = f": {seen[-1].state}, {seen[-1].message}" if seen else ""
+def _late(cluster: Cluster, name: str, timeout: float | None, snapshots: Sequence[RunSnapshot]) -> str:
+    stands = f": {snapshots[-1].state}, {snapshots[-1].message}" if snapshots else ""
     return f"{cluster.namespace}/{name} is not over after {timeout:.0f} s{stands}; the run itself goes on"
 
 
@@ -117,15 +130,15 @@ class Screen:
     """A view that is redrawn on a terminal, one line for each news elsewhere, one JSON document a line for programs."""
 
     def __init__(self, output: Output, now: Callable[[], float] = time.monotonic) -> None:
-        self._now, self._said = now, now()
+        self._now, self._last_line_at = now, now()
         self._console = Console(highlight=False, soft_wrap=True)
         self._output = output
-        self._before: Sight | None = None
+        self._before: RunSnapshot | None = None
         screen = self._console.is_interactive and self._console.file.isatty()
         live = output is Output.TEXT and screen
         self._live = Live(console=self._console, auto_refresh=False) if live else None
 
-    def __enter__(self) -> Callable[[Sight], None]:
+    def __enter__(self) -> Callable[[RunSnapshot], None]:
         if self._live:
             self._live.start()
         return self.show
@@ -134,22 +147,22 @@ class Screen:
         if self._live:
             self._live.stop()
 
-    def show(self, seen: Sight) -> None:
+    def show(self, snapshot: RunSnapshot) -> None:
         if self._output is Output.JSON:
-            typer.echo(json.dumps(as_json(seen)))
+            typer.echo(json.dumps(as_json(snapshot)))
         elif self._live:
-            self._live.update(page(seen), refresh=True)
+            self._live.update(page(snapshot), refresh=True)
         else:
-            for line in news(self._before, seen):
+            for line in changes(self._before, snapshot):
                 self._say(line)
-        self._before = seen
+        self._before = snapshot
 
     def still(self) -> None:
         """Says once more where the run is, where nothing was new for a while and nothing is redrawn."""
-        silent = self._now() - self._said >= SILENT_SECONDS
+        silent = self._now() - self._last_line_at >= SILENT_SECONDS
         if self._live is None and self._output is Output.TEXT and self._before is not None and silent:
-            self._say(standing(self._before))
+            self._say(summary_line(self._before))
 
     def _say(self, line: str) -> None:
-        self._said = self._now()
+        self._last_line_at = self._now()
         typer.echo(line)

@@ -16,18 +16,12 @@ from gapo.cli.local_hints import beside_local_way
 from gapo.cli.options import Context, Format, Kubeconfig, Manifest, Namespace, Output, Where
 from gapo.cli.validate import refused_by_a_cluster
 from gapo.errors import ClusterError, GapoError, SpecError
-from gapo_operator.cli.client import (
-    APPLY,
-    UNKNOWN_FIELD,
-    Body,
-    Cluster,
-    RefusedError,
-    connect,
-    run_async,
-    runs_path,
-)
+from gapo_operator.cli.client import UNKNOWN_FIELD, Cluster, RefusedError, connect, run_async
 from gapo_operator.cli.run_view import failure
 from gapo_operator.cli.status import until_over
+from gapo_operator.kube.api_server import APPLY
+from gapo_operator.kube.objects import Body
+from gapo_operator.kube.resource_paths import runs_path
 
 MANAGER = "gapo"
 KEPT = ("name", "labels", "annotations")
@@ -142,8 +136,14 @@ def _intent(run: Body) -> tuple[Any, ...]:
 def _tell(done: str, stored: Body, loaded: LoadedRun, dry_run: bool, output: Output) -> None:
     name, namespace = stored["metadata"]["name"], stored["metadata"]["namespace"]
     if output is Output.JSON:
-        said = {"name": name, "namespace": namespace, "runID": loaded.run_id, "done": done, "dryRun": dry_run}
-        typer.echo(json.dumps(said))
+        report = {
+            "name": name,
+            "namespace": namespace,
+            "runID": loaded.run_id,
+            "done": done,
+            "dryRun": dry_run,
+        }
+        typer.echo(json.dumps(report))
         return
     tried = " (dry run: nothing was stored)" if dry_run else ""
     typer.echo(f"GapoRun {namespace}/{name} {done}, run {loaded.run_id}{tried}")

@@ -6,9 +6,11 @@ import typer
 
 from gapo.cli.local_hints import told_locally
 from gapo.cli.options import Context, Kubeconfig, Namespace, Where
-from gapo_operator.cli.client import MERGE, connect, run_async, runs_path
+from gapo_operator.cli.client import connect, run_async
 from gapo_operator.cli.status import RunName
 from gapo_operator.cli.submit import MANAGER
+from gapo_operator.kube.api_server import MERGE
+from gapo_operator.kube.resource_paths import runs_path
 
 
 def suspend(
@@ -33,11 +35,11 @@ async def _set(name: str, value: bool, where: Where) -> None:
         before = await cluster.get(path)
         query = {"fieldManager": f"{MANAGER}-suspend"}
         await cluster.send("PATCH", path, {"spec": {"suspend": value}}, query=query, content=MERGE)
-    said = "suspended" if value else "resumed"
+    new_state = "suspended" if value else "resumed"
     already = bool((before.get("spec") or {}).get("suspend")) == value
     run = f"GapoRun {cluster.namespace}/{name}"
     typer.echo(
-        f"{run} is {'suspended' if value else 'not suspended'} already" if already else f"{run} {said}"
+        f"{run} is {'suspended' if value else 'not suspended'} already" if already else f"{run} {new_state}"
     )
     if value and not already:
         typer.echo(f"  gapo status {name} -n {cluster.namespace}    shows when its pods are gone")

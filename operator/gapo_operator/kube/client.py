@@ -4,34 +4,36 @@ bounded and seen failing."""
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from aiohttp import ClientError
-from kubernetes.aio import client, config
+from kubernetes.aio import client
 
 from gapo.digest import digest
+from gapo_operator.kube.api_server import APPLY, JSON, JSON_PATCH, MERGE, ApiServer, NoAnswerError, all_items
+from gapo_operator.kube.credentials import has_service_account, load_kubeconfig, load_service_account
 from gapo_operator.kube.objects import Body, RunKey
+from gapo_operator.kube.resource_paths import (
+    GROUP,
+    PLURAL,
+    VERSION,
+    core_path,
+    jobs_path,
+    resource_path,
+    runs_path,
+)
 from gapo_operator.operator_metrics import UNANSWERED
 from gapo_operator.render.job import Manifest
-from gapo_operator.render.names import PREFIX
 from gapo_operator.render.pod_group import API_VERSION as VOLCANO
 from gapo_operator.render.pod_group import owned_by_job
 
-GROUP, VERSION, PLURAL = PREFIX, "v1alpha1", "gaporuns"
 FIELD_MANAGER = "gapo-operator"
 SELECTOR = "app.kubernetes.io/managed-by=gapo-operator"
-REQUEST_SECONDS = 20.0
 CONCURRENCY = 16
 """Requests under way at once; the API server's own limits are per client."""
-IN_CLUSTER = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-
-
 Listener = Callable[[str, str, float], None]
 """Told of each request once it is answered: verb, HTTP status as text, seconds."""
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
@@ -50,8 +52,8 @@ class KubeError(Exception):
 class ListenedClient(client.ApiClient):
     """Tells of every request that is made through it: this module's, and those of the library's leader election."""
 
-    def __init__(self, listener: Listener) -> None:
-        super().__init__()
+    def __init__(self, listener: Listener, settings: client.Configuration | None = None) -> None:
+        super().__init__(settings)
         self._listener = listener
 
     async def call_api(self, method: str, url: str, *args: Any, **more: Any) -> Any:
@@ -85,24 +87,27 @@ class NoPodGroupsError(KubeError):
 class Kube:
     """The operator's requests. Made by `connect`."""
 
-    def __init__(self, api: client.ApiClient) -> None:
-        self.api = api
+    def __init__(self, server: ApiServer) -> None:
+        self._server = server
         self._limit = asyncio.Semaphore(CONCURRENCY)
+
+    @property
+    def api(self) -> client.ApiClient:
+        """For what the library does by itself, such as leader election."""
+        return self._server.api
 
     async def create_job(self, job: Manifest) -> Body | None:
         """The Job as the server has it; None where one of that name is there already."""
-        path = f"/apis/batch/v1/namespaces/{job['metadata']['namespace']}/jobs"
-        return await self._create(path, job)
+        return await self._create(jobs_path(job["metadata"]["namespace"]), job)
 
     async def delete_job(self, namespace: str, name: str, uid: str | None) -> None:
-        """With its pods, which are told to stop; only the one with that uid, where one is given. No error where it is
+        """With its pods, which get their signal to stop; only the one with that uid, where one is given. No error where it is
         gone."""
-        path = f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}"
         body: dict[str, Any] = {"propagationPolicy": "Background"}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
         try:
-            await self._send("DELETE", path, body, missing_ok=True)
+            await self._send("DELETE", jobs_path(namespace, name), body, missing_ok=True)
         except KubeError as error:
             if error.status != 409:  # another one of that name by now
                 raise
@@ -111,12 +116,12 @@ class Kube:
         """Raises NoPodGroupsError, as its siblings do, where the cluster has no groups, or none for us."""
         path = _pod_group_path(group["metadata"]["namespace"], group["metadata"]["name"])
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
-        await self._send_group("PATCH", path, group, query=query, content="application/apply-patch+yaml")
+        await self._send_group("PATCH", path, group, query=query, content=APPLY)
 
     async def own_pod_group(self, namespace: str, name: str, job_uid: str) -> None:
         """Makes a group that of the Job of its name. No error where it is gone."""
         path, patch = _pod_group_path(namespace, name), owned_by_job(name, job_uid)
-        await self._send_group("PATCH", path, patch, content="application/merge-patch+json", missing_ok=True)
+        await self._send_group("PATCH", path, patch, content=MERGE, missing_ok=True)
 
     async def delete_pod_group(self, namespace: str, name: str) -> None:
         """No error where it is gone."""
@@ -131,29 +136,26 @@ class Kube:
             raise
 
     async def delete_run(self, key: RunKey, uid: str) -> None:
-        """That very GapoRun, not one of the same name that was made meanwhile. Its Jobs go with it."""
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}"
+        """That very GapoRun, not one of the same name that was created meanwhile. Its Jobs go with it."""
         body = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
-        await self._send("DELETE", path, body, missing_ok=True)
+        await self._send("DELETE", runs_path(key.namespace, key.name), body, missing_ok=True)
 
     async def write_status(self, key: RunKey, uid: str, status: Mapping[str, Any]) -> Body | None:
         """The object as the server has it afterwards; None where it is gone, or another one has its name."""
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{PLURAL}/{key.name}/status"
+        path = runs_path(key.namespace, key.name) + "/status"
         patch = [
             {"op": "test", "path": "/metadata/uid", "value": uid},
             {"op": "add", "path": "/status", "value": status},
         ]
         try:
-            return await self._send(
-                "PATCH", path, patch, content="application/json-patch+json", missing_ok=True
-            )
+            return await self._send("PATCH", path, patch, content=JSON_PATCH, missing_ok=True)
         except KubeError as error:
             if error.status == 422 and "test" in str(error):
                 return None
             raise
 
-    async def tell(self, run: Body, kind: str, reason: str, message: str, about: str) -> None:
-        """A Kubernetes event, once: the same `about` gives the same name, whoever tells it again."""
+    async def create_event(self, run: Body, kind: str, reason: str, message: str, about: str) -> None:
+        """A Kubernetes event, once: the same `about` gives the same name, whoever creates it again."""
         metadata, now = run["metadata"], datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         name = f"{metadata['name']}.{digest([metadata['uid'], reason, about])[:16]}"
         event = {
@@ -175,26 +177,22 @@ class Kube:
             "lastTimestamp": now,
             "count": 1,
         }
-        await self._create(f"/api/v1/namespaces/{metadata['namespace']}/events", event)
+        await self._create(core_path(metadata["namespace"], "events"), event)
 
     async def list_objects(self, kind: str, namespace: str | None) -> list[Body]:
         """`runs`, `jobs` or `pods` of ours; all namespaces where None."""
-        within = f"/namespaces/{namespace}" if namespace else ""
         path, selector = {
-            "runs": (f"/apis/{GROUP}/{VERSION}{within}/{PLURAL}", None),
-            "jobs": (f"/apis/batch/v1{within}/jobs", SELECTOR),
-            "pods": (f"/api/v1{within}/pods", SELECTOR),
+            "runs": (runs_path(namespace), None),
+            "jobs": (jobs_path(namespace), SELECTOR),
+            "pods": (core_path(namespace, "pods"), SELECTOR),
         }[kind]
-        found: list[Body] = []
-        query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
-        while True:
-            page = await self._send("GET", path, query=query)
-            assert page is not None  # noqa: S101  (a list is never missing)
-            found += page.get("items") or []
-            token = (page.get("metadata") or {}).get("continue")
-            if not token:
-                return found
-            query["continue"] = token
+
+        async def page(query: Mapping[str, Any]) -> Body:
+            listed = await self._send("GET", path, query=query)
+            assert listed is not None  # noqa: S101  (a list is never missing)
+            return listed
+
+        return await all_items(page, {"labelSelector": selector})
 
     async def _create(self, path: str, body: Mapping[str, Any]) -> Body | None:
         try:
@@ -210,49 +208,41 @@ class Kube:
         path: str,
         body: Mapping[str, Any] | Sequence[Any] | None = None,
         *,
-        query: Mapping[str, str] | None = None,
-        content: str = "application/json",
+        query: Mapping[str, Any] | None = None,
+        content: str = JSON,
         missing_ok: bool = False,
     ) -> dict[str, Any] | None:
-        headers = {"Accept": "application/json", "Content-Type": content}
         try:
-            async with self._limit, asyncio.timeout(REQUEST_SECONDS):
-                request = await self.api.param_serialize(
-                    method,
-                    path,
-                    query_params=list((query or {}).items()),
-                    header_params=headers,
-                    body=body,
-                    auth_settings=["BearerToken"],
-                )
-                response = await self.api.call_api(*request)
-                data = await response.read()  # type: ignore[no-untyped-call]
-        except (TimeoutError, OSError, ClientError) as error:
-            raise KubeError(0, f"the API server did not answer: {error or 'timeout'}") from None
-        try:
-            answer = json.loads(data or b"{}")
-        except ValueError:
-            answer = {}
-        if not isinstance(answer, dict):
-            answer = {}
-        if response.status == 404 and missing_ok:
+            async with self._limit:
+                answer = await self._server.request(method, path, body, query=query, content=content)
+        except NoAnswerError as error:
+            raise KubeError(0, f"the API server did not answer: {error}") from None
+        if answer.status == 404 and missing_ok:
             return None
-        if response.status >= 400:
-            said = str(answer.get("message") or f"HTTP {response.status}")
-            raise KubeError(response.status, said, str(answer.get("reason") or ""))
-        return answer
+        reply = answer.body()
+        if answer.status >= 400:
+            message = str(reply.get("message") or f"HTTP {answer.status}")
+            raise KubeError(answer.status, message, str(reply.get("reason") or ""))
+        return reply
 
 
 def _pod_group_path(namespace: str, name: str) -> str:
-    return f"/apis/{VOLCANO}/namespaces/{namespace}/podgroups/{name}"
+    return resource_path(f"/apis/{VOLCANO}", namespace, "podgroups", name)
 
 
 @asynccontextmanager
 async def connect(listener: Listener) -> AsyncIterator[Kube]:
-    """By the pod's service account, else by the kubeconfig that KUBECONFIG names."""
-    if IN_CLUSTER.is_file():
-        config.load_incluster_config()  # type: ignore[no-untyped-call]
+    """By the pod's service account, whatever its image brings, else by the kubeconfig that KUBECONFIG names. Raises
+    ClusterError where that cannot be used."""
+    settings = client.Configuration()
+
+    async def log_in() -> None:
+        await load_kubeconfig(settings, hint="set KUBECONFIG, or run the operator in a cluster")
+
+    in_pod = has_service_account()
+    if in_pod:
+        load_service_account(settings)
     else:
-        await config.load_kube_config()  # type: ignore[no-untyped-call]
-    async with ListenedClient(listener) as api:
-        yield Kube(api)
+        await log_in()
+    async with ListenedClient(listener, settings) as api:
+        yield Kube(ApiServer(api, None if in_pod else log_in))

@@ -15,9 +15,9 @@ from gapo.digest import digest
 from gapo.planning.observation import AttemptKey
 from gapo.tasks import KINDS, Kind, role_of
 from gapo_operator.config import OperatorConfig
-from gapo_operator.kube.job_states import Child, ChildState
+from gapo_operator.kube.job_states import AttemptJob, JobState
 
-REPLACEABLE = (ChildState.PENDING, ChildState.QUEUED, ChildState.STOPPING)
+REPLACEABLE = (JobState.PENDING, JobState.QUEUED, JobState.STOPPING)
 """The last for an operator that starts while the one before has an attempt replaced."""
 
 
@@ -46,21 +46,26 @@ def asked_of(kind: Kind, spec: GapoRunSpec, namespace: str, config: OperatorConf
 
 
 def with_superseded(
-    children: Mapping[AttemptKey, Child], spec: GapoRunSpec, namespace: str, config: OperatorConfig
-) -> dict[AttemptKey, Child]:
-    """The children, those marked that have not begun and were asked for otherwise than is asked now. A Job without a
+    attempt_jobs: Mapping[AttemptKey, AttemptJob], spec: GapoRunSpec, namespace: str, config: OperatorConfig
+) -> dict[AttemptKey, AttemptJob]:
+    """The same Jobs, those marked that have not begun and were asked for otherwise than is asked now. A Job without a
     mark is an earlier release's: nobody can tell. What has its place from a queue keeps it, admitted or not, whatever an
     administrator changes."""
-    found = dict(children)
+    marked = dict(attempt_jobs)
     queued = spec.scheduling.queue_name is not None or spec.scheduling.scheduler == "volcano"
-    for attempt, child in children.items():
-        if child.state not in REPLACEABLE or child.begun or child.asked is None or child.uid is None:
+    for attempt, attempt_job in attempt_jobs.items():
+        if (
+            attempt_job.state not in REPLACEABLE
+            or attempt_job.begun
+            or attempt_job.asked is None
+            or attempt_job.uid is None
+        ):
             continue
         now = asked_of(attempt.task.kind, spec, namespace, config)
-        if queued or child.state is ChildState.QUEUED:
-            changed = child.asked.partition(".")[0] != now.partition(".")[0]
+        if queued or attempt_job.state is JobState.QUEUED:
+            changed = attempt_job.asked.partition(".")[0] != now.partition(".")[0]
         else:
-            changed = child.asked != now
+            changed = attempt_job.asked != now
         if changed:
-            found[attempt] = replace(child, superseded=True)
-    return found
+            marked[attempt] = replace(attempt_job, superseded=True)
+    return marked

@@ -41,7 +41,9 @@ BEGUN = ("Running", "Succeeded", "Failed")
 """Phases of a pod whose container runs or has run."""
 
 
-class ChildState(StrEnum):
+class JobState(StrEnum):
+    """How far an attempt's Job is."""
+
     QUEUED = "Queued"
     """A queue holds it: its Job is suspended, or its pod is in a group of Volcano's and has no node."""
     PENDING = "Pending"
@@ -62,12 +64,12 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Child:
-    """One attempt as the cluster shows it."""
+class AttemptJob:
+    """One attempt as the cluster shows it: its Job, or what is left of that, and the Job's newest pod."""
 
     attempt: AttemptKey
-    job: str
-    state: ChildState
+    name: str
+    state: JobState
     uid: str | None = None
     """Its Job's, where that is there and belongs to the GapoRun."""
     pod: str | None = None
@@ -78,12 +80,12 @@ class Child:
     ended_at: datetime | None = None
     exit: Exit | None = None
     """Where it failed: the code and what stands behind it."""
-    said: Mapping[str, Any] = field(default_factory=dict)
-    """The task's termination message, where it left one."""
+    termination_message: Mapping[str, Any] = field(default_factory=dict)
+    """What the task left there of its end: reason, message, badInput."""
     message: str | None = None
     problem: Problem | None = None
     begun: bool = False
-    """Its pod has run, as far as that is told."""
+    """Its pod has run, as far as events show."""
     asked: str | None = None
     """What its Job was asked for (`gapo_operator.kube.job_revision`)."""
     superseded: bool = False
@@ -91,17 +93,17 @@ class Child:
 
     @property
     def over(self) -> bool:
-        return self.state in (ChildState.SUCCEEDED, ChildState.FAILED)
+        return self.state in (JobState.SUCCEEDED, JobState.FAILED)
 
 
-def children_of(
+def attempt_jobs_of(
     uid: str,
     run_id: str,
     jobs: Iterable[Body],
     pods: Iterable[Body],
     warnings: Mapping[str, str],
     lost: Collection[str] = (),
-) -> dict[AttemptKey, Child]:
+) -> dict[AttemptKey, AttemptJob]:
     """The attempts of the GapoRun with this uid. `warnings`: Job name → why its pod could not be created; `lost`:
     pods that should have ended long ago.
 
@@ -112,25 +114,25 @@ def children_of(
     for pod in pods:
         if _label(pod, "run-id") == run_id and _controller(pod, "Job"):
             of_job.setdefault(_controller(pod, "Job"), []).append(pod)
-    found: dict[AttemptKey, Child] = {}
+    attempt_jobs: dict[AttemptKey, AttemptJob] = {}
     for job in jobs:
         attempt = _attempt(job)
         if attempt is None or _label(job, "run-id") != run_id:
             continue
         own = of_job.pop(str(_meta(job).get("uid", "")), [])
         if _controller(job, "GapoRun") == uid:
-            found[attempt] = _child(attempt, job, own, warnings, lost)
+            attempt_jobs[attempt] = _attempt_job(attempt, job, own, warnings, lost)
         else:
-            found.setdefault(attempt, _foreign(attempt, job))
+            attempt_jobs.setdefault(attempt, _foreign(attempt, job))
     for left in of_job.values():
         for pod in left:
             attempt = _attempt(pod)
             gone = is_terminal(pod) or _meta(pod).get("name") in lost
-            if attempt is not None and attempt not in found and not gone:
+            if attempt is not None and attempt not in attempt_jobs and not gone:
                 name = str((_meta(pod).get("labels") or {}).get("batch.kubernetes.io/job-name", ""))
                 started = _since(pod, "PodScheduled")
-                found[attempt] = Child(attempt, name, ChildState.STOPPING, started_at=started)
-    return found
+                attempt_jobs[attempt] = AttemptJob(attempt, name, JobState.STOPPING, started_at=started)
+    return attempt_jobs
 
 
 def is_unfinished_job_of(uid: str, job: Body) -> bool:
@@ -145,19 +147,19 @@ def waits_in_group(pod: Body) -> bool:
     return GROUP_ANNOTATION in (_meta(pod).get("annotations") or {}) and _since(pod, "PodScheduled") is None
 
 
-def _foreign(attempt: AttemptKey, job: Body) -> Child:
+def _foreign(attempt: AttemptKey, job: Body) -> AttemptJob:
     """A Job of ours by its labels that this GapoRun does not own: an earlier one's that is on its way out, or an
     orphan that somebody has to delete."""
     name = str(_meta(job).get("name", ""))
     if _meta(job).get("deletionTimestamp"):
-        return Child(attempt, name, ChildState.STOPPING)
+        return AttemptJob(attempt, name, JobState.STOPPING)
     text = f"a Job of that name is there and belongs to no GapoRun that is: kubectl delete job {name}"
-    return Child(attempt, name, ChildState.STOPPING, problem=Problem(Reason.JOB_CONFLICT, text))
+    return AttemptJob(attempt, name, JobState.STOPPING, problem=Problem(Reason.JOB_CONFLICT, text))
 
 
-def _child(
+def _attempt_job(
     attempt: AttemptKey, job: Body, pods: list[Body], warnings: Mapping[str, str], lost: Collection[str]
-) -> Child:
+) -> AttemptJob:
     name = str(_meta(job).get("name", ""))
     status = job.get("status") or {}
     created = _time(_meta(job).get("creationTimestamp"))
@@ -177,41 +179,41 @@ def _child(
     begun = newest is not None and (newest.get("status") or {}).get("phase") in BEGUN
     asked = (_meta(job).get("annotations") or {}).get(ASKED_ANNOTATION)
 
-    def child(state: ChildState, **more: Any) -> Child:
-        return Child(attempt, name, state, uid, pod, created, started, begun=begun, asked=asked, **more)
+    def attempt_job(state: JobState, **more: Any) -> AttemptJob:
+        return AttemptJob(attempt, name, state, uid, pod, created, started, begun=begun, asked=asked, **more)
 
     if "Complete" in conditions:
         ended = _time(status.get("completionTime")) or _time(conditions["Complete"].get("lastTransitionTime"))
-        return child(ChildState.SUCCEEDED, ended_at=ended)
+        return attempt_job(JobState.SUCCEEDED, ended_at=ended)
     if "Failed" in conditions:
         failed = conditions["Failed"]
         ending = ending_of(attempt.task.kind, newest, failed)
-        return child(
-            ChildState.FAILED,
+        return attempt_job(
+            JobState.FAILED,
             ended_at=_time(failed.get("lastTransitionTime")),
             exit=ending.exit,
-            said=ending.said,
+            termination_message=ending.termination_message,
             message=ending.message,
         )
     if newest is not None and _meta(newest).get("name") in lost:
-        return child(
-            ChildState.FAILED,
+        return attempt_job(
+            JobState.FAILED,
             exit=Exit(code=PREEMPTED_CODE),
             message=f"NodeLost: pod {_meta(newest)['name']} has not ended; its node does not answer",
         )
     if _meta(job).get("deletionTimestamp"):
-        return child(ChildState.STOPPING)
+        return attempt_job(JobState.STOPPING)
     if (job.get("spec") or {}).get("suspend"):
-        return child(ChildState.QUEUED)
+        return attempt_job(JobState.QUEUED)
     if newest is None:
         refused = warnings.get(name)
         if refused and GROUP_NOT_ADMITTED in refused:
-            return child(ChildState.QUEUED)
-        return child(ChildState.PENDING, problem=_refusal(refused) if refused else None)
+            return attempt_job(JobState.QUEUED)
+        return attempt_job(JobState.PENDING, problem=_refusal(refused) if refused else None)
     if begun:
-        return child(ChildState.RUNNING)
-    waiting = ChildState.QUEUED if waits_in_group(newest) else ChildState.PENDING
-    return child(waiting, problem=_pending(newest))
+        return attempt_job(JobState.RUNNING)
+    waiting = JobState.QUEUED if waits_in_group(newest) else JobState.PENDING
+    return attempt_job(waiting, problem=_pending(newest))
 
 
 def _pending(pod: Body) -> Problem | None:
@@ -240,9 +242,9 @@ def _refusal(message: str) -> Problem:
 
 def _since(pod: Body | None, condition: str) -> datetime | None:
     """When a condition of a pod became true."""
-    for found in ((pod or {}).get("status") or {}).get("conditions") or []:
-        if found.get("type") == condition and found.get("status") == "True":
-            return _time(found.get("lastTransitionTime"))
+    for one in ((pod or {}).get("status") or {}).get("conditions") or []:
+        if one.get("type") == condition and one.get("status") == "True":
+            return _time(one.get("lastTransitionTime"))
     return None
 
 

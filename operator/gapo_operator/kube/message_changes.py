@@ -22,7 +22,7 @@ def is_news(before: str, after: str) -> bool:
     """Whether the later of two messages of the same reason tells more than that all is as it was."""
     told_of_more = before.endswith(GIVEN_BACK) or after.endswith(GIVEN_BACK)
     if _BACK_OFF in after and not told_of_more:
-        # Between two tries; what went wrong was told after the first.
+        # Between two tries; what went wrong stands in the message after the first.
         return _subject(before) != _subject(after)
     return _steady(before) != _steady(after)
 

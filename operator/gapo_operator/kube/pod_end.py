@@ -44,17 +44,17 @@ class Ending:
     """None while the pod does not say."""
     message: str
     """For people."""
-    said: Mapping[str, Any] = field(default_factory=dict)
-    """The task's termination message, where it left one."""
+    termination_message: Mapping[str, Any] = field(default_factory=dict)
+    """What the task left there of its end: reason, message, badInput."""
 
 
 def ending_of(kind: Kind, pod: Body | None, condition: Body) -> Ending:
-    """Of a failed Job's newest pod, with the Job's condition. What is told of pods may come later than what is told of
+    """Of a failed Job's newest pod, with the Job's condition. Events of pods may come later than those of
     Jobs: then there is no exit yet."""
     if pod is None or not is_terminal(pod):
         return Ending(None, str(condition.get("message") or "its pod is gone")[:MESSAGE_LIMIT])
-    found = _ending(f"roles.{KINDS[kind].role}", pod.get("status") or {}, condition)
-    return Ending(found.exit, found.message[:MESSAGE_LIMIT], found.said)
+    ending = _ending(f"roles.{KINDS[kind].role}", pod.get("status") or {}, condition)
+    return Ending(ending.exit, ending.message[:MESSAGE_LIMIT], ending.termination_message)
 
 
 def is_terminal(pod: Body) -> bool:
@@ -63,34 +63,34 @@ def is_terminal(pod: Body) -> bool:
 
 def _ending(role: str, status: Body, condition: Body) -> Ending:
     ended = _terminated(status)
-    said, disrupted = _said(ended.get("message")), _disruption(status)
+    termination, disrupted = _termination_message(ended.get("message")), _disruption(status)
     if ended.get("reason") == "OOMKilled":
         text = f"the kernel ended it for want of memory (OOMKilled); {role}.resources.limits.memory bounds it"
-        return Ending(Exit(code=_code(ended), oom_killed=True), text, said)
+        return Ending(Exit(code=_code(ended), oom_killed=True), text, termination)
     if status.get("reason") == Reason.EVICTED:
-        return Ending(_evicted(status), f"its pod was evicted: {_why_evicted(role, status)}", said)
+        return Ending(_evicted(status), f"its pod was evicted: {_why_evicted(role, status)}", termination)
     if ended.get("reason") in NEVER_STARTED:
         text = f"its container could not be started: {_one_line(ended.get('message'))}; correct {role}.image"
         return Ending(Exit(code=_code(ended), reason=Reason.CONTAINER_NOT_STARTED, never_ran=True), text)
     if not _ran(status):
-        told = status if status.get("reason") else (disrupted or status)
-        text = _one_line(told.get("message") or told.get("reason") or condition.get("message"))
-        exit_ = Exit(reason=_plain(told.get("reason")) or Reason.POD_REJECTED, never_ran=True)
+        source = status if status.get("reason") else (disrupted or status)
+        text = _one_line(source.get("message") or source.get("reason") or condition.get("message"))
+        exit_ = Exit(reason=_plain(source.get("reason")) or Reason.POD_REJECTED, never_ran=True)
         return Ending(exit_, f"its pod ended before it ran: {text}")
     if status.get("reason") == Reason.DEADLINE_EXCEEDED:
         exit_ = Exit(code=KILLED_CODE, reason=Reason.DEADLINE_EXCEEDED)
-        return Ending(exit_, f"its pod was ended: {_one_line(status.get('message'))}", said)
+        return Ending(exit_, f"its pod was ended: {_one_line(status.get('message'))}", termination)
     if disrupted is not None:
         why = f"{disrupted.get('reason')}: {_one_line(disrupted.get('message') or status.get('message'))}"
-        return Ending(Exit(code=PREEMPTED_CODE), f"its pod was taken away: {why}", said)
+        return Ending(Exit(code=PREEMPTED_CODE), f"its pod was taken away: {why}", termination)
     code = _code(ended)
     if code is None or ended.get("reason") == "ContainerStatusUnknown":
         words = status.get("message") or status.get("reason") or condition.get("message") or "its pod ended"
-        return Ending(Exit(code=PREEMPTED_CODE), _one_line(words), said)
+        return Ending(Exit(code=PREEMPTED_CODE), _one_line(words), termination)
     text = f"exit code {code}"
-    if ended.get("message") and not said and not str(ended["message"]).startswith(UNREAD):
+    if ended.get("message") and not termination and not str(ended["message"]).startswith(UNREAD):
         text += f": {str(ended['message']).strip()[-MESSAGE_LIMIT:]}"
-    return Ending(Exit(code=code, reason=said.get("reason")), text, said)
+    return Ending(Exit(code=code, reason=termination.get("reason")), text, termination)
 
 
 def _evicted(status: Body) -> Exit:
@@ -156,20 +156,20 @@ def _plain(reason: object) -> str | None:
     return word if word[:1].isalpha() else None
 
 
-def _said(message: object) -> Mapping[str, Any]:
+def _termination_message(message: object) -> Mapping[str, Any]:
     if not isinstance(message, str):
         return {}
     try:
-        said = json.loads(message)
+        parsed = json.loads(message)
     except ValueError:
         return {}
-    if not isinstance(said, dict):
+    if not isinstance(parsed, dict):
         return {}
-    found = {k: said[k] for k in ("reason", "message", "badInput") if isinstance(said.get(k), str)}
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{0,63}", found.get("reason", "")):
-        found.pop("reason", None)
+    fields = {k: parsed[k] for k in ("reason", "message", "badInput") if isinstance(parsed.get(k), str)}
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9]{0,63}", fields.get("reason", "")):
+        fields.pop("reason", None)
     try:
-        check_key(found.get("badInput", ""))
+        check_key(fields.get("badInput", ""))
     except ValueError:
-        found.pop("badInput", None)
-    return found
+        fields.pop("badInput", None)
+    return fields

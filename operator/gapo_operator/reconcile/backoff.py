@@ -33,7 +33,7 @@ class Refusals:
 
     def next_beside(self, ended: RunKey) -> RunKey | None:
         """Who of its namespace is to ask now that something of that run has ended; after this, others come first, for
-        whoever is told to ask may not need to."""
+        whoever is woken to ask may not need to."""
         for key in self._times:
             if key.namespace == ended.namespace and key != ended:
                 self._times[key] = self._times.pop(key)

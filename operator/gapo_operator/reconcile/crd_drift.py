@@ -14,7 +14,7 @@ ITEM = "[]"
 SHOWN = 5
 
 
-class Readback:
+class CrdDrift:
     """Learns from writes, of all runs together: they have one CRD."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Readback:
         ]
 
     def learn(self, sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-        """Takes one write; True where something new is known. What this status did not hold stays as it was known."""
+        """Takes one write; True where it shows something new. Of fields that this status did not hold nothing is learned."""
         before = self._unkept
         untried = {path for path in before or () if not _holds(sent, path)}
         self._unkept = _differing(sent, stored) | untried

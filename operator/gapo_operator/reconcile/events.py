@@ -1,4 +1,4 @@
-"""Events that tell a run's story, from what one pass did. Pure; each has a key, so that none is told twice."""
+"""Kubernetes events of what one pass did with a run. Pure; each has a key, so that none is written twice."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Event:
     """What it is about, in the run: the same fact gives the same key."""
 
 
-def story_of(outcome: Outcome, loaded: LoadedRun, before: object) -> Iterator[Event]:
+def events_of(outcome: Outcome, loaded: LoadedRun, before: object) -> Iterator[Event]:
     """Told after the status was written, so that no event is ahead of what can be read. `before`: the status' state
-    until now; an end is told when it comes about, not at every look at it."""
+    until now; an end has its event when it comes about, not at every pass."""
     if outcome.adopted:
         yield Event(
             "Normal",

@@ -8,7 +8,7 @@ from typing import Any
 
 from gapo.api.load import LoadedRun
 from gapo.planning.observation import AttemptKey
-from gapo_operator.kube.job_states import Child
+from gapo_operator.kube.job_states import AttemptJob
 from gapo_operator.kube.objects import Body
 
 ENDED = ("Succeeded", "Failed")
@@ -24,12 +24,12 @@ def has_ended(run: Body) -> bool:
     )
 
 
-def at_rest(run: Body, loaded: LoadedRun, children: Mapping[AttemptKey, Child]) -> bool:
+def at_rest(run: Body, loaded: LoadedRun, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> bool:
     """A run that ended under an earlier process of ours: there is nothing to read and nothing to do."""
     return (
         has_ended(run)
         and run["status"].get("runID") == loaded.run_id
-        and all(child.over for child in children.values())
+        and all(attempt_job.over for attempt_job in attempt_jobs.values())
     )
 
 

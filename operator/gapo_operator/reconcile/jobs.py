@@ -14,12 +14,12 @@ from gapo.tasks import Task
 from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.client import Kube, KubeError
 from gapo_operator.kube.job_revision import asked_of
-from gapo_operator.kube.job_states import Child, ChildState, Problem, is_unfinished_job_of
+from gapo_operator.kube.job_states import AttemptJob, JobState, Problem, is_unfinished_job_of
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.reconcile.backoff import Refusals
-from gapo_operator.reconcile.hindrances import RETRY_SECONDS
 from gapo_operator.reconcile.outcome import Outcome
+from gapo_operator.reconcile.pass_failure import RETRY_SECONDS
 from gapo_operator.reconcile.problems import refusal_of
 from gapo_operator.reconcile.run_memory import RunMemory
 from gapo_operator.render.job import job
@@ -32,18 +32,18 @@ log = logging.getLogger(__name__)
 GIVE_WAY_SECONDS = 2.0
 """Until a Job of an earlier GapoRun of the same name is looked for again."""
 CONFLICT_SECONDS = 60.0
-"""After which one that is still there is told of, for somebody to delete it."""
+"""After which the status names one that is still there, for somebody to delete it."""
 
 
 @dataclass
-class Trouble:
-    """What the cluster refused in one pass, and when to look again because of it."""
+class ApplyResult:
+    """What the cluster refused in one pass, and after how many seconds to ask again because of it."""
 
     problem: Problem | None = None
-    again: float | None = None
+    retry_after: float | None = None
 
     def refused(self, error: KubeError) -> None:
-        self.problem, self.again = refusal_of(error), RETRY_SECONDS
+        self.problem, self.retry_after = refusal_of(error), RETRY_SECONDS
 
 
 class JobControl:
@@ -57,13 +57,8 @@ class JobControl:
         refusals: Refusals,
         clock: Callable[[], datetime],
     ) -> None:
-        self.view, self.kube, self.leadership, self.refusals, self.clock = (
-            view,
-            kube,
-            leadership,
-            refusals,
-            clock,
-        )
+        self.view, self.kube, self.leadership = view, kube, leadership
+        self.refusals, self.clock = refusals, clock
 
     async def delete_unfinished(self, key: RunKey, uid: str) -> None:
         """Deletes every Job of the run that has not ended."""
@@ -80,28 +75,30 @@ class JobControl:
         run: Body,
         loaded: LoadedRun,
         outcome: Outcome,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         config: OperatorConfig,
-    ) -> Trouble:
+    ) -> ApplyResult:
         """Deletes `outcome.stop` and creates `outcome.create`; of the latter those stay that are there then.
 
         Raises SpecError where a Job cannot be made of what the manifest says.
         """
-        trouble = Trouble()
+        result = ApplyResult()
         owner = Owner(key.name, key.namespace, loaded.run_id, str(run["metadata"]["uid"]))
-        await self._own_groups(key, memory, trouble)
-        await self._stop(owner, loaded, outcome, children, trouble)
+        await self._own_groups(key, memory, result)
+        await self._stop(owner, loaded, outcome, attempt_jobs, result)
         for task in list(outcome.create):
-            if not await self._create(key, memory, owner, loaded, outcome, task, children, config, trouble):
-                outcome.create.remove(task)  # nobody is told that it has started
-        if trouble.problem is not None and trouble.problem.reason != Reason.API_UNAVAILABLE:
+            if not await self._create(
+                key, memory, owner, loaded, outcome, task, attempt_jobs, config, result
+            ):
+                outcome.create.remove(task)  # no event says that it has started
+        if result.problem is not None and result.problem.reason != Reason.API_UNAVAILABLE:
             # A quota or an admission policy: no event tells when it would take the Job.
-            trouble.again = self.refusals.refused(key)
+            result.retry_after = self.refusals.refused(key)
         else:
             self.refusals.forget(key)
-        return trouble
+        return result
 
-    async def _own_groups(self, key: RunKey, memory: RunMemory, trouble: Trouble) -> None:
+    async def _own_groups(self, key: RunKey, memory: RunMemory, result: ApplyResult) -> None:
         """Makes each PodGroup its Job's own, once that is there: it then goes with it, whoever deletes that."""
         for body in self.view.jobs(key):
             metadata = body["metadata"]
@@ -116,7 +113,7 @@ class JobControl:
             try:
                 await self.kube.own_pod_group(key.namespace, metadata["name"], metadata["uid"])
             except KubeError as error:
-                trouble.refused(error)
+                result.refused(error)
                 return
             memory.owned_groups.add(metadata["uid"])
 
@@ -125,21 +122,21 @@ class JobControl:
         owner: Owner,
         loaded: LoadedRun,
         outcome: Outcome,
-        children: Mapping[AttemptKey, Child],
-        trouble: Trouble,
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
+        result: ApplyResult,
     ) -> None:
         for attempt in outcome.stop:
             self.leadership.check()
-            child = children.get(attempt)
-            if child is not None and child.state is ChildState.STOPPING:
+            attempt_job = attempt_jobs.get(attempt)
+            if attempt_job is not None and attempt_job.state is JobState.STOPPING:
                 continue  # on its way out, or not ours to delete
             name = attempt_name(owner, attempt.task, attempt.attempt)
             try:
-                await self.kube.delete_job(owner.namespace, name, child.uid if child else None)
+                await self.kube.delete_job(owner.namespace, name, attempt_job.uid if attempt_job else None)
                 if loaded.spec.scheduling.scheduler == "volcano":
                     await self.kube.delete_pod_group(owner.namespace, name)
             except KubeError as error:
-                trouble.refused(error)
+                result.refused(error)
 
     async def _create(
         self,
@@ -149,9 +146,9 @@ class JobControl:
         loaded: LoadedRun,
         outcome: Outcome,
         task: Task,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         config: OperatorConfig,
-        trouble: Trouble,
+        result: ApplyResult,
     ) -> bool:
         """Creates one Job; False where it is not there then."""
         config = _with_image(config, outcome.record.default_image)
@@ -166,10 +163,10 @@ class JobControl:
                 await self.kube.apply_pod_group(group)  # first: Volcano may refuse a pod that lacks it
             created = await self.kube.create_job(manifest)
         except KubeError as error:
-            trouble.refused(error)
+            result.refused(error)
             return False
         if created is None:
-            self._give_way(memory, job_name(owner, task), children, trouble)
+            self._give_way(memory, job_name(owner, task), attempt_jobs, result)
             return False
         memory.jobs_in_the_way.clear()
         self.view.observe("jobs", created, deleted=False)
@@ -177,16 +174,16 @@ class JobControl:
         return True
 
     def _give_way(
-        self, memory: RunMemory, name: str, children: Mapping[AttemptKey, Child], trouble: Trouble
+        self, memory: RunMemory, name: str, attempt_jobs: Mapping[AttemptKey, AttemptJob], result: ApplyResult
     ) -> None:
         """A Job of that name is there: ours and not heard of yet, an earlier run's on its way out, or a stranger's."""
-        if name in {child.job for child in children.values()}:
+        if name in {attempt_job.name for attempt_job in attempt_jobs.values()}:
             return
         since = memory.jobs_in_the_way.setdefault(name, self.clock())
-        trouble.again = GIVE_WAY_SECONDS
+        result.retry_after = GIVE_WAY_SECONDS
         if (self.clock() - since).total_seconds() >= CONFLICT_SECONDS:
             text = f"a Job of that name is there and is not this run's: kubectl delete job {name}"
-            trouble.problem = Problem(Reason.JOB_CONFLICT, f"{name}: {text}")
+            result.problem = Problem(Reason.JOB_CONFLICT, f"{name}: {text}")
 
 
 def _with_image(config: OperatorConfig, image: str | None) -> OperatorConfig:

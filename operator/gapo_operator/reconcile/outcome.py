@@ -16,15 +16,15 @@ from gapo.tasks import Task
 
 @dataclass
 class Outcome:
-    """What a pass found, and what the cluster is to be given."""
+    """What storage and the planner say, and which Jobs are to be created and deleted."""
 
     plan: Plan
-    seen: Observation
+    observation: Observation
     record: RunRecord
     claim: int
     figures: RunFigures | None = None
-    told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
-    """What running tasks told last of themselves."""
+    task_figures: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
+    """What running tasks have written last of themselves."""
     create: list[Task] = field(default_factory=list)
     """Attempts whose Job must be there and is not."""
     stop: list[AttemptKey] = field(default_factory=list)

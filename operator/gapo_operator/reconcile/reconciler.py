@@ -1,6 +1,7 @@
-"""One pass over one GapoRun: read, plan, make the cluster so, say so. Level-based: what came before does not matter.
+"""One pass over one GapoRun: read, plan, create and delete Jobs, write the status.
 
-A pass, in order:
+Passes are level-based: each acts on what is there now, whatever event woke it and whatever earlier passes did. What is
+kept between them (`RunMemory`) saves requests; a pass without it comes to the same. In order:
 1. A suspended run loses its Jobs, whatever else is wrong.
 2. A manifest that cannot be read, or a run that ended under an earlier process, ends the pass.
 3. The run's location is found, and the run ID written into the status before anything starts.
@@ -26,24 +27,24 @@ from gapo.store import layout
 from gapo_operator.config import OperatorConfig, StorageLocation
 from gapo_operator.kube.client import Kube
 from gapo_operator.kube.job_revision import with_superseded
-from gapo_operator.kube.job_states import Child, children_of
+from gapo_operator.kube.job_states import AttemptJob, attempt_jobs_of
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.kube.run_location import access_of, check_place, folder_of, has_begun
 from gapo_operator.reconcile.backoff import Refusals
-from gapo_operator.reconcile.events import story_of
+from gapo_operator.reconcile.events import events_of
 from gapo_operator.reconcile.finished import at_rest, has_ended, time_to_live
-from gapo_operator.reconcile.hindrances import hindrance_of
 from gapo_operator.reconcile.jobs import JobControl
 from gapo_operator.reconcile.outcome import Outcome
+from gapo_operator.reconcile.pass_failure import failure_of
 from gapo_operator.reconcile.problems import problem_of
 from gapo_operator.reconcile.run_memory import RunMemories, RunMemory
 from gapo_operator.reconcile.status import Findings
 from gapo_operator.reconcile.status_writer import StatusWriter
 from gapo_operator.render.patch import check_pods
 from gapo_operator.run_metrics.backfill import Entry
-from gapo_operator.run_metrics.exporter import Telemetry
-from gapo_operator.storage_pool import Stores
+from gapo_operator.run_metrics.exporter import RunExporter
+from gapo_operator.storage_pool import StoragePool
 from gapo_operator.watch.cache import ClusterView
 
 log = logging.getLogger(__name__)
@@ -60,16 +61,16 @@ class Reconciler:
         self,
         view: ClusterView,
         kube: Kube,
-        stores: Stores,
+        stores: StoragePool,
         config: OperatorConfig,
         leadership: Leadership,
-        telemetry: Telemetry,
+        exporter: RunExporter,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         wake: Callable[[RunKey], None] = lambda _: None,
     ) -> None:
-        """`wake` is told of runs that are to be looked at because of what another one's pass has found."""
+        """`wake` is called for runs that are to be looked at because another one has given something back."""
         self.view, self.kube, self.stores, self.config = view, kube, stores, config
-        self.leadership, self.telemetry, self.clock = leadership, telemetry, clock
+        self.leadership, self.exporter, self.clock = leadership, exporter, clock
         self.refusals, self._wake = Refusals(), wake
         self.memories = RunMemories(clock)
         self.status = StatusWriter(view, kube, leadership, clock, wake)
@@ -82,79 +83,84 @@ class Reconciler:
         """
         run = self.view.run(key)
         if run is None or run["metadata"].get("deletionTimestamp"):
+            # Its Jobs go with it, by their owner references; what lies in storage stays.
             self.memories.forget(key)
             self.refusals.forget(key)
-            self.telemetry.gone(key)
-            self._make_room(key)
+            self.exporter.forget(key)
+            self._wake_next_refused(key)
             return None
         if _managed_by(run) not in (None, MANAGED_BY):
-            return None
+            return None  # another controller's: spec.scheduling.managedBy
         memory, changed = self.memories.of(key, run)
         if changed:
-            self.refusals.forget(key)
+            self.refusals.forget(key)  # by another manifest it may get what it was refused
         try:
-            return await self._pass(key, run, memory)
+            return await self._reconcile_run(key, run, memory)
         finally:
-            self._show(key, memory)
+            self._export_figures(key, memory)
 
-    async def _pass(self, key: RunKey, run: Body, memory: RunMemory) -> float | None:
+    async def _reconcile_run(self, key: RunKey, run: Body, memory: RunMemory) -> float | None:
         # 1. Before anything that may fail: a suspended run holds no device.
         if (run.get("spec") or {}).get("suspend") is True:
             await self.jobs.delete_unfinished(key, memory.uid)
 
-        # 2. Without a manifest there is nothing to plan by, and of some runs everything is known already.
+        # 2. Without a manifest there is nothing to plan by, and for a run that has ended there is nothing left to do.
         findings = Findings(generation=int(run["metadata"].get("generation") or 0))
         if isinstance(memory.loaded, GapoError):
-            return await self._report(
-                key, run, memory, replace(findings, refused=problem_of(memory.loaded)), None
-            )
+            findings = replace(findings, refused=problem_of(memory.loaded))
+            return await self._write_problem(key, run, memory, findings, None)
         assert memory.loaded is not None  # noqa: S101  (RunMemories.of sets it)
-        loaded, children = memory.loaded, self._children(key, memory, memory.loaded)
-        findings = replace(findings, spec=loaded.spec, children=children)
+        loaded, attempt_jobs = memory.loaded, self._attempt_jobs(key, memory, memory.loaded)
+        findings = replace(findings, spec=loaded.spec, attempt_jobs=attempt_jobs)
         self._request_backfill(run, memory, loaded)
-        memory.finished_before_start = memory.state is None and at_rest(run, loaded, children)
+        memory.finished_before_start = memory.state is None and at_rest(run, loaded, attempt_jobs)
         if memory.finished_before_start:
             return await self._leave_at_rest(key, run, memory, loaded)
 
-        # 3. and 4. Whatever is wrong with location or storage ends the pass here, and the status says it.
         try:
+            # 3. Where it lies. The run ID is written before anything starts: the server holds the identity from then on.
             location, prefix, place = self._locate(key, run, loaded)
-            children = with_superseded(children, loaded.spec, key.namespace, self.config)
+            attempt_jobs = with_superseded(attempt_jobs, loaded.spec, key.namespace, self.config)
             findings = replace(findings, run_id=loaded.run_id, location=place, access=access_of(location))
-            named = await self._name(key, run, loaded, findings)
-            if named is None:
+            identified = await self._write_run_id(key, run, loaded, findings)
+            if identified is None:
                 return None
-            run = named
-            outcome = await self._advance(key, location, prefix, memory, run, loaded, children)
+            run = identified
+            # 4. Storage and planner, in one of the location's threads.
+            outcome = await self._advance(key, location, prefix, memory, run, loaded, attempt_jobs)
         except GapoError as error:
-            return await self._hindered(key, run, memory, findings, error)
+            # Whatever is wrong with location or storage ends the pass here, and the status says it.
+            return await self._end_failed_pass(key, run, memory, findings, error)
         memory.storage_failures = 0
-        if not self._is_still(key, memory.uid):
+        if not self._is_current(key, memory.uid):
             return 0.0  # it was deleted meanwhile, or another one has its name
-        findings = self._learn(key, memory, outcome, findings)
+        findings = self._take_outcome(key, memory, outcome, findings)
 
         # 5. The cluster's Jobs; a Job that may not be made as the manifest asks leaves every other one as it should be.
         try:
-            trouble = await self.jobs.apply(key, memory, run, loaded, outcome, children, self.config)
+            applied = await self.jobs.apply(key, memory, run, loaded, outcome, attempt_jobs, self.config)
         except GapoError as error:
             await self.status.write(key, run, replace(findings, refused=problem_of(error)))
             return None
-        if outcome.create:  # what the answers told of them is told at once
-            findings = replace(findings, children=self._children(key, memory, loaded))
+        if outcome.create:  # the API server's answers show them before the watch does
+            findings = replace(findings, attempt_jobs=self._attempt_jobs(key, memory, loaded))
 
         # 6. One status write, then events, and a run whose time is over goes.
-        again = trouble.again
-        written = await self.status.write(key, run, replace(findings, cluster=trouble.problem))
+        retry_after = applied.retry_after
+        written = await self.status.write(key, run, replace(findings, cluster=applied.problem))
         if written is not None:
-            for event in story_of(outcome, loaded, before=(run.get("status") or {}).get("state")):
-                await self.kube.tell(run, event.kind, event.reason, event.message, event.about)
-            again = _sooner(again, await self._expire(key, memory, loaded, written))
-        return self._next(outcome, again)
+            for event in events_of(outcome, loaded, before=(run.get("status") or {}).get("state")):
+                await self.kube.create_event(run, event.kind, event.reason, event.message, event.about)
+            retry_after = _sooner(retry_after, await self._expire(key, memory, loaded, written))
+        return self._next_pass(outcome, retry_after)
 
-    def _children(self, key: RunKey, memory: RunMemory, loaded: LoadedRun) -> dict[AttemptKey, Child]:
+    def _attempt_jobs(
+        self, key: RunKey, memory: RunMemory, loaded: LoadedRun
+    ) -> dict[AttemptKey, AttemptJob]:
+        """The run's attempts as the watches show them now."""
         view = self.view
         shown = (view.jobs(key), view.pods(key), view.warnings(key), view.lost(key))
-        return children_of(memory.uid, loaded.run_id, *shown)
+        return attempt_jobs_of(memory.uid, loaded.run_id, *shown)
 
     def _request_backfill(self, run: Body, memory: RunMemory, loaded: LoadedRun) -> None:
         """A run that an earlier process left has figures in storage, which somebody reads in the background."""
@@ -162,7 +168,7 @@ class Reconciler:
             return
         if (run.get("status") or {}).get("runID") == loaded.run_id:
             memory.backfill_requested = True
-            self.telemetry.met(run, loaded.spec)
+            self.exporter.show_existing(run, loaded.spec)
 
     async def _leave_at_rest(
         self, key: RunKey, run: Body, memory: RunMemory, loaded: LoadedRun
@@ -186,8 +192,11 @@ class Reconciler:
             check_place((run["status"] or {}).get("location"), loaded.spec.storage.location, place)
         return location, prefix, place
 
-    async def _name(self, key: RunKey, run: Body, loaded: LoadedRun, findings: Findings) -> Body | None:
-        """Writes the run ID before anything starts: from then on the server holds the run's identity fast."""
+    async def _write_run_id(
+        self, key: RunKey, run: Body, loaded: LoadedRun, findings: Findings
+    ) -> Body | None:
+        """The run with its ID in the status, by a write where it is not there yet: from then on the definition's rules let
+        nobody change what makes up its identity. None where the run is gone."""
         if (run.get("status") or {}).get("runID") == loaded.run_id:
             return run
         return await self.status.write(key, run, findings)
@@ -200,63 +209,67 @@ class Reconciler:
         memory: RunMemory,
         run: Body,
         loaded: LoadedRun,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
     ) -> Outcome:
+        """Runs the pass's storage part in one of the location's threads."""
         self.leadership.check()
         image, waited, begun = self.config.trainer.image, self.view.waited(key), has_begun(run, loaded.run_id)
         if memory.address not in (None, location.address):
+            # The administrator has given the location another address: nothing that was read there holds here.
             self.memories.read_storage_anew(memory)
         memory.address = location.address
         return await self.stores.call(
             location,
             prefix,
-            lambda objects: memory.storage.advance(objects, loaded, children, image, waited, has_begun=begun),
+            lambda objects: memory.storage.advance(
+                objects, loaded, attempt_jobs, image, waited, has_begun=begun
+            ),
         )
 
-    def _learn(self, key: RunKey, memory: RunMemory, outcome: Outcome, findings: Findings) -> Findings:
-        """Takes what storage and the planner have said."""
+    def _take_outcome(self, key: RunKey, memory: RunMemory, outcome: Outcome, findings: Findings) -> Findings:
+        """Takes what storage and the planner have said into memory, metrics and findings."""
         memory.figures, memory.state = outcome.figures, outcome.plan.status.state
-        self.telemetry.history.drop(key)
-        self.telemetry.decided(outcome.decisions)
+        self.exporter.backfill.drop(key)
+        self.exporter.count_decisions(outcome.decisions)
         if outcome.ended:
-            self._make_room(key)
+            self._wake_next_refused(key)
         return replace(
             findings,
             status=outcome.plan.status,
-            seen=outcome.seen,
+            observation=outcome.observation,
             figures=outcome.figures,
-            told=outcome.told,
+            task_figures=outcome.task_figures,
         )
 
-    async def _hindered(
+    async def _end_failed_pass(
         self, key: RunKey, run: Body, memory: RunMemory, findings: Findings, error: GapoError
     ) -> float | None:
         """Ends a pass that could not read storage, or must not."""
-        hindrance = hindrance_of(error, memory.storage_failures, random.uniform)
-        if hindrance.moved:
+        failure = failure_of(error, memory.storage_failures, random.uniform)
+        if failure.moved:
             self.memories.read_storage_anew(memory)
-        if hindrance.counts:
+        if failure.counts:
             memory.storage_failures += 1
-            self.telemetry.metrics.errors.labels("storage").inc()
-        if hindrance.of_storage:
-            findings = replace(findings, storage=hindrance.problem)
+            self.exporter.metrics.errors.labels("storage").inc()
+        if failure.of_storage:
+            findings = replace(findings, storage=failure.problem)
         else:
-            findings = replace(findings, refused=hindrance.problem)
-        return await self._report(key, run, memory, findings, hindrance.retry_after)
+            findings = replace(findings, refused=failure.problem)
+        return await self._write_problem(key, run, memory, findings, failure.retry_after)
 
-    async def _report(
-        self, key: RunKey, run: Body, memory: RunMemory, findings: Findings, again: float | None
+    async def _write_problem(
+        self, key: RunKey, run: Body, memory: RunMemory, findings: Findings, retry_after: float | None
     ) -> float | None:
-        """Says what keeps a run from going on. One that has ended goes nowhere: it stays as it was told, for its time."""
+        """Writes what keeps a run from going on. The status of one that has ended stays as it is, for its time to live."""
         if not has_ended(run):
             await self.status.write(key, run, findings)
-            return again
+            return retry_after
         if not isinstance(memory.loaded, LoadedRun):
             return None
         left = await self._expire(key, memory, memory.loaded, run)
-        if all(child.over for child in findings.children.values()):
+        if all(attempt_job.over for attempt_job in findings.attempt_jobs.values()):
             return left
-        return _sooner(again, left)
+        return _sooner(retry_after, left)  # Jobs still run, whose end is to be recorded
 
     async def _expire(self, key: RunKey, memory: RunMemory, loaded: LoadedRun, run: Body) -> float | None:
         """Deletes a finished run whose time to live is over; else the seconds that are left, None for ever."""
@@ -268,16 +281,17 @@ class Reconciler:
         await self.kube.delete_run(key, memory.uid)
         return None
 
-    def _next(self, outcome: Outcome, again: float | None) -> float | None:
-        """Seconds until the next pass though nothing is heard."""
-        waits = [wait for wait in (again, outcome.again_after) if wait is not None]
+    def _next_pass(self, outcome: Outcome, retry_after: float | None) -> float | None:
+        """Seconds until the next pass is due though no event comes: what is due first of refused requests, the run's own
+        times, the planner's, and a look for commits, of which no event tells."""
+        waits = [wait for wait in (retry_after, outcome.again_after) if wait is not None]
         if outcome.plan.wake_at is not None:
             waits.append(max(0.1, (outcome.plan.wake_at - self.clock()).total_seconds()))
         if outcome.polls and outcome.plan.status.state in (State.RUNNING, State.WAITING):
             waits.append(POLL_SECONDS * random.uniform(0.8, 1.2))
         return min(waits, default=None)
 
-    def _make_room(self, key: RunKey) -> None:
+    def _wake_next_refused(self, key: RunKey) -> None:
         """Something of that run has ended: another one may have what it was refused."""
         waiting = self.refusals.next_beside(key)
         if waiting is not None:
@@ -287,24 +301,25 @@ class Reconciler:
         """What is known of a run is read anew at its next pass."""
         self.memories.forget(key)
 
-    def found(self, entry: Entry, figures: RunFigures) -> None:
+    def take_backfill(self, entry: Entry, figures: RunFigures) -> None:
         """Takes what was read of a run that an earlier process left."""
         memory, run = self.memories.get(entry.key), self.view.run(entry.key)
         if memory is None or run is None or memory.uid != entry.uid or memory.figures is not None:
             return
         if not memory.finished_before_start:
             memory.figures = figures
-        self.telemetry.show(run, entry.spec, figures)
+        self.exporter.show(run, entry.spec, figures)
 
-    def _show(self, key: RunKey, memory: RunMemory) -> None:
+    def _export_figures(self, key: RunKey, memory: RunMemory) -> None:
         """Tells scrapes how the run stands after a pass."""
         run = self.view.run(key)
-        if run is None or not self._is_still(key, memory.uid) or memory.finished_before_start:
+        if run is None or not self._is_current(key, memory.uid) or memory.finished_before_start:
             return
         spec = memory.loaded.spec if isinstance(memory.loaded, LoadedRun) else None
-        self.telemetry.show(run, spec, memory.figures)
+        self.exporter.show(run, spec, memory.figures)
 
-    def _is_still(self, key: RunKey, uid: str) -> bool:
+    def _is_current(self, key: RunKey, uid: str) -> bool:
+        """Whether the GapoRun of that name is still the one with this uid."""
         run = self.view.run(key)
         return run is not None and run["metadata"]["uid"] == uid
 

@@ -1,15 +1,14 @@
 """One look at a run's storage and what follows from it: the part of a pass that runs in a location's thread.
 
-Nothing here calls Kubernetes. What the cluster shows comes in as children; what it must be made to show goes out.
+Nothing here calls Kubernetes. The Jobs that the cluster shows come in; which are to be created and deleted goes out.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 import gapo
@@ -28,10 +27,12 @@ from gapo.store.claims import adopt_claim, take_claim
 from gapo.store.objects import Objects
 from gapo.store.records import Decision
 from gapo.tasks import Task, role_of
-from gapo_operator.kube.job_states import Child, ChildState, Problem
+from gapo_operator.kube.job_states import AttemptJob, JobState
 from gapo_operator.kube.pod_end import PREEMPTED_CODE
-from gapo_operator.reconcile.deadlines import active_seconds, overdue, rest, time_for_room, why_given_back
+from gapo_operator.reconcile.attempt_memory import AttemptMemory
+from gapo_operator.reconcile.deadlines import active_seconds, overdue, time_for_room
 from gapo_operator.reconcile.outcome import Outcome
+from gapo_operator.reconcile.pending_backoff import PendingBackoff
 from gapo_operator.render.threads import with_threads
 from gapo_operator.run_metrics.live import LiveFigures
 
@@ -40,30 +41,13 @@ SLOTS = 8
 NO_COMMIT_SECONDS = 60.0
 """How long after a Job's success its manifest may be looked for."""
 UNCLEAR_SECONDS = 15.0
-"""How long after a Job's failure its pod's last words may come: Jobs and pods are told of by two watches."""
+"""How long after a Job's failure its pod's last words may come: two watches deliver Jobs and pods."""
 STOP_SECONDS = 2.0
 """After the deletion of a Job was asked for, until nothing seen of it means that it is gone."""
 LINGER_SECONDS = 60.0
 """How long a process may live on after its commit."""
 
 Clock = Callable[[], datetime]
-
-
-@dataclass
-class _Memory:
-    """What was seen of an attempt; after a restart of the operator it is seen anew, or not missed."""
-
-    started_at: datetime | None = None
-    has_job: bool = False
-    begun: bool = False
-    told_to_go: bool = False
-    """Its Job's deletion was asked for."""
-    superseded: bool = False
-    """It had not begun when what is asked of it changed: another attempt takes its place, even where its pod begins
-    meanwhile."""
-    doubtful_since: float | None = None
-    """Since when its Job is over and what became of it is not clear."""
-    committed_since: float | None = None
 
 
 class RunPass:
@@ -75,20 +59,19 @@ class RunPass:
         self._record: RunRecord | None = None
         self._effective: tuple[LoadedRun, GapoRunSpec] | None = None
         self._handed_over: dict[AttemptKey, Task] = {}
-        self._memories: defaultdict[AttemptKey, _Memory] = defaultdict(_Memory)
+        self._memories: defaultdict[AttemptKey, AttemptMemory] = defaultdict(AttemptMemory)
         self._adopted = False
-        self._given_back_times, self._resting_until = 0, 0.0
-        self._given_back = Problem(Reason.CAPACITY_TIMEOUT, "")
+        self._pending_backoff = PendingBackoff(monotonic)
         self._asked: GapoRunSpec | None = None
         self._asked_anew = False
         """It was changed, and no plan has been carried out since."""
-        self._outlook = LiveFigures(monotonic)
+        self._live_figures = LiveFigures(monotonic)
 
     def advance(
         self,
         objects: Objects,
         loaded: LoadedRun,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         image: str,
         waited: Mapping[str, float],
         *,
@@ -107,82 +90,98 @@ class RunPass:
         if self._asked is not loaded.spec and self._asked != loaded.spec:
             # Somebody has changed the manifest: what kept its pods from starting, or its tasks waiting, may be over.
             self._asked_anew = self._asked is not None
-            self._asked, self._resting_until, self._given_back_times = loaded.spec, 0.0, 0
+            self._asked = loaded.spec
+            self._pending_backoff.reset()
         # What is new in storage and in the cluster since the last pass.
-        self._poll(driver, children)
-        self._notice(driver, children)
+        self._poll(driver, attempt_jobs)
+        self._remember(driver, attempt_jobs)
         ended: list[tuple[AttemptKey, AttemptEnd]] = []
         decisions: list[Decision] = []
         # Ends are recorded before the plan, which reads them; a decision or a revocation calls for another plan.
         while True:
-            ended += self._record_ends(driver, children)
-            made = self._plan(driver, children, waited)
-            decision = driver.settle(made)
+            ended += self._record_ends(driver, attempt_jobs)
+            plan = self._plan(driver, attempt_jobs, waited)
+            decision = driver.settle(plan)
             if decision is not None:
                 decisions.append(decision)
-            if decision is None and not made.revoke:
+            if decision is None and not plan.revoke:
                 break
         outcome = Outcome(
-            made, driver.observer.observation(), record, driver.claim, ended=ended, decisions=decisions
+            plan, driver.observer.observation(), record, driver.claim, ended=ended, decisions=decisions
         )
         outcome.adopted, self._adopted = self._adopted, False
         # Hand over what is to start, and name the Jobs that must be there or must go.
-        self._carry_out(driver, made, children, outcome)
+        self._carry_out(driver, plan, attempt_jobs, outcome)
         self._asked_anew = False
         # What people are shown of it, and when to look again without an event.
-        outcome.seen = driver.observer.observation(self._unended(driver))
-        outcome.told = self._outlook.told(driver, outcome.seen, children)
-        outcome.figures = self._outlook.figures(
-            driver, loaded, made.status, outcome.seen, children, outcome.told
+        outcome.observation = driver.observer.observation(self._unended(driver))
+        outcome.task_figures = self._live_figures.task_figures(driver, outcome.observation, attempt_jobs)
+        outcome.figures = self._live_figures.figures(
+            driver, loaded, plan.status, outcome.observation, attempt_jobs, outcome.task_figures
         )
-        outcome.polls = any(self._may_commit(attempt, children) for attempt in self._unended(driver))
-        if self._resting_until > self._monotonic():
-            outcome.look_again(max(1.0, self._resting_until - self._monotonic()))
-        elif made.status.state in (State.RUNNING, State.WAITING):
-            wanted = {attempt: child for attempt, child in children.items() if attempt not in outcome.stop}
-            for left in time_for_room(wanted, waited, driver.facts.spec.scheduling.pending_timeout):
-                outcome.look_again(left)
+        self._look_again(driver, plan, attempt_jobs, waited, outcome)
         return outcome
 
-    def _notice(self, driver: RunStorage, children: Mapping[AttemptKey, Child]) -> None:
+    def _look_again(
+        self,
+        driver: RunStorage,
+        plan: Plan,
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
+        waited: Mapping[str, float],
+        outcome: Outcome,
+    ) -> None:
+        """Fills in when the run is due though no event comes: commits, the end of a pause, pods that wait too long."""
+        outcome.polls = any(self._may_commit(attempt, attempt_jobs) for attempt in self._unended(driver))
+        if self._pending_backoff.seconds_left() > 0:
+            outcome.look_again(max(1.0, self._pending_backoff.seconds_left()))
+        elif plan.status.state in (State.RUNNING, State.WAITING):
+            wanted = {
+                attempt: attempt_job
+                for attempt, attempt_job in attempt_jobs.items()
+                if attempt not in outcome.stop
+            }
+            for left in time_for_room(wanted, waited, driver.facts.spec.scheduling.pending_timeout):
+                outcome.look_again(left)
+
+    def _remember(self, driver: RunStorage, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> None:
+        """Keeps what the cluster shows of each attempt without a recorded end, for a pass in which it shows it no more."""
         unended = set(self._unended(driver))
         for attempt in list(self._memories):
             if attempt not in unended:
                 del self._memories[attempt]
                 self._handed_over.pop(attempt, None)
         for attempt in unended:
-            child, memory = children.get(attempt), self._memories[attempt]
-            if child is not None:
-                memory.has_job = memory.has_job or child.uid is not None
-                memory.begun = memory.begun or child.begun
-                memory.started_at = child.started_at or memory.started_at
-                memory.superseded = memory.superseded or child.superseded
+            attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
+            if attempt_job is not None:
+                memory.observe(attempt_job)
             if attempt.task in driver.observer.observation().committed and memory.committed_since is None:
                 memory.committed_since = self._monotonic()
 
     def _plan(
-        self, driver: RunStorage, children: Mapping[AttemptKey, Child], waited: Mapping[str, float]
+        self, driver: RunStorage, attempt_jobs: Mapping[AttemptKey, AttemptJob], waited: Mapping[str, float]
     ) -> Plan:
         """The planner's plan, unless a limit of the cluster's says that nothing of the run may run."""
-        made = driver.plan(self._unended(driver), asked_anew=self._asked_anew)
-        if made.status.state not in (State.RUNNING, State.WAITING):
-            return made
-        held = self._held_up(driver, made.status, children, waited)
+        plan = driver.plan(self._unended(driver), asked_anew=self._asked_anew)
+        if plan.status.state not in (State.RUNNING, State.WAITING):
+            return plan
+        held = self._held_up(driver, plan.status, attempt_jobs, waited)
         committed = driver.observer.observation().committed
         alive = [a for a in self._unended(driver) if a.task not in committed]
         if held is not None:
             return Plan(held, stop=tuple(alive))
-        replaced = [a for a in alive if self._memories[a].superseded and a not in made.stop]
-        return replace(made, stop=(*made.stop, *replaced)) if replaced else made
+        replaced = [a for a in alive if self._memories[a].superseded and a not in plan.stop]
+        return replace(plan, stop=(*plan.stop, *replaced)) if replaced else plan
 
     def _held_up(
         self,
         driver: RunStorage,
         status: Status,
-        children: Mapping[AttemptKey, Child],
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
         waited: Mapping[str, float],
     ) -> Status | None:
-        scheduling, now = driver.facts.spec.scheduling, self._monotonic()
+        """The status of a run that may have no pods now: its tasks have run for as long as they may, or its pods found no
+        room, and it holds back for a while. None where it may."""
+        scheduling, backoff = driver.facts.spec.scheduling, self._pending_backoff
         limit = scheduling.active_deadline_seconds
         starts = [m.started_at for m in self._memories.values() if m.started_at is not None]
         used = active_seconds(driver.observer.observation(), starts, self._clock())
@@ -191,38 +190,37 @@ class RunPass:
                 f"tasks ran {used:.0f} s of {limit} allowed; raise scheduling.activeDeadlineSeconds to go on"
             )
             return Status(State.FAILED, status.stage, Reason.DEADLINE_EXCEEDED, message)
-        if any(child.state is ChildState.RUNNING for child in children.values()):
-            self._given_back_times = 0
-        late = overdue(children, waited, scheduling.pending_timeout)
-        if late and now >= self._resting_until:
-            self._given_back = why_given_back(late[0], scheduling.pending_timeout)
-            self._given_back_times += 1
-            pause = rest(self._given_back.reason, self._given_back_times)
-            self._resting_until = now + pause * random.uniform(0.8, 1.2)
-        if now < self._resting_until:
-            return Status(State.WAITING, status.stage, self._given_back.reason, self._given_back.message)
+        if any(attempt_job.state is JobState.RUNNING for attempt_job in attempt_jobs.values()):
+            backoff.pods_run()
+        late = overdue(attempt_jobs, waited, scheduling.pending_timeout)
+        if late:
+            backoff.give_back(late[0], scheduling.pending_timeout)
+        if backoff.seconds_left() > 0:
+            return Status(State.WAITING, status.stage, backoff.problem.reason, backoff.problem.message)
         return None
 
     def _begun(
         self, objects: Objects, loaded: LoadedRun, image: str, has_begun: bool
     ) -> tuple[RunStorage, RunRecord]:
+        """RunStorage and record of the run: kept from pass to pass; at the first pass of this process read, or written where
+        the run begins, with a claim by which no other executor drives it."""
         if self._driver is not None and self._record is not None:
             self._driver.use(objects)
             return self._driver, self._record
-        found, now, owner = read_run_record(objects), self._clock(), f"gaporun-{self.uid}"
-        if found is None and has_begun:
+        stored_record, now, owner = read_run_record(objects), self._clock(), f"gaporun-{self.uid}"
+        if stored_record is None and has_begun:
             raise RunMovedError(
                 f"the run has begun, and there is no {layout.RUN} of it in storage location {objects.where} now; its "
                 "folder was removed, or the location leads elsewhere: put that right, and it goes on. To begin anew, "
                 "delete the GapoRun and apply it again"
             )
         record = freeze(objects, loaded, version=gapo.__version__, now=now, default_image=image)
-        fresh = found is None and record.created_at == now
+        fresh = stored_record is None and record.created_at == now
         facts = RunFacts(loaded.run_id, self._spec(record, loaded))
         claim = (take_claim if fresh else adopt_claim)(objects, owner, "cluster", now)
         driver = RunStorage(facts, objects, clock=self._clock, slots=SLOTS)
         driver.begin(claim, fresh=fresh)
-        self._adopted = found is not None and claim.number > 0
+        self._adopted = stored_record is not None and claim.number > 0
         self._driver, self._record = driver, record
         return driver, record
 
@@ -247,33 +245,34 @@ class RunPass:
             if attempt.ended is None
         ]
 
-    def _poll(self, driver: RunStorage, children: Mapping[AttemptKey, Child]) -> None:
+    def _poll(self, driver: RunStorage, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> None:
         """Looks for the manifests that are waited for: a commit counts before its Job has ended."""
         for attempt in self._unended(driver):
-            if self._may_commit(attempt, children):
+            if self._may_commit(attempt, attempt_jobs):
                 driver.observer.poll(attempt.task)
 
-    def _may_commit(self, attempt: AttemptKey, children: Mapping[AttemptKey, Child]) -> bool:
+    def _may_commit(self, attempt: AttemptKey, attempt_jobs: Mapping[AttemptKey, AttemptJob]) -> bool:
         """Whether its pod runs or has run. While it waits for room there is nothing to look for, however long that
         takes; what earlier processes left was read at the start."""
-        child, memory = children.get(attempt), self._memories[attempt]
-        if child is None:
+        attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
+        if attempt_job is None:
             return memory.has_job
-        return child.state not in (ChildState.QUEUED, ChildState.PENDING) or memory.started_at is not None
+        return attempt_job.state not in (JobState.QUEUED, JobState.PENDING) or memory.started_at is not None
 
     def _record_ends(
-        self, driver: RunStorage, children: Mapping[AttemptKey, Child]
+        self, driver: RunStorage, attempt_jobs: Mapping[AttemptKey, AttemptJob]
     ) -> list[tuple[AttemptKey, AttemptEnd]]:
+        """Records the end of each attempt that the cluster shows to be over, or shows no more."""
         recorded = []
         for attempt in self._unended(driver):
-            child, memory = children.get(attempt), self._memories[attempt]
+            attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
             committed = attempt.task in driver.observer.observation().committed
             end = None
-            if child is not None and child.over:
-                end = self._record_end(driver, attempt, child)
-            elif child is None and committed:
+            if attempt_job is not None and attempt_job.over:
+                end = self._record_end(driver, attempt, attempt_job)
+            elif attempt_job is None and committed:
                 end = self._record_gone(driver, attempt, Exit(committed=True))
-            elif child is None and memory.has_job and not memory.told_to_go:
+            elif attempt_job is None and memory.has_job and not memory.deletion_requested:
                 # Somebody else deleted its Job: that took its pod away, where that had begun.
                 exit_ = Exit(code=PREEMPTED_CODE) if memory.begun else Exit(never_ran=True)
                 end = self._record_gone(driver, attempt, exit_, "its Job was deleted")
@@ -281,32 +280,35 @@ class RunPass:
                 recorded.append((attempt, end))
         return recorded
 
-    def _record_end(self, driver: RunStorage, attempt: AttemptKey, child: Child) -> AttemptEnd | None:
+    def _record_end(
+        self, driver: RunStorage, attempt: AttemptKey, attempt_job: AttemptJob
+    ) -> AttemptEnd | None:
         """None while a manifest, or the pod that says what happened, may still show."""
         task, memory = self._task(driver, attempt), self._memories[attempt]
         committed = driver.committed(task)
-        if not committed and child.exit is None:
-            patience = NO_COMMIT_SECONDS if child.state is ChildState.SUCCEEDED else UNCLEAR_SECONDS
+        if not committed and attempt_job.exit is None:
+            patience = NO_COMMIT_SECONDS if attempt_job.state is JobState.SUCCEEDED else UNCLEAR_SECONDS
             if memory.doubtful_since is None:
                 memory.doubtful_since = self._monotonic()
             if self._monotonic() - memory.doubtful_since < patience:
                 return None
-        unclear = Exit(code=0 if child.state is ChildState.SUCCEEDED else PREEMPTED_CODE)
-        seen = child.exit or unclear
-        exit_ = replace(seen, committed=committed)
+        unclear = Exit(code=0 if attempt_job.state is JobState.SUCCEEDED else PREEMPTED_CODE)
+        exit_ = attempt_job.exit or unclear
+        exit_ = replace(exit_, committed=committed)
         now = self._clock()
         end = ObservedEnd(
             exit_,
-            started_at=child.started_at or now,
-            ended_at=child.ended_at or now,
-            termination=child.said,
-            message=None if committed else child.message,
+            started_at=attempt_job.started_at or now,
+            ended_at=attempt_job.ended_at or now,
+            termination=attempt_job.termination_message,
+            message=None if committed else attempt_job.message,
             resume_before=self._resume_before(driver, attempt),
             gpus=gpus_of(task, driver),
         )
         return driver.record_end(task, end)
 
     def _record_stopped(self, driver: RunStorage, attempt: AttemptKey) -> AttemptEnd:
+        """Of an attempt whose Job went as this operator asked; not charged."""
         if self._memories[attempt].superseded:
             exit_ = Exit(stopped=True, reason=Reason.TASK_REPLACED)
             return self._record_gone(
@@ -330,42 +332,45 @@ class RunPass:
         return driver.record_end(task, end)
 
     def _carry_out(
-        self, driver: RunStorage, made: Plan, children: Mapping[AttemptKey, Child], outcome: Outcome
+        self, driver: RunStorage, plan: Plan, attempt_jobs: Mapping[AttemptKey, AttemptJob], outcome: Outcome
     ) -> None:
-        stopped, unended = set(made.stop), self._unended(driver)
+        """Fills in the outcome: which Jobs are to be there, which are to go, and when to look at them again."""
+        stopped, unended = set(plan.stop), self._unended(driver)
         for attempt in unended:
-            child, memory = children.get(attempt), self._memories[attempt]
+            attempt_job, memory = attempt_jobs.get(attempt), self._memories[attempt]
             committed = attempt.task in driver.observer.observation().committed
-            if attempt in stopped and child is None and memory.told_to_go:
+            if attempt in stopped and attempt_job is None and memory.deletion_requested:
+                # Its Job is gone, as was asked: the attempt has ended.
                 outcome.ended.append((attempt, self._record_stopped(driver, attempt)))
                 if memory.superseded:
                     outcome.look_again(0.0)  # another follows, by a plan that knows of this end
             elif attempt in stopped:
-                # Also where no Job is seen: one may be there that the watch has not told of yet.
-                memory.told_to_go = True
+                # Also where no Job is seen: one may be there that the watch has not delivered yet.
+                memory.deletion_requested = True
                 outcome.stop.append(attempt)
                 outcome.look_again(STOP_SECONDS)
-            elif committed and child is not None and not child.over:
-                if self._lingers(memory, made.status):
+            elif committed and attempt_job is not None and not attempt_job.over:
+                if self._lingers(memory, plan.status):
                     outcome.stop.append(attempt)
                 outcome.look_again(LINGER_SECONDS / 2)
-            elif child is None and not committed:
-                memory.told_to_go = False
+            elif attempt_job is None and not committed:
+                # Handed over, and no Job of it is there: the cluster refused it, or the operator ended between the two.
+                memory.deletion_requested = False
                 outcome.create.append(self._task(driver, attempt))
-            elif child is not None and child.over:
+            elif attempt_job is not None and attempt_job.over:
+                # Its end is not recorded yet: a manifest or the pod's last words may still come.
                 outcome.look_again(UNCLEAR_SECONDS / 2)
-        for attempt, child in children.items():
-            if attempt not in unended and not child.over:
-                outcome.stop.append(
-                    attempt
-                )  # its end is recorded: whatever still runs there runs for nothing
-        for task in made.start:
+        for attempt, attempt_job in attempt_jobs.items():
+            if attempt not in unended and not attempt_job.over:
+                # Its end is recorded: whatever still runs there runs for nothing.
+                outcome.stop.append(attempt)
+        for task in plan.start:
             threaded = with_threads(task, driver.facts.spec)
             if driver.hand_over(threaded):
                 self._handed_over[AttemptKey(threaded.key, threaded.attempt)] = threaded
                 outcome.create.append(threaded)
 
-    def _lingers(self, memory: _Memory, status: Status) -> bool:
+    def _lingers(self, memory: AttemptMemory, status: Status) -> bool:
         """A process that has committed and does not end keeps its devices: it had its time."""
         if status.state is State.SUSPENDED:
             return True

@@ -24,7 +24,7 @@ from gapo.planning.stage_decision import stage_metrics
 from gapo.reasons import Reason
 from gapo.store.attempt_end import Cause
 from gapo.tasks import KINDS, TaskKey
-from gapo_operator.kube.job_states import Child, ChildState, Problem
+from gapo_operator.kube.job_states import AttemptJob, JobState, Problem
 from gapo_operator.kube.message_changes import is_news
 from gapo_operator.run_metrics.status_usage import summary_of, trainer_status
 
@@ -49,12 +49,12 @@ class Findings:
     spec: GapoRunSpec | None = None
     status: Status | None = None
     """The planner's; None where it could not be asked."""
-    seen: Observation = field(default_factory=Observation)
-    children: Mapping[AttemptKey, Child] = field(default_factory=dict)
+    observation: Observation = field(default_factory=Observation)
+    attempt_jobs: Mapping[AttemptKey, AttemptJob] = field(default_factory=dict)
     figures: RunFigures | None = None
     """The run's, where its storage was read."""
-    told: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
-    """What running tasks tell of themselves."""
+    task_figures: Mapping[AttemptKey, TaskFigures] = field(default_factory=dict)
+    """What running tasks have written last of themselves."""
     access: str | None = None
     """Where the run's pods have their credentials from."""
     refused: Problem | None = None
@@ -70,22 +70,22 @@ class Findings:
 def status_of(findings: Findings, before: Mapping[str, Any] | None, now: datetime) -> dict[str, Any]:
     """The status to write. `before` is the one that is stored: what this pass could not find out stays."""
     before = _readable(before or {})
-    known = dict(before)
-    known["observedGeneration"] = findings.generation
+    status_fields = dict(before)
+    status_fields["observedGeneration"] = findings.generation
     if findings.run_id is not None:
-        known |= {"runID": findings.run_id, "location": findings.location}
+        status_fields |= {"runID": findings.run_id, "location": findings.location}
     if findings.status is not None and findings.spec is not None:
-        known |= _figures(findings, findings.spec, findings.status)
-        known["trainerStatus"] = trainer_status(findings.told, before.get("trainerStatus"))
+        status_fields |= _figures(findings, findings.spec, findings.status)
+        status_fields["trainerStatus"] = trainer_status(findings.task_figures, before.get("trainerStatus"))
     if findings.figures is not None:
-        known |= summary_of(findings.figures)
-    known["state"] = _state(findings, _state_before(findings, before))
+        status_fields |= summary_of(findings.figures)
+    status_fields["state"] = _state(findings, _state_before(findings, before))
     previous = {c.get("type"): c for c in before.get("conditions") or [] if isinstance(c, Mapping)}
-    known["conditions"] = [
-        _condition(made, previous.get(made[0]), findings.generation, now)
-        for made in (*_conditions(findings), *_crd_outdated(findings, previous.get(CRD_OUTDATED)))
+    status_fields["conditions"] = [
+        _condition(parts, previous.get(parts[0]), findings.generation, now)
+        for parts in (*_conditions(findings), *_crd_outdated(findings, previous.get(CRD_OUTDATED)))
     ]
-    status = GapoRunStatus.model_validate(known)
+    status = GapoRunStatus.model_validate(status_fields)
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -100,8 +100,8 @@ def _readable(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _figures(findings: Findings, spec: GapoRunSpec, status: Status) -> dict[str, Any]:
-    seen = findings.seen
-    stages = sorted({key.stage for key in seen.committed} | set(seen.decisions))
+    observation = findings.observation
+    stages = sorted({key.stage for key in observation.committed} | set(observation.decisions))
     rows = [_stage(findings, stage) for stage in stages][-MAX_STAGES:]
     satisfied = [row.satisfaction for row in rows if row.satisfaction is not None]
     accurate = [row.pair_accuracy for row in rows if row.pair_accuracy is not None]
@@ -117,10 +117,14 @@ def _figures(findings: Findings, spec: GapoRunSpec, status: Status) -> dict[str,
 
 
 def _stage(findings: Findings, stage: int) -> StageStatus:
-    metrics, decision = stage_metrics(findings.seen, stage), findings.seen.decisions.get(stage)
-    before = findings.seen.decisions.get(stage - 1)
+    metrics, decision = stage_metrics(findings.observation, stage), findings.observation.decisions.get(stage)
+    before = findings.observation.decisions.get(stage - 1)
     generator = next(
-        (key for key in findings.seen.committed if key.stage == stage and KINDS[key.kind].commits_generator),
+        (
+            key
+            for key in findings.observation.committed
+            if key.stage == stage and KINDS[key.kind].commits_generator
+        ),
         None,
     )
     return StageStatus(
@@ -131,7 +135,7 @@ def _stage(findings: Findings, stage: int) -> StageStatus:
         pair_accuracy=_share(metrics.get(PAIR_ACCURACY)),
         checkpoint=None
         if generator is None
-        else f"{findings.location}/{findings.seen.committed[generator].ref.key}",
+        else f"{findings.location}/{findings.observation.committed[generator].ref.key}",
     )
 
 
@@ -145,19 +149,19 @@ def _tasks(findings: Findings) -> list[TaskStatus]:
     that has ended, which no later pass may look at."""
     if findings.status is not None and findings.status.state in ENDED:
         return []
-    shown = {ChildState.QUEUED: "Queued", ChildState.PENDING: "Pending", ChildState.RUNNING: "Running"}
+    shown = {JobState.QUEUED: "Queued", JobState.PENDING: "Pending", JobState.RUNNING: "Running"}
     return [
         TaskStatus.model_validate(
             {
-                "name": child.job,
+                "name": attempt_job.name,
                 "kind": attempt.task.kind.value,
                 "attempt": attempt.attempt,
-                "state": shown[child.state],
+                "state": shown[attempt_job.state],
                 "progressPercentage": _percentage(findings, attempt),
             }
         )
-        for attempt, child in sorted(findings.children.items())
-        if child.state in shown and attempt.task not in findings.seen.committed
+        for attempt, attempt_job in sorted(findings.attempt_jobs.items())
+        if attempt_job.state in shown and attempt.task not in findings.observation.committed
     ][:8]
 
 
@@ -167,8 +171,8 @@ def _progress(findings: Findings, spec: GapoRunSpec, status: Status) -> str:
     if status.state in ENDED:
         return where
     live = {}
-    for attempt, child in sorted(findings.children.items()):
-        if not child.over:
+    for attempt, attempt_job in sorted(findings.attempt_jobs.items()):
+        if not attempt_job.over:
             done = _percentage(findings, attempt)
             live[attempt.task.kind.value] = "" if done is None else f" {done} %"
     return " ".join([where, *(f"{kind}{done}" for kind, done in sorted(live.items()))])[:128]
@@ -176,8 +180,10 @@ def _progress(findings: Findings, spec: GapoRunSpec, status: Status) -> str:
 
 def _percentage(findings: Findings, attempt: AttemptKey) -> int | None:
     """Whole ones: no write for what nobody can see."""
-    told = findings.told.get(attempt)
-    return None if told is None or told.progress_percentage is None else int(told.progress_percentage)
+    figures = findings.task_figures.get(attempt)
+    return (
+        None if figures is None or figures.progress_percentage is None else int(figures.progress_percentage)
+    )
 
 
 def _state_before(findings: Findings, before: Mapping[str, Any]) -> str:
@@ -192,25 +198,25 @@ def _state(findings: Findings, before: str) -> str:
         return "Stalled"
     if findings.status is None:
         return before
-    live = [child for child in findings.children.values() if not child.over]
+    live = [attempt_job for attempt_job in findings.attempt_jobs.values() if not attempt_job.over]
     match findings.status.state:
         case State.SUCCEEDED | State.FAILED | State.STALLED | State.SUSPENDED:
             return findings.status.state.value
-        case _ if any(child.state is ChildState.RUNNING for child in live):
+        case _ if any(attempt_job.state is JobState.RUNNING for attempt_job in live):
             return "Running"
-        case _ if any(child.state is ChildState.QUEUED for child in live):
+        case _ if any(attempt_job.state is JobState.QUEUED for attempt_job in live):
             return "Queued"
-        case _ if any(child.state is ChildState.PENDING for child in live):
+        case _ if any(attempt_job.state is JobState.PENDING for attempt_job in live):
             return "Pending"
         case _:
             return "Running" if before == "Running" else "Pending"
 
 
-_Made = tuple[str, str, str, str]
+_ConditionParts = tuple[str, str, str, str]
 """type, status, reason, message"""
 
 
-def _conditions(findings: Findings) -> Sequence[_Made]:
+def _conditions(findings: Findings) -> Sequence[_ConditionParts]:
     return [
         _succeeded(findings),
         _reconciling(findings),
@@ -221,7 +227,7 @@ def _conditions(findings: Findings) -> Sequence[_Made]:
     ]
 
 
-def _succeeded(findings: Findings) -> _Made:
+def _succeeded(findings: Findings) -> _ConditionParts:
     status = findings.status
     if findings.refused is not None:
         return "Succeeded", "False", findings.refused.reason, findings.refused.message
@@ -234,7 +240,7 @@ def _succeeded(findings: Findings) -> _Made:
     return "Succeeded", "Unknown", status.reason, status.message
 
 
-def _reconciling(findings: Findings) -> _Made:
+def _reconciling(findings: Findings) -> _ConditionParts:
     status = findings.status
     if findings.refused is not None:
         return "Reconciling", "False", findings.refused.reason, "nothing is done until that is put right"
@@ -246,7 +252,7 @@ def _reconciling(findings: Findings) -> _Made:
     return "Reconciling", "False", status.reason, status.message
 
 
-def _stalled(findings: Findings) -> _Made:
+def _stalled(findings: Findings) -> _ConditionParts:
     if findings.refused is not None:
         return "Stalled", "True", findings.refused.reason, findings.refused.message
     status = findings.status
@@ -256,9 +262,9 @@ def _stalled(findings: Findings) -> _Made:
     return "Stalled", "False", NOT_STALLED.get(state, Reason.PROGRESSING), ""
 
 
-def _suspended(findings: Findings) -> _Made:
+def _suspended(findings: Findings) -> _ConditionParts:
     asked = findings.spec is not None and findings.spec.suspend
-    left = [child.job for child in findings.children.values() if not child.over]
+    left = [attempt_job.name for attempt_job in findings.attempt_jobs.values() if not attempt_job.over]
     if asked and left:
         return "Suspended", "False", Reason.STOPPING, f"waiting for {', '.join(sorted(left))} to save and end"
     if asked:
@@ -266,7 +272,7 @@ def _suspended(findings: Findings) -> _Made:
     return "Suspended", "False", Reason.NOT_SUSPENDED, ""
 
 
-def _tasks_healthy(findings: Findings) -> _Made:
+def _tasks_healthy(findings: Findings) -> _ConditionParts:
     problem = _trouble(findings)
     if problem is not None:
         return "TasksHealthy", "False", problem.reason, problem.message
@@ -277,13 +283,13 @@ def _trouble(findings: Findings) -> Problem | None:
     """What keeps a live attempt from starting, else the last failure of a task that is being tried again."""
     if findings.cluster is not None:
         return findings.cluster
-    for _, child in sorted(findings.children.items()):
-        if child.problem is not None:
-            return Problem(child.problem.reason, f"{child.job}: {child.problem.message}")
-    for key, attempts in sorted(findings.seen.attempts.items()):
+    for _, attempt_job in sorted(findings.attempt_jobs.items()):
+        if attempt_job.problem is not None:
+            return Problem(attempt_job.problem.reason, f"{attempt_job.name}: {attempt_job.problem.message}")
+    for key, attempts in sorted(findings.observation.attempts.items()):
         last = attempts[-2:] if attempts and attempts[-1].ended is None else attempts[-1:]
         ended = last[0].ended if last else None
-        if key in findings.seen.committed or ended is None:
+        if key in findings.observation.committed or ended is None:
             continue
         if not (ended.charged or (ended.cause in FOR_A_PERSON and not _runs(findings, key))):
             continue
@@ -297,11 +303,13 @@ def _trouble(findings: Findings) -> Problem | None:
 
 def _runs(findings: Findings, key: TaskKey) -> bool:
     """What kept a task from running is over once it runs."""
-    running = (one for one, child in findings.children.items() if child.state is ChildState.RUNNING)
+    running = (
+        one for one, attempt_job in findings.attempt_jobs.items() if attempt_job.state is JobState.RUNNING
+    )
     return any(attempt.task == key for attempt in running)
 
 
-def _storage_ready(findings: Findings) -> _Made:
+def _storage_ready(findings: Findings) -> _ConditionParts:
     if findings.storage is not None:
         return "StorageReady", "False", findings.storage.reason, findings.storage.message
     if findings.status is None:
@@ -309,7 +317,7 @@ def _storage_ready(findings: Findings) -> _Made:
     return "StorageReady", "True", Reason.AVAILABLE, ""
 
 
-def _crd_outdated(findings: Findings, before: Mapping[str, Any] | None) -> Iterator[_Made]:
+def _crd_outdated(findings: Findings, before: Mapping[str, Any] | None) -> Iterator[_ConditionParts]:
     """Only where it is so, or was and nothing is known yet: a definition of the right release is nothing to tell of."""
     if findings.unkept:
         message = (
@@ -321,13 +329,15 @@ def _crd_outdated(findings: Findings, before: Mapping[str, Any] | None) -> Itera
         yield CRD_OUTDATED, str(before.get("status")), str(before.get("reason")), str(before.get("message"))
 
 
-def _condition(made: _Made, before: Mapping[str, Any] | None, generation: int, now: datetime) -> Condition:
-    kind, status, reason, message = made
+def _condition(
+    parts: _ConditionParts, before: Mapping[str, Any] | None, generation: int, now: datetime
+) -> Condition:
+    kind, status, reason, message = parts
     since = str(before["lastTransitionTime"]) if before and before.get("status") == status else stamp(now)
-    told = (status, reason, generation)
-    if before and told == tuple(before.get(key) for key in ("status", "reason", "observedGeneration")):
-        known = str(before.get("message") or "")
-        message = message if is_news(known, message) else known
+    current = (status, reason, generation)
+    if before and current == tuple(before.get(key) for key in ("status", "reason", "observedGeneration")):
+        stored_message = str(before.get("message") or "")
+        message = message if is_news(stored_message, message) else stored_message
     return Condition(
         type=kind,
         status=status,

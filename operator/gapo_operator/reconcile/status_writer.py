@@ -11,7 +11,7 @@ from typing import Any
 from gapo_operator.kube.client import Kube
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import Body, RunKey
-from gapo_operator.reconcile.crd_drift import Readback
+from gapo_operator.reconcile.crd_drift import CrdDrift
 from gapo_operator.reconcile.finished import condition_of
 from gapo_operator.reconcile.status import CRD_OUTDATED, Findings, status_of
 from gapo_operator.watch.cache import ClusterView
@@ -30,25 +30,25 @@ class StatusWriter:
         clock: Callable[[], datetime],
         wake: Callable[[RunKey], None],
     ) -> None:
-        """`wake` is told of runs whose manifest has changed under a write."""
+        """`wake` is called for runs whose manifest has changed under a write."""
         self.view, self.kube, self.leadership, self.clock = view, kube, leadership, clock
         self._wake = wake
-        self.readback = Readback()
+        self.crd_drift = CrdDrift()
 
     async def write(self, key: RunKey, run: Body, findings: Findings) -> Body | None:
-        """Writes what a pass found where it differs from what is stored; the run as it is then, None where it is gone."""
+        """Writes a pass's findings where the status differs from what is stored; the run as it is then, None where it is gone."""
         while True:
             before = run.get("status")
-            status = status_of(replace(findings, unkept=self.readback.unkept), before, self.clock())
+            status = status_of(replace(findings, unkept=self.crd_drift.unkept), before, self.clock())
             current = self.view.run(key)
             gone = current is None or current["metadata"]["uid"] != run["metadata"]["uid"]
-            if gone or self.readback.same(before or {}, status):
+            if gone or self.crd_drift.same(before or {}, status):
                 return run
             stored = await self.write_document(key, run, status)
             if stored is None:
                 return None
             await self._announce(run, before, status, findings)
-            if not self.readback.learn(status, stored.get("status") or {}):
+            if not self.crd_drift.learn(status, stored.get("status") or {}):
                 return stored
             # This write has shown what the definition drops: the status that says so is another one.
             run = stored
@@ -70,12 +70,14 @@ class StatusWriter:
         """Events for what a person has to change."""
         refused = findings.refused
         if refused is not None:
-            await self.kube.tell(run, "Warning", refused.reason, refused.message, refused.message)
+            await self.kube.create_event(run, "Warning", refused.reason, refused.message, refused.message)
         outdated = condition_of(status, CRD_OUTDATED)
         if outdated is not None and outdated != condition_of(before or {}, CRD_OUTDATED):
             # As an event too: the definition may not keep the condition.
             log.error("%s: %s", run["metadata"]["name"], outdated["message"])
-            await self.kube.tell(run, "Warning", CRD_OUTDATED, outdated["message"], outdated["message"])
+            await self.kube.create_event(
+                run, "Warning", CRD_OUTDATED, outdated["message"], outdated["message"]
+            )
 
 
 def _manifest_of(run: Body) -> tuple[object, object]:

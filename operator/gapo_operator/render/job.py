@@ -35,7 +35,7 @@ def job(task: Task, spec: GapoRunSpec, owner: Owner, config: OperatorConfig, *, 
     }
     if owner.uid:
         metadata["ownerReferences"] = owner.references()
-    made = {
+    manifest = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
@@ -50,7 +50,7 @@ def job(task: Task, spec: GapoRunSpec, owner: Owner, config: OperatorConfig, *, 
             "template": pod_template(task, spec, owner, config, claim=claim),
         },
     }
-    return in_group(made, spec)
+    return in_group(manifest, spec)
 
 
 def _failure_rules() -> list[Manifest]:

@@ -48,12 +48,12 @@ def _check(role: str, pod: Pod, namespace: str, config: OperatorConfig) -> None:
                     f"{where}.{field}: {key} is not allowed in this cluster (allowed prefixes: {_listed(allowed)}); {ASK}"
                 )
     account = pod.service_account_name
-    known = [
+    accounts = [
         name for name in (config.trainer.service_account_name,) if name
     ] + config.allowed_service_accounts
-    if account is not None and account not in known:
+    if account is not None and account not in accounts:
         raise SpecError(
-            f"{where}.serviceAccountName: {account} is not allowed in this cluster (allowed: {_listed(known)}); {ASK}"
+            f"{where}.serviceAccountName: {account} is not allowed in this cluster (allowed: {_listed(accounts)}); {ASK}"
         )
     if pod.profile is not None:
         config.profile(pod.profile, namespace, f"{where}.profile")
@@ -94,7 +94,7 @@ def _describe(metadata: Manifest, patch: Pod, profile: PodProfile) -> None:
 
 
 def _place(pod: Manifest, patch: Pod, profile: PodProfile, priority: str | None, owner: Owner) -> None:
-    found: Manifest = {
+    placement: Manifest = {
         "nodeSelector": {**patch.node_selector, **profile.node_selector},
         "tolerations": [_written(one) for one in (*patch.tolerations, *profile.tolerations)],
         "affinity": None if patch.affinity is None else _written(patch.affinity),
@@ -103,7 +103,7 @@ def _place(pod: Manifest, patch: Pod, profile: PodProfile, priority: str | None,
         "runtimeClassName": profile.runtime_class_name or patch.runtime_class_name,
         "schedulerName": patch.scheduler_name,
     }
-    pod.update({name: value for name, value in found.items() if value})
+    pod.update({name: value for name, value in placement.items() if value})
 
 
 def _spread(constraint: TopologySpread, owner: Owner) -> Manifest:
@@ -111,8 +111,8 @@ def _spread(constraint: TopologySpread, owner: Owner) -> Manifest:
 
 
 def _written(model: BaseModel) -> Manifest:
-    found: Manifest = model.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return found
+    dumped: Manifest = model.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return dumped
 
 
 def _identify(pod: Manifest, patch: Pod) -> None:

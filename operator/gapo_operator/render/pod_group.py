@@ -35,7 +35,7 @@ def pod_group(job: Manifest, spec: GapoRunSpec) -> Manifest | None:
     if GROUP_ANNOTATION not in job["metadata"]["annotations"]:
         return None
     metadata, pod = job["metadata"], job["spec"]["template"]["spec"]
-    found: Manifest = {
+    spec_fields: Manifest = {
         "minMember": 1,
         "queue": spec.scheduling.queue_name,
         "priorityClassName": pod.get("priorityClassName"),
@@ -48,7 +48,7 @@ def pod_group(job: Manifest, spec: GapoRunSpec) -> Manifest | None:
         "apiVersion": API_VERSION,
         "kind": "PodGroup",
         "metadata": group,
-        "spec": {key: value for key, value in found.items() if value},
+        "spec": {key: value for key, value in spec_fields.items() if value},
     }
 
 

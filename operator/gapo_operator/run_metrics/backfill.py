@@ -28,7 +28,7 @@ from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.kube.run_location import check_place, folder_of
 from gapo_operator.run_metrics.status_usage import FINISHED, conditions_of, figures_of_status
-from gapo_operator.storage_pool import PausedError, Stores
+from gapo_operator.storage_pool import PausedError, StoragePool
 from gapo_operator.watch.workqueue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ PACE_SECONDS = 0.08
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 300.0
 
 
-Found = Callable[["Entry", RunFigures], None]
+Receiver = Callable[["Entry", RunFigures], None]
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Entry:
     status: GapoRunStatus
 
 
-class History:
+class Backfill:
     """Reads each run that it is given; what storage fails at is tried again."""
 
-    def __init__(self, stores: Stores, config: OperatorConfig) -> None:
+    def __init__(self, stores: StoragePool, config: OperatorConfig) -> None:
         self._stores, self.config = stores, config
         self._wanted: dict[RunKey, Entry] = {}
         self._failures: dict[RunKey, int] = {}
@@ -72,15 +72,15 @@ class History:
         self._queue.add(entry.key)
 
     def drop(self, key: RunKey) -> None:
-        """It is gone, or more is known of it by now."""
+        """It is gone, or a pass has read more of it."""
         self._wanted.pop(key, None)
         self._failures.pop(key, None)
 
-    async def run(self, found: Found) -> None:
-        """Gives `found` what is read, until cancelled."""
-        await self._queue.run(lambda key: self._read(key, found))
+    async def run(self, take: Receiver) -> None:
+        """Gives `take` what is read, until cancelled."""
+        await self._queue.run(lambda key: self._read(key, take))
 
-    async def _read(self, key: RunKey, found: Found) -> None:
+    async def _read(self, key: RunKey, take: Receiver) -> None:
         async with self._readers:
             entry = self._wanted.get(key)
             if entry is None:
@@ -100,7 +100,7 @@ class History:
                 log.exception("%s: its figures cannot be read", key)
             else:
                 if self._wanted.get(key) is entry:
-                    found(entry, figures)
+                    take(entry, figures)
             if self._wanted.get(key) is entry:
                 self.drop(key)
             await asyncio.sleep(PACE_SECONDS)

@@ -14,7 +14,7 @@ from gapo.metrics.figures import RunFigures
 from gapo.store.records import Decision
 from gapo_operator.kube.objects import Body, RunKey
 from gapo_operator.operator_metrics import OperatorMetrics
-from gapo_operator.run_metrics.backfill import Entry, History, last_decided
+from gapo_operator.run_metrics.backfill import Backfill, Entry, last_decided
 from gapo_operator.run_metrics.run_series import RunSeries
 from gapo_operator.run_metrics.status_usage import FINISHED, figures_of_status
 
@@ -22,19 +22,19 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Telemetry:
+class RunExporter:
     """Used from one event loop."""
 
     metrics: OperatorMetrics
     series: RunSeries
-    history: History
+    backfill: Backfill
 
     def show(self, run: Body, spec: GapoRunSpec | None, figures: RunFigures | None) -> None:
         """A run as it stands. `figures` are from its storage, None where that has not been read yet."""
-        key, said = _key(run), run.get("status") or {}
+        key, stored = _key(run), run.get("status") or {}
         if figures is not None:
-            conditions = {one["type"]: one["status"] for one in said.get("conditions") or []}
-            figures = replace(figures, state=said.get("state") or figures.state, conditions=conditions)
+            conditions = {one["type"]: one["status"] for one in stored.get("conditions") or []}
+            figures = replace(figures, state=stored.get("state") or figures.state, conditions=conditions)
         else:
             status = _status(run)
             if status is None:
@@ -42,19 +42,19 @@ class Telemetry:
             figures = figures_of_status(key.namespace, key.name, status, spec)
         self.series.put(key, run["metadata"]["uid"], figures)
 
-    def met(self, run: Body, spec: GapoRunSpec) -> None:
+    def show_existing(self, run: Body, spec: GapoRunSpec) -> None:
         """A run that was there before this process: what its status says is shown now, what it has committed once the
         reader has read that."""
         self.show(run, spec, None)
         status = _status(run)
         if status is not None and (status.state in FINISHED or last_decided(status) is not None):
-            self.history.want(Entry(_key(run), run["metadata"]["uid"], spec, status))
+            self.backfill.want(Entry(_key(run), run["metadata"]["uid"], spec, status))
 
-    def gone(self, key: RunKey) -> None:
+    def forget(self, key: RunKey) -> None:
         self.series.drop(key)
-        self.history.drop(key)
+        self.backfill.drop(key)
 
-    def decided(self, decisions: Iterable[Decision]) -> None:
+    def count_decisions(self, decisions: Iterable[Decision]) -> None:
         for decision in decisions:
             self.metrics.transitions.labels(decision.verdict).inc()
 

@@ -14,7 +14,7 @@ from gapo.run.storage import RunStorage
 from gapo.tasks import TaskKey
 from gapo.telemetry.eta import forecast
 from gapo.telemetry.from_observation import figures_of
-from gapo_operator.kube.job_states import Child, ChildState
+from gapo_operator.kube.job_states import AttemptJob, JobState
 from gapo_operator.run_metrics.task_progress import ProgressReader
 
 
@@ -26,14 +26,16 @@ class LiveFigures:
         self._planned: tuple[LoadedRun, tuple[TaskKey, ...]] | None = None
         self._last: tuple[object, RunFigures] | None = None
 
-    def told(
-        self, driver: RunStorage, seen: Observation, children: Mapping[AttemptKey, Child]
+    def task_figures(
+        self, driver: RunStorage, observation: Observation, attempt_jobs: Mapping[AttemptKey, AttemptJob]
     ) -> dict[AttemptKey, TaskFigures]:
-        """What the tasks that run have told last of themselves."""
+        """What the tasks that run have written last of themselves."""
         running = {
-            attempt: child.pod
-            for attempt, child in sorted(children.items())
-            if child.state is ChildState.RUNNING and child.pod and attempt.task not in seen.committed
+            attempt: attempt_job.pod
+            for attempt, attempt_job in sorted(attempt_jobs.items())
+            if attempt_job.state is JobState.RUNNING
+            and attempt_job.pod
+            and attempt.task not in observation.committed
         }
         return self._progress.look(driver.objects, running, driver.handed_over)
 
@@ -42,25 +44,25 @@ class LiveFigures:
         driver: RunStorage,
         loaded: LoadedRun,
         status: Status,
-        seen: Observation,
-        children: Mapping[AttemptKey, Child],
-        told: Mapping[AttemptKey, TaskFigures],
+        observation: Observation,
+        attempt_jobs: Mapping[AttemptKey, AttemptJob],
+        task_figures: Mapping[AttemptKey, TaskFigures],
     ) -> RunFigures:
         """`loaded` is the same object for as long as the manifest is the same."""
         started = {
-            attempt: child.started_at
-            for attempt, child in children.items()
-            if child.started_at is not None and not child.over
+            attempt: attempt_job.started_at
+            for attempt, attempt_job in attempt_jobs.items()
+            if attempt_job.started_at is not None and not attempt_job.over
         }
-        running = any(child.state is ChildState.RUNNING for child in children.values())
-        inputs = (loaded, status, seen, started, running, told)
+        running = any(attempt_job.state is JobState.RUNNING for attempt_job in attempt_jobs.values())
+        inputs = (loaded, status, observation, started, running, task_figures)
         if self._last is None or self._last[0] != inputs:
-            progress, left = self._expected(driver, loaded, status, seen, told)
+            progress, left = self._expected(driver, loaded, status, observation, task_figures)
             figures = figures_of(
                 loaded.run.metadata.namespace,
                 loaded.run.metadata.name,
                 driver.facts.spec,
-                seen,
+                observation,
                 status,
                 progress=progress,
                 remaining_seconds=left if running else None,
@@ -74,14 +76,14 @@ class LiveFigures:
         driver: RunStorage,
         loaded: LoadedRun,
         status: Status,
-        seen: Observation,
-        told: Mapping[AttemptKey, TaskFigures],
+        observation: Observation,
+        task_figures: Mapping[AttemptKey, TaskFigures],
     ) -> tuple[float, float | None]:
         """The share that is done, and the seconds that are left, where enough has run to tell."""
         if status.state is State.SUCCEEDED:
             return 1.0, 0.0
         if self._planned is None or self._planned[0] is not loaded:
             self._planned = (loaded, planned_keys(driver.facts.spec))
-        telling = {attempt.task: figures for attempt, figures in told.items()}
-        made = forecast(self._planned[1], seen, status.stage, telling)
-        return made.progress, made.remaining_seconds
+        figures_of_tasks = {attempt.task: figures for attempt, figures in task_figures.items()}
+        expected = forecast(self._planned[1], observation, status.stage, figures_of_tasks)
+        return expected.progress, expected.remaining_seconds

@@ -33,7 +33,7 @@ class _Run:
 class RunSeries:
     """Filled by passes, read by scrapes, both in one event loop.
 
-    `exported` says whether a GapoRun of that key and uid is still to be told of, at each scrape: a run that is deleted
+    `exported` says whether a GapoRun of that key and uid is still to be exported, at each scrape: a run that is deleted
     is gone from the next one, whenever its last pass comes.
     """
 
@@ -42,9 +42,9 @@ class RunSeries:
         self._runs: dict[RunKey, _Run] = {}
 
     def put(self, key: RunKey, uid: str, figures: RunFigures) -> None:
-        """Replaces what was told of the run."""
-        known = self._runs.get(key)
-        if known is not None and known.uid == uid and known.figures == figures:
+        """Replaces the run's series."""
+        before = self._runs.get(key)
+        if before is not None and before.uid == uid and before.figures == figures:
             return
         kept = None if figures.state in FINISHED else figures
         self._runs[key] = _Run(uid, figures.state, kept, _rendered(figures))
@@ -54,28 +54,28 @@ class RunSeries:
 
     def states(self) -> Mapping[str, int]:
         """How many runs are in each state."""
-        counted = Counter(run.state for run in self._told())
+        counted = Counter(run.state for run in self._exported_runs())
         return {state: counted[state] for state in STATES}
 
     def text(self) -> bytes:
         """In Prometheus' text format 0.0.4: every series' lines together, under one HELP and TYPE."""
-        runs, parts = self._told(), []
+        runs, parts = self._exported_runs(), []
         for name in dict.fromkeys(name for run in runs for name in run.lines):
             kind, text = described(name)
             parts.append(f"# HELP {name} {text}\n# TYPE {name} {kind}\n".encode())
             parts += [run.lines[name] for run in runs if name in run.lines]
         return b"".join(parts)
 
-    def _told(self) -> list[_Run]:
+    def _exported_runs(self) -> list[_Run]:
         return [run for key, run in self._runs.items() if self._exported(key, run.uid)]
 
 
 def _rendered(figures: RunFigures) -> dict[str, bytes]:
     lines: dict[str, list[str]] = {}
     for name, labels, value in run_samples(figures):
-        said = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        label_pairs = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
         number = floatToGoString(value)  # type: ignore[no-untyped-call]
-        lines.setdefault(name, []).append(f"{name}{{{said}}} {number}\n")
+        lines.setdefault(name, []).append(f"{name}{{{label_pairs}}} {number}\n")
     return {name: "".join(group).encode() for name, group in lines.items()}
 
 

@@ -1,6 +1,6 @@
 """What GapoRun.status keeps of a run's figures, and the figures that follow from a status again. Pure.
 
-How many attempts a run took, and for how long they held GPUs, is told by records all over its folder. The status
+How many attempts a run took, and for how long they held GPUs, is in records all over its folder. The status
 keeps the sums, so that an operator that starts needs not read the folders of runs that have ended.
 """
 
@@ -43,15 +43,15 @@ def summary_of(figures: RunFigures) -> dict[str, Any]:
 
 
 def trainer_status(
-    told: Mapping[AttemptKey, TaskFigures], before: Mapping[str, Any] | None
+    task_figures: Mapping[AttemptKey, TaskFigures], before: Mapping[str, Any] | None
 ) -> Mapping[str, Any] | None:
     """`status.trainerStatus`: the one that is there where only the time would be another, for nobody could see more."""
-    if not told:
+    if not task_figures:
         return None
-    attempt = min(told, key=lambda one: (-KINDS[one.task.kind].weight, one))
-    figures = told[attempt]
+    attempt = min(task_figures, key=lambda one: (-KINDS[one.task.kind].weight, one))
+    figures = task_figures[attempt]
     done, left = figures.progress_percentage, figures.estimated_remaining_seconds
-    made = {
+    trainer = {
         "progressPercentage": None if done is None else int(done),
         "estimatedRemainingSeconds": None if left is None else round(left),
         "metrics": [
@@ -60,10 +60,14 @@ def trainer_status(
             if name in figures.metrics
         ],
     }
-    made = {name: value for name, value in made.items() if value is not None}
-    if before is not None and {k: v for k, v in before.items() if k != "lastUpdatedTime"} == made:
+    trainer = {name: value for name, value in trainer.items() if value is not None}
+    if before is not None and {k: v for k, v in before.items() if k != "lastUpdatedTime"} == trainer:
         return before
-    return made if figures.last_updated is None else {**made, "lastUpdatedTime": _text(figures.last_updated)}
+    return (
+        trainer
+        if figures.last_updated is None
+        else {**trainer, "lastUpdatedTime": _text(figures.last_updated)}
+    )
 
 
 def figures_of_status(

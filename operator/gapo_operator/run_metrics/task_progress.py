@@ -33,7 +33,7 @@ class _File:
 
 
 class ProgressReader:
-    """What the tasks of one run told last. A file that has not changed is not sent again."""
+    """What the tasks of one run have written last. A file that has not changed is not sent again."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -61,10 +61,10 @@ class ProgressReader:
         try:
             file.task = file.task or task_of(attempt)
             key = layout.progress(stage, kind, attempt.attempt, file.writer)
-            found = objects.get_newer(key, file.etag, PROGRESS_LIMIT)
+            newer = objects.get_newer(key, file.etag, PROGRESS_LIMIT)
         except (GapoError, ValueError) as error:
             log.debug("progress of %s: %s", attempt.task, error)
             return
-        if found is not None:
-            data, file.etag = found
+        if newer is not None:
+            data, file.etag = newer
             file.figures = task_figures(data, run_id=file.task.run_id, task_digest=file.task.digest)

@@ -1,4 +1,4 @@
-"""What the watches have told: GapoRuns, their Jobs and pods, trimmed to what is read. Kept by one event loop."""
+"""GapoRuns, their Jobs and pods as the watches have delivered them, trimmed to what is read. Kept by one event loop."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class _Table:
     """Whether a queue holds an object of this kind."""
 
     def put(self, run: RunKey, name: str, body: Body, now: float) -> bool:
-        """False where that was known already, or something newer."""
+        """False where that, or something newer, is there already."""
         group = self.bodies.setdefault(run, {})
         before = group.get(name)
         if before is not None and _newer(before, body):
-            return False  # a list that was begun before the watch told of this
+            return False  # a list that was begun before the watch delivered this
         if before is not None and _version(before) == _version(body) != ("", ""):
             self.heard[run, name] = now
             return False
@@ -101,17 +101,17 @@ class ClusterView:
         news: the Job controller tries again and again."""
         for run, jobs in self._tables["jobs"].bodies.items():
             if run.namespace == namespace and job in jobs:
-                told = self._warnings.setdefault(run, {})
-                if job in told and not is_news(told[job], message):
+                messages = self._warnings.setdefault(run, {})
+                if job in messages and not is_news(messages[job], message):
                     return None
-                told[job] = message
+                messages[job] = message
                 return run
         return None
 
     def forget_unlisted(
         self, kind: str, listed: Iterable[Body], since: float, namespace: str | None
     ) -> set[RunKey]:
-        """Drops what a list begun at `since` did not hold and nothing has told of after; returns the runs touched."""
+        """Drops what a list begun at `since` did not hold and no event has brought after; returns the runs touched."""
         there = {(run_of(kind, body), str(body["metadata"]["name"])) for body in listed}
         table = self._tables[kind]
         gone = [

@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import kopf
 
-from gapo_operator.kube.client import GROUP, IN_CLUSTER, PLURAL, SELECTOR, VERSION
+from gapo_operator.kube.client import SELECTOR
+from gapo_operator.kube.credentials import SERVICE_ACCOUNT, has_service_account
 from gapo_operator.kube.objects import RunKey
+from gapo_operator.kube.resource_paths import GROUP, PLURAL, VERSION
 from gapo_operator.watch.cache import ClusterView
 
-CLUSTER_CA = IN_CLUSTER.with_name("ca.crt")
+CLUSTER_CA = SERVICE_ACCOUNT / "ca.crt"
 
 
 def watches(view: ClusterView, wake: Callable[[RunKey], None]) -> kopf.OperatorRegistry:
@@ -69,7 +71,7 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
 
 class _NoProgress(kopf.ProgressStorage):
-    """Nor of handlers that are to be tried again: an event is told once."""
+    """Nor of handlers that are to be tried again: an event is delivered once."""
 
     def fetch(self, **_: Any) -> None:
         return None
@@ -88,26 +90,28 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 def settings() -> kopf.OperatorSettings:
-    made = kopf.OperatorSettings()
-    made.posting.enabled = False
-    made.scanning.disabled = True  # or it would watch CRDs and namespaces, for which there is no permission
-    made.persistence.diffbase_storage = _NoDiffs()
-    made.persistence.progress_storage = _NoProgress()
-    made.watching.label_selectors["jobs.batch"] = SELECTOR
-    made.watching.label_selectors["pods"] = SELECTOR
-    made.watching.field_selectors["events"] = "involvedObject.kind=Job,reason=FailedCreate"
-    return made
+    options = kopf.OperatorSettings()
+    options.posting.enabled = False
+    options.scanning.disabled = (
+        True  # or it would watch CRDs and namespaces, for which there is no permission
+    )
+    options.persistence.diffbase_storage = _NoDiffs()
+    options.persistence.progress_storage = _NoProgress()
+    options.watching.label_selectors["jobs.batch"] = SELECTOR
+    options.watching.label_selectors["pods"] = SELECTOR
+    options.watching.field_selectors["events"] = "involvedObject.kind=Job,reason=FailedCreate"
+    return options
 
 
 def login(settings: kopf.OperatorSettings, **kwargs: Any) -> kopf.ConnectionInfo | None:
     """By address where we run in a cluster, for its DNS may not be there; else as kubectl does."""
     host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-    if host and IN_CLUSTER.is_file():
+    if host and has_service_account():
         plain = f"[{host}]" if ":" in host else host
         return kopf.ConnectionInfo(
             server=f"https://{plain}:{port}",
             ca_path=str(CLUSTER_CA) if CLUSTER_CA.is_file() else None,
-            token=IN_CLUSTER.read_text().strip(),
+            token=(SERVICE_ACCOUNT / "token").read_text().strip(),
         )
     return kopf.login_with_kubeconfig(settings=settings, **kwargs)
 

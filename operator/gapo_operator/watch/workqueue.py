@@ -24,7 +24,7 @@ class WorkQueue(Generic[K]):
         clock: Callable[[], float] = time.monotonic,
         waited: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """`waited` is told, when a key's handling begins, for how many seconds it has been due."""
+        """`waited` is called when a key's handling begins, with the seconds for which it has been due."""
         self._clock, self._waited = clock, waited
         self._heap: list[tuple[float, int, K]] = []
         self._due: dict[K, float] = {}
@@ -44,8 +44,8 @@ class WorkQueue(Generic[K]):
     def add(self, key: K, after: float = 0.0) -> None:
         """Makes the key due in `after` seconds, or earlier where it is already."""
         at = self._clock() + after
-        known = self._due.get(key)
-        if known is not None and known <= at:
+        due = self._due.get(key)
+        if due is not None and due <= at:
             return
         self._due[key] = at
         heapq.heappush(self._heap, (at, next(self._order), key))
@@ -75,15 +75,15 @@ class WorkQueue(Generic[K]):
 
     def _take(self) -> list[tuple[K, float]]:
         """The keys that are due and not being handled, with the time since which they are due."""
-        found, now = [], self._clock()
+        ready, now = [], self._clock()
         while self._heap and self._heap[0][0] <= now:
             at, _, key = heapq.heappop(self._heap)
             if self._due.get(key) != at or key in self._busy:
                 continue  # superseded, or looked at again once it is no longer handled
             del self._due[key]
             self._busy.add(key)
-            found.append((key, at))
-        return found
+            ready.append((key, at))
+        return ready
 
     def _until_next(self) -> float | None:
         return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None

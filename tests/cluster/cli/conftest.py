@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.cluster.cli.room import NAMESPACE, Gapo, Room, Said
+from tests.cluster.cli.room import NAMESPACE, CommandResult, Gapo, Room
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.instant_pods import instant_pods
 from tests.cluster.operator_process import operator
@@ -22,7 +22,7 @@ import gapo.cli
 @pytest.fixture(scope="session")
 def room(cluster: ControlPlane, s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
     folder = tmp_path_factory.mktemp("cli")
-    cluster.said("create", "namespace", NAMESPACE)
+    cluster.stdout_of("create", "namespace", NAMESPACE)
     config = folder / "operator.yaml"
     location = {"name": "local", "uri": s3.uri, "endpoint": s3.endpoint, "region": REGION}
     config.write_text(yaml.safe_dump({"storageLocations": [location], "trainer": {"image": "trainer:test"}}))
@@ -53,14 +53,14 @@ def gapo_(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
 
-    def run(command: str) -> Said:
+    def run(command: str) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["gapo", *shlex.split(command)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             gapo.cli.main()
-        said = capsys.readouterr()
+        captured = capsys.readouterr()
         code = ended.value.code
-        assert "Traceback" not in said.err
-        return Said(code if isinstance(code, int) else 0, said.out, said.err)
+        assert "Traceback" not in captured.err
+        return CommandResult(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return run

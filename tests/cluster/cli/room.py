@@ -18,13 +18,13 @@ NAMESPACE = "cli"
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     code: int
     out: str
     err: str
 
 
-Gapo = Callable[..., Said]
+Gapo = Callable[..., CommandResult]
 
 
 @dataclass
@@ -37,13 +37,13 @@ class Room:
     operator: OperatorProcess
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        return self.cluster.said("-n", NAMESPACE, *arguments, stdin=stdin)
+        return self.cluster.stdout_of("-n", NAMESPACE, *arguments, stdin=stdin)
 
     def status(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", "gaporun", name, "-o", "json")).get(
+        status: dict[str, Any] = json.loads(self.kubectl("get", "gaporun", name, "-o", "json")).get(
             "status", {}
         )
-        return found
+        return status
 
     def wait_for(self, state: str, name: str) -> None:
         self.operator.wait_until(lambda: self.status(name).get("state") == state, f"{name} is {state}")
@@ -68,5 +68,5 @@ def manifest(folder: Path, name: str, metadata: Mapping[str, Any] | None = None,
     return file
 
 
-def findings(said: Said) -> dict[str, str]:
-    return {check["check"]: check["level"] for check in json.loads(said.out)["checks"]}
+def findings(result: CommandResult) -> dict[str, str]:
+    return {check["check"]: check["level"] for check in json.loads(result.out)["checks"]}

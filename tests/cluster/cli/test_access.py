@@ -50,9 +50,9 @@ def test_one_who_may_only_read_runs_sees_them_and_is_told_what_is_missing(
     hidden = gapo_(f"logs readable --kubeconfig {tenant}")
     assert hidden.code == 69
     assert 'cannot list resource "pods"' in hidden.err
-    said = gapo_(f"doctor --kubeconfig {tenant} -o json")
-    assert said.code == 69
-    assert findings(said) == {
+    result = gapo_(f"doctor --kubeconfig {tenant} -o json")
+    assert result.code == 69
+    assert findings(result) == {
         "api server": "ok",
         "definition": "warn",
         "rights": "fail",
@@ -61,7 +61,7 @@ def test_one_who_may_only_read_runs_sees_them_and_is_told_what_is_missing(
         "pod security": "warn",
         "gpus": "warn",
     }
-    assert "you may not create gaporuns.gapo.dev, patch gaporuns.gapo.dev in namespace cli" in said.out
+    assert "you may not create gaporuns.gapo.dev, patch gaporuns.gapo.dev in namespace cli" in result.out
 
 
 def test_one_who_may_see_pods_but_not_their_logs_is_told_at_once(
@@ -73,9 +73,9 @@ def test_one_who_may_see_pods_but_not_their_logs_is_told_at_once(
     assert gapo_(f"submit {manifest(tmp_path, 'closed', seed=9)} -n cli").code == 0
     room.wait_for("Running", "closed")
     for follow in ("", "-f"):
-        said = gapo_(f"logs closed --kubeconfig {tenant} {follow}")
-        assert said.code == 69
-        assert 'cannot get resource "pods/log"' in said.err
+        result = gapo_(f"logs closed --kubeconfig {tenant} {follow}")
+        assert result.code == 69
+        assert 'cannot get resource "pods/log"' in result.err
     room.pods.misbehave = {}
     room.kubectl("delete", "gaporun", "closed")
 
@@ -87,9 +87,9 @@ def test_a_cluster_that_cannot_be_reached_is_one_line(
     document["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     away = tmp_path / "away"
     away.write_text(yaml.safe_dump(document))
-    said = gapo_(f"status run --kubeconfig {away}")
-    assert said.code == 75
-    assert said.err.startswith("error: the API server https://127.0.0.1:1 does not answer")
+    result = gapo_(f"status run --kubeconfig {away}")
+    assert result.code == 75
+    assert result.err.startswith("error: the API server https://127.0.0.1:1 does not answer")
     assert gapo_(f"status run --kubeconfig {tmp_path / 'absent'}").code == 69
     context = gapo_("status run --context prod")
     assert context.code == 69
@@ -115,6 +115,6 @@ def test_a_login_program_is_asked_again_when_its_token_is_no_longer_taken(
     file = tmp_path / "by-program"
     file.write_text(yaml.safe_dump(document))
     assert gapo_(f"submit {manifest(tmp_path, 'renewed', suspend=True)} -n cli").code == 0
-    said = gapo_(f"status renewed -n cli --kubeconfig {file}")
-    assert (said.code, (tmp_path / "asked").exists()) == (0, True)
-    assert said.out.startswith("cli/renewed")
+    result = gapo_(f"status renewed -n cli --kubeconfig {file}")
+    assert (result.code, (tmp_path / "asked").exists()) == (0, True)
+    assert result.out.startswith("cli/renewed")

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.cluster
 
 
 def test_doctor_finds_a_working_cluster_well(room: Room, gapo_: Gapo, tmp_path: Path) -> None:
-    room.cluster.said("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
+    room.cluster.stdout_of("label", "namespace", NAMESPACE, "pod-security.kubernetes.io/enforce=restricted")
     location = f"--location local={room.s3.uri} --endpoint {room.s3.endpoint} --region {REGION}"
-    said = gapo_(f"doctor -n cli {location} -o json")
-    assert said.code == 0, said.out
-    assert findings(said) == {
+    result = gapo_(f"doctor -n cli {location} -o json")
+    assert result.code == 0, result.out
+    assert findings(result) == {
         "api server": "ok",
         "definition": "ok",
         "rights": "ok",
@@ -45,10 +45,10 @@ def test_doctor_says_what_the_operators_configuration_asks_of_the_namespace(
     config.write_text(
         yaml.safe_dump({"storageLocations": [location, other], "trainer": {"image": "trainer:test"}})
     )
-    said = gapo_(f"doctor -n cli --config {config}")
-    assert said.code == 69
-    assert "secret keys is not in namespace cli" in said.out
-    assert "locations for namespace cli: team\n" in said.out
+    result = gapo_(f"doctor -n cli --config {config}")
+    assert result.code == 69
+    assert "secret keys is not in namespace cli" in result.out
+    assert "locations for namespace cli: team\n" in result.out
     room.kubectl("create", "secret", "generic", "keys", "--from-literal=AWS_ACCESS_KEY_ID=x")
     well = gapo_(f"doctor -n cli --config {config} --location team")
     assert well.code == 0, well.out
@@ -74,9 +74,9 @@ def test_doctor_sees_that_the_operator_is_gone(room: Room, gapo_: Gapo) -> None:
         wait_until(
             lambda: findings(gapo_("doctor -n cli -o json"))["operator"] == "fail", "the Lease is too old"
         )
-        said = gapo_("doctor -n cli")
-        assert said.code == 69
-        assert "no operator leads since " in said.out
+        result = gapo_("doctor -n cli")
+        assert result.code == 69
+        assert "no operator leads since " in result.out
     finally:
         room.operator.start()
         room.operator.wait_until_ready()
@@ -95,26 +95,26 @@ def test_a_cluster_without_gapo_says_how_to_install_it_and_one_of_another_releas
     at = f"--kubeconfig {bare.kubeconfig}"
     file = manifest(tmp_path, "early", stages={"max": 1, "rolloutsPerIteration": 128})
     for command in (f"submit {file} {at}", f"status early {at}", f"logs early {at}"):
-        said = gapo_(command)
-        assert (said.code, said.err.count("\n")) == (69, 1)
-        assert "kubectl apply --server-side -f crds/gapo.dev_gaporuns.yaml" in said.err
+        result = gapo_(command)
+        assert (result.code, result.err.count("\n")) == (69, 1)
+        assert "kubectl apply --server-side -f crds/gapo.dev_gaporuns.yaml" in result.err
     doctor = gapo_(f"doctor {at} -o json")
     assert (doctor.code, findings(doctor)["definition"], findings(doctor)["operator"]) == (69, "fail", "fail")
 
     older = yaml.safe_load(CRD.read_text())
     spec = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     del spec["properties"]["checkpoint"]
-    bare.said("apply", "--server-side", "-f", "-", stdin=json.dumps(older))
+    bare.stdout_of("apply", "--server-side", "-f", "-", stdin=json.dumps(older))
     bare.established()
     manifest(tmp_path, "early", checkpoint={"interval": 60})
-    said = gapo_(f"submit {file} {at}")
-    assert said.code == 64
-    assert "of another release than this gapo" in said.err
-    assert "checkpoint" in said.err
+    result = gapo_(f"submit {file} {at}")
+    assert result.code == 64
+    assert "of another release than this gapo" in result.err
+    assert "checkpoint" in result.err
     doctor = gapo_(f"doctor {at}")
     assert "lacks 2 fields of this release, such as spec.checkpoint" in doctor.out
 
-    bare.said("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
+    bare.stdout_of("apply", "--server-side", "--force-conflicts", "-f", str(CRD))
     wait_until(
         lambda: findings(gapo_(f"doctor {at} -o json"))["definition"] == "ok",
         "the definition is this release's",

@@ -89,9 +89,9 @@ def test_logs_say_why_there_are_none_yet(
         ),
         "it is known why",
     )
-    said = gapo_(f"logs {name} -n cli")
-    assert said.code == 75
-    assert words in said.err
+    result = gapo_(f"logs {name} -n cli")
+    assert result.code == 75
+    assert words in result.err
     room.pods.misbehave = {}
     room.kubectl("delete", "gaporun", name)
 
@@ -99,9 +99,9 @@ def test_logs_say_why_there_are_none_yet(
 def test_logs_of_a_run_without_a_pod_say_how_the_run_stands(room: Room, gapo_: Gapo, tmp_path: Path) -> None:
     assert gapo_(f"submit {manifest(tmp_path, 'podless', suspend=True)} -n cli").code == 0
     room.wait_for("Suspended", "podless")
-    said = gapo_("logs podless -n cli --stage 3 --kind ppo")
-    assert said.code == 69
-    assert "no pod of A3 ppo is there: GapoRun cli/podless is Suspended" in said.err
+    result = gapo_("logs podless -n cli --stage 3 --kind ppo")
+    assert result.code == 69
+    assert "no pod of A3 ppo is there: GapoRun cli/podless is Suspended" in result.err
     assert gapo_("logs nobody -n cli").code == 69
 
 
@@ -137,5 +137,5 @@ def test_the_commands_of_the_page(room: Room, gapo_: Gapo, tmp_path: Path) -> No
     for command in written:
         if command.startswith("gapo logs"):
             continue  # needs a node: test_cli_node.py
-        said = gapo_(command.removeprefix("kubectl ").removeprefix("gapo ").replace("-n red", "-n cli"))
-        assert said.code == 0, (command, said)
+        result = gapo_(command.removeprefix("kubectl ").removeprefix("gapo ").replace("-n red", "-n cli"))
+        assert result.code == 0, (command, result)

@@ -36,9 +36,9 @@ def test_a_manifest_is_created_then_unchanged_then_configured(
 
 
 def test_what_is_misspelt_is_refused_here_and_named(room: Room, gapo_: Gapo, tmp_path: Path) -> None:
-    said = gapo_(f"submit {manifest(tmp_path, 'misspelt', stagess={'max': 1})} -n cli")
-    assert said.code == 64
-    assert said.err.endswith("spec.stagess: unknown field; did you mean stages?\n")
+    result = gapo_(f"submit {manifest(tmp_path, 'misspelt', stagess={'max': 1})} -n cli")
+    assert result.code == 64
+    assert result.err.endswith("spec.stagess: unknown field; did you mean stages?\n")
     assert room.cluster.run("-n", NAMESPACE, "get", "gaporun", "misspelt").returncode == 1
 
 
@@ -51,9 +51,9 @@ def test_files_of_this_machine_are_refused_with_what_to_do(room: Room, gapo_: Ga
         generator={"model": "models/small"},
         rewardModel={"model": "hf://org/encoder"},
     )
-    said = gapo_(f"submit {file} -n cli")
-    assert said.code == 64
-    first, second = said.err.splitlines()
+    result = gapo_(f"submit {file} -n cli")
+    assert result.code == 64
+    first, second = result.err.splitlines()
     assert "data.sources.0.uri" in first
     assert "upload it" in first
     assert "generator.model models/small is a folder of this machine" in second
@@ -63,8 +63,12 @@ def test_files_of_this_machine_are_refused_with_what_to_do(room: Room, gapo_: Ga
 def test_a_dry_run_is_checked_by_the_server_and_stored_nowhere(
     room: Room, gapo_: Gapo, tmp_path: Path
 ) -> None:
-    said = gapo_(f"submit {manifest(tmp_path, 'dry')} -n cli --dry-run -o json")
-    assert (said.code, json.loads(said.out)["done"], json.loads(said.out)["dryRun"]) == (0, "created", True)
+    result = gapo_(f"submit {manifest(tmp_path, 'dry')} -n cli --dry-run -o json")
+    assert (result.code, json.loads(result.out)["done"], json.loads(result.out)["dryRun"]) == (
+        0,
+        "created",
+        True,
+    )
     assert room.cluster.run("-n", NAMESPACE, "get", "gaporun", "dry").returncode == 1
 
 
@@ -74,10 +78,10 @@ def test_what_something_else_has_set_is_told_and_taken_over_only_by_force(
     suspended = manifest(tmp_path, "shared", suspend=True, stages={"max": 3})
     room.kubectl("apply", "--server-side", "--field-manager", "team-b", "-f", str(suspended))
     file = manifest(tmp_path, "shared", suspend=True, stages={"max": 4})
-    said = gapo_(f"submit {file} -n cli")
-    assert said.code == 69
-    assert f"{file}: spec.stages.max was set by team-b to something else" in said.err
-    assert "--force-conflicts" in said.err
+    result = gapo_(f"submit {file} -n cli")
+    assert result.code == 69
+    assert f"{file}: spec.stages.max was set by team-b to something else" in result.err
+    assert "--force-conflicts" in result.err
     assert gapo_(f"submit {file} -n cli --force-conflicts").out.startswith("GapoRun cli/shared configured")
     assert room.kubectl("get", "gaporun", "shared", "-o", "jsonpath={.spec.stages.max}") == "4"
 
@@ -88,19 +92,19 @@ def test_another_run_under_the_same_name_is_refused_by_the_servers_rule(
     file = manifest(tmp_path, "fixed", stages={"max": 0})
     assert gapo_(f"submit {file} -n cli --wait --timeout 2m").code == 0
     manifest(tmp_path, "fixed", stages={"max": 0}, seed=7)
-    said = gapo_(f"submit {file} -n cli")
-    assert said.code == 64
-    assert said.err.startswith(f"error: {file}: ")
-    assert "another name" in said.err, said.err
+    result = gapo_(f"submit {file} -n cli")
+    assert result.code == 64
+    assert result.err.startswith(f"error: {file}: ")
+    assert "another name" in result.err, result.err
 
 
 def test_the_namespace_of_the_file_and_of_the_command_must_agree(
     room: Room, gapo_: Gapo, tmp_path: Path
 ) -> None:
     file = manifest(tmp_path, "placed", {"namespace": "other"}, suspend=True)
-    said = gapo_(f"submit {file} -n cli")
-    assert said.code == 64
-    assert "metadata.namespace is other, but -n says cli" in said.err
+    result = gapo_(f"submit {file} -n cli")
+    assert result.code == 64
+    assert "metadata.namespace is other, but -n says cli" in result.err
     manifest(tmp_path, "placed", {"namespace": "cli"}, suspend=True)
     assert gapo_(f"submit {file}").out.startswith("GapoRun cli/placed created")
     missing = gapo_(f"submit {manifest(tmp_path, 'nowhere')} -n absent")
@@ -111,9 +115,9 @@ def test_the_namespace_of_the_file_and_of_the_command_must_agree(
 
 
 def test_waiting_shows_what_happens_and_ends_with_the_run(room: Room, gapo_: Gapo, tmp_path: Path) -> None:
-    said = gapo_(f"submit {manifest(tmp_path, 'waited')} -n cli --wait --timeout 3m")
-    assert said.code == 0, said.err
-    lines = said.out.splitlines()
+    result = gapo_(f"submit {manifest(tmp_path, 'waited')} -n cli --wait --timeout 3m")
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
     assert "TaskCommitted: 0/data" in lines
     assert any(line.startswith(("StageDecided: stage 1", "TaskStarted: 1/ppo")) for line in lines)
     assert lines[-1].startswith("Succeeded, A1/1")
@@ -123,31 +127,31 @@ def test_waiting_for_a_run_that_fails_gives_the_tasks_words_and_a_code(
     room: Room, gapo_: Gapo, tmp_path: Path
 ) -> None:
     room.pods.misbehave = {"0/data/0": "exit:65"}
-    said = gapo_(f"submit {manifest(tmp_path, 'failing', seed=1)} -n cli --wait --timeout 3m")
+    result = gapo_(f"submit {manifest(tmp_path, 'failing', seed=1)} -n cli --wait --timeout 3m")
     room.pods.misbehave = {}
-    assert said.code == 1
-    assert said.err.startswith("error: cli/failing: PermanentFailure: ")
-    assert "rows.jsonl line 3: label is missing" in said.err
+    assert result.code == 1
+    assert result.err.startswith("error: cli/failing: PermanentFailure: ")
+    assert "rows.jsonl line 3: label is missing" in result.err
     again = gapo_("status failing -n cli --watch")
-    assert (again.code, again.err) == (1, said.err)
+    assert (again.code, again.err) == (1, result.err)
 
 
 def test_waiting_for_a_run_that_nobody_lets_go_on_says_who_must_act(
     room: Room, gapo_: Gapo, tmp_path: Path
 ) -> None:
     file = manifest(tmp_path, "elsewhere", storage={"location": "elsewhere"})
-    said = gapo_(f"submit {file} -n cli --wait --timeout 3m")
-    assert said.code == 64
-    assert "spec.storage.location 'elsewhere' is not for namespace cli" in said.err
+    result = gapo_(f"submit {file} -n cli --wait --timeout 3m")
+    assert result.code == 64
+    assert "spec.storage.location 'elsewhere' is not for namespace cli" in result.err
 
 
 def test_a_wait_that_is_too_long_ends_with_75_and_the_run_goes_on(
     room: Room, gapo_: Gapo, tmp_path: Path
 ) -> None:
     file = manifest(tmp_path, "patient", suspend=True)
-    said = gapo_(f"submit {file} -n cli --wait --timeout 3s")
-    assert said.code == 75
-    assert "cli/patient is not over after 3 s: Suspended" in said.err
-    assert "the run itself goes on" in said.err
+    result = gapo_(f"submit {file} -n cli --wait --timeout 3s")
+    assert result.code == 75
+    assert "cli/patient is not over after 3 s: Suspended" in result.err
+    assert "the run itself goes on" in result.err
     assert gapo_(f"submit {file} --timeout 3s").code == 2
     assert gapo_(f"submit {file} --wait --timeout soon").code == 2

@@ -58,17 +58,17 @@ def terminal(room: Room) -> Iterator[Callable[..., Terminal]]:
             start_new_session=True,
         )
         os.close(slave)
-        made = Terminal(process, bytearray())
+        terminal = Terminal(process, bytearray())
 
         def read() -> None:
             with contextlib.suppress(OSError):  # the other end is closed
                 while chunk := os.read(master, 4096):
-                    made.screen.extend(chunk)
+                    terminal.screen.extend(chunk)
             os.close(master)
 
         threading.Thread(target=read, daemon=True).start()
-        ours.append(made)
-        return made
+        ours.append(terminal)
+        return terminal
 
     yield start
     for one in ours:

@@ -41,7 +41,7 @@ def enter(
 
     @contextmanager
     def enter(cluster: ControlPlane, kubeconfig: Path | None = None, *arguments: str) -> Iterator[Room]:
-        cluster.said("create", "namespace", namespace)
+        cluster.stdout_of("create", "namespace", namespace)
         with (
             instant_pods(cluster.kubeconfig, namespace) as pods,
             operator(

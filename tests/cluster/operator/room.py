@@ -31,7 +31,7 @@ class Room:
     proxy: FaultProxy
 
     def apply(self, name: str = "run", **spec: Any) -> None:
-        self.cluster.said("apply", "-f", "-", stdin=json.dumps(self.manifest(name, **spec)))
+        self.cluster.stdout_of("apply", "-f", "-", stdin=json.dumps(self.manifest(name, **spec)))
 
     def manifest(self, name: str = "run", **spec: Any) -> dict[str, Any]:
         return {
@@ -49,26 +49,26 @@ class Room:
         }
 
     def kubectl(self, *arguments: str) -> str:
-        return self.cluster.said("-n", self.namespace, *arguments)
+        return self.cluster.stdout_of("-n", self.namespace, *arguments)
 
     def get(self, name: str = "run") -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", "gaporun", name, "-o", "json"))
-        return found
+        gaporun: dict[str, Any] = json.loads(self.kubectl("get", "gaporun", name, "-o", "json"))
+        return gaporun
 
     def status(self, name: str = "run") -> dict[str, Any]:
-        found: dict[str, Any] = self.get(name).get("status", {})
-        return found
+        status: dict[str, Any] = self.get(name).get("status", {})
+        return status
 
     def condition(self, kind: str, name: str = "run") -> dict[str, Any]:
-        found = [c for c in self.status(name).get("conditions", []) if c["type"] == kind]
-        return found[0] if found else {}
+        conditions = [c for c in self.status(name).get("conditions", []) if c["type"] == kind]
+        return conditions[0] if conditions else {}
 
     def jobs(self) -> list[str]:
         return self.kubectl("get", "jobs", "-o", "name").split()
 
     def events(self) -> list[tuple[str, str]]:
-        found = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
-        return [(e["reason"], e["message"]) for e in found if e["involvedObject"].get("kind") == "GapoRun"]
+        events = json.loads(self.kubectl("get", "events", "-o", "json"))["items"]
+        return [(e["reason"], e["message"]) for e in events if e["involvedObject"].get("kind") == "GapoRun"]
 
     def objects(self, name: str = "run") -> Objects:
         status = self.status(name)

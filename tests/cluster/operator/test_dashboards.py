@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from charts.dashboards import answers
+from charts.dashboards import grafana_emulation
 from charts.dashboards.__main__ import FOLDER
-from charts.dashboards.answers import Json, Series, Span
+from charts.dashboards.grafana_emulation import Json, Series, Span
 from tests.cluster.operator.room import Room
 from tests.cluster.processes import wait_until
 from tests.monitoring.prometheus import SCRAPE, Scraping, Target, needs_prometheus, prometheus
@@ -56,8 +56,8 @@ class Scraped:
 
 
 def board(name: str) -> Json:
-    found: Json = json.loads((FOLDER / f"{name}.json").read_text())
-    return found
+    board: Json = json.loads((FOLDER / f"{name}.json").read_text())
+    return board
 
 
 @pytest.fixture
@@ -85,8 +85,12 @@ def test_every_panel_of_the_operator_is_answered_and_is_empty_without_it(scraped
     room.apply("taken", runID=owner.run_id)
     operator = board("operator")
     instance = f"127.0.0.1:{room.operator.metrics_port}"
-    chosen = answers.variables(operator, namespace=OPERATOR)
-    targets = [one for panel in answers.panels(operator) for one in answers.targets(panel, chosen)]
+    chosen = grafana_emulation.variables(operator, namespace=OPERATOR)
+    targets = [
+        one
+        for panel in grafana_emulation.panels(operator)
+        for one in grafana_emulation.targets(panel, chosen)
+    ]
 
     def unanswered() -> list[str]:
         return [
@@ -102,9 +106,9 @@ def test_every_panel_of_the_operator_is_answered_and_is_empty_without_it(scraped
         for series in scraped.range(one.expression):
             assert series.labels["namespace"] == OPERATOR, one.expression
             assert series.labels.get("instance", instance) == instance, one.expression
-    elsewhere = answers.variables(operator, namespace="elsewhere")
-    for panel in answers.panels(operator):
-        for one in answers.targets(panel, elsewhere):
+    elsewhere = grafana_emulation.variables(operator, namespace="elsewhere")
+    for panel in grafana_emulation.panels(operator):
+        for one in grafana_emulation.targets(panel, elsewhere):
             assert scraped.range(one.expression) == [], one.expression
 
 
@@ -117,16 +121,16 @@ STATED = {
 
 def test_panels_of_stages_show_what_manifests_state_whoever_exports_them(scraped: Scraped) -> None:
     room, convergence = scraped.room, board("stage-convergence")
-    chosen = answers.variables(convergence, namespace=room.namespace, run="run")
+    chosen = grafana_emulation.variables(convergence, namespace=room.namespace, run="run")
     root = room.s3.folder / room.status()["location"].removeprefix(f"{room.s3.uri}/")
     committed = [json.loads(path.read_text()) for path in root.glob("stages/*/*/manifest-*.json")]
-    for panel in answers.panels(convergence):
+    for panel in grafana_emulation.panels(convergence):
         for line, (kind, metric) in STATED.get(panel["title"], {}).items():
-            found = {
+            answers = {
                 one.ref: scraped.prometheus.api.instant(one.expression, time.time())
-                for one in answers.targets(panel, chosen)
+                for one in grafana_emulation.targets(panel, chosen)
             }
-            table = answers.table(panel, found)
+            table = grafana_emulation.table(panel, answers)
             stated = {
                 one["stage"]: one["metrics"][metric]
                 for one in committed
@@ -139,11 +143,11 @@ def test_panels_of_stages_show_what_manifests_state_whoever_exports_them(scraped
 
 def test_a_finished_run_shows_its_gain_on_the_test_split(scraped: Scraped) -> None:
     convergence = board("stage-convergence")
-    chosen = answers.variables(convergence, namespace=scraped.room.namespace, run="run")
-    (panel,) = [one for one in answers.panels(convergence) if one["title"] == "On the test split"]
+    chosen = grafana_emulation.variables(convergence, namespace=scraped.room.namespace, run="run")
+    (panel,) = [one for one in grafana_emulation.panels(convergence) if one["title"] == "On the test split"]
     shown = [
         series.points[-1][1]
-        for one in answers.targets(panel, chosen)
+        for one in grafana_emulation.targets(panel, chosen)
         for series in scraped.prometheus.api.instant(one.expression, time.time())
     ]
     assert shown == [0.71, 0.33]

@@ -96,7 +96,7 @@ def test_when_etcd_has_lost_everything_the_same_manifest_goes_on_while_old_pods_
     done = list(room.pods.committed)
     with control_plane(tmp_path) as restored:
         install_crd(restored)
-        restored.said("create", "namespace", room.namespace)
+        restored.stdout_of("create", "namespace", room.namespace)
         arguments = ("--namespace", room.namespace)
         with (
             instant_pods(restored.kubeconfig, room.namespace) as pods,

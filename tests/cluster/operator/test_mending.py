@@ -17,8 +17,8 @@ pytestmark = pytest.mark.cluster
 
 
 def ended(room: Room, attempt: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(room.objects().get(f"stages/0/data/{attempt}/ended.json") or b"{}")
-    return found
+    record: dict[str, Any] = json.loads(room.objects().get(f"stages/0/data/{attempt}/ended.json") or b"{}")
+    return record
 
 
 def change_location(room: Room, **changes: Any) -> None:
@@ -70,9 +70,9 @@ def test_a_secret_that_is_missing_is_told_by_its_name_and_never_as_a_want_of_roo
     room.pods.misbehave = {"0/data/0": "pending:CreateContainerConfigError"}
     room.apply(stages={"max": 0}, scheduling={"pendingTimeout": "2s"})
     room.wait(lambda: bool(room.pods.started) and ended(room) != {}, "its pod is given back")
-    told = room.condition("Reconciling")
-    assert told["reason"] == "ContainerConfigInvalid"
-    assert 'secret "team-keys" not found' in told["message"]
+    condition = room.condition("Reconciling")
+    assert condition["reason"] == "ContainerConfigInvalid"
+    assert 'secret "team-keys" not found' in condition["message"]
     assert (ended(room)["cause"], ended(room)["charged"]) == ("stopped", False)
     assert room.status()["state"] == "Pending"
 
@@ -85,9 +85,9 @@ def test_wrong_keys_of_a_namespace_are_waited_for_and_the_condition_names_their_
     room.pods.misbehave = {"0/data/0": "denied"}
     room.apply(stages={"max": 0}, scheduling={"maxFailures": 0})
     room.wait(lambda: room.condition("TasksHealthy").get("status") == "False", "it is told")
-    told = room.condition("TasksHealthy")
-    assert told["reason"] == "StorageNotAllowed"
-    assert "Secret team-keys of this namespace" in told["message"]
+    condition = room.condition("TasksHealthy")
+    assert condition["reason"] == "StorageNotAllowed"
+    assert "Secret team-keys of this namespace" in condition["message"]
     assert (ended(room)["cause"], ended(room)["charged"]) == ("noAccess", False)
     assert room.status()["state"] in ("Pending", "Running")
     room.wait_for_state("Succeeded")
@@ -126,7 +126,9 @@ def test_rotated_keys_of_the_operator_are_used_without_a_restart(mistaken: Room,
 def test_an_endpoint_that_is_no_address_waits_until_it_is_one(room: Room) -> None:
     right = yaml.safe_load(room.config.read_text())["storageLocations"][0]["endpoint"]
     change_location(room, endpoint="http://mi nio:9000")
-    room.operator.wait_until(lambda: "the configuration has changed" in room.operator.said(), "it is read")
+    room.operator.wait_until(
+        lambda: "the configuration has changed" in room.operator.log_text(), "it is read"
+    )
     room.apply(stages={"max": 0})
     room.wait(lambda: room.condition("StorageReady").get("reason") == "LocationInvalid", "it is told")
     assert "endpoint" in room.condition("StorageReady")["message"]
@@ -153,10 +155,10 @@ def test_a_run_whose_location_gets_another_address_stalls_and_goes_on_once_it_ha
     before = room.status()["location"]
     readdress(f"{room.s3.uri}/elsewhere")
     room.wait_for_state("Stalled")
-    told = room.condition("Stalled")
-    assert told["reason"] == "StorageMoved"
-    assert before in told["message"]
-    assert f"{room.s3.uri}/elsewhere/" in told["message"]
+    condition = room.condition("Stalled")
+    assert condition["reason"] == "StorageMoved"
+    assert before in condition["message"]
+    assert f"{room.s3.uri}/elsewhere/" in condition["message"]
     assert room.status()["location"] == before
     assert room.pods.started.count("0/data/0") == 1
     assert not (room.s3.folder / "elsewhere" / room.namespace).exists()
@@ -204,7 +206,7 @@ def test_a_moved_run_goes_on_at_its_new_place_once_it_is_applied_anew(room: Room
     folder.rename(moved)
     room.kubectl("delete", "gaporun", "run")
     change_location(room, uri=f"{room.s3.uri}/moved")
-    room.wait(lambda: "the configuration has changed" in room.operator.said(), "it is read")
+    room.wait(lambda: "the configuration has changed" in room.operator.log_text(), "it is read")
     room.apply(stages={"max": 0})
     room.wait_for_state("Succeeded")
     assert room.status()["location"].startswith(f"{room.s3.uri}/moved/")
@@ -233,10 +235,10 @@ def test_an_eviction_is_told_by_the_pods_own_words_and_the_field_to_raise(
     room.pods.misbehave = {"0/data/0": f"evicted:{message}"}
     room.apply(stages={"max": 0})
     room.wait(lambda: room.condition("TasksHealthy").get("reason") == "Evicted", "it is told")
-    told = room.condition("TasksHealthy")["message"]
-    assert message.strip().rstrip(".") in told
-    assert words in told
-    assert "termination message" not in told
+    shown = room.condition("TasksHealthy")["message"]
+    assert message.strip().rstrip(".") in shown
+    assert words in shown
+    assert "termination message" not in shown
     room.wait_for_state("Succeeded")
     assert (ended(room)["cause"], ended(room)["reason"]) == (cause, "Evicted")
 

@@ -81,10 +81,10 @@ def scrape(process: OperatorProcess) -> Scrape:
     }
 
 
-def of_runs(found: Scrape, name: str | None = None, prefix: str = "gapo_") -> Scrape:
+def of_runs(samples: Scrape, name: str | None = None, prefix: str = "gapo_") -> Scrape:
     return {
         (series, labels): value
-        for (series, labels), value in found.items()
+        for (series, labels), value in samples.items()
         if series.startswith(prefix) and dict(labels).get("run", "") == (name or dict(labels).get("run"))
     }
 
@@ -107,10 +107,10 @@ def test_series_of_stages_equal_the_manifests(room: Room) -> None:
     room.apply(stages={"max": 3})
     room.wait_for_state("Succeeded")
     room.wait(lambda: state_of(room, "Succeeded") == 1, "a scrape says so")
-    found = scrape(room.operator)
+    samples = scrape(room.operator)
 
     def value(name: str, **labels: str) -> float | None:
-        return found.get((name, of("run", room, **labels)))
+        return samples.get((name, of("run", room, **labels)))
 
     seconds: dict[str, float] = {}
     for manifest in manifests(room):
@@ -142,7 +142,7 @@ def test_series_of_stages_equal_the_manifests(room: Room) -> None:
         lambda: scrape(room.operator)["gapo_run_attempts_ended_total", ended] == tasks,
         "the end of every attempt is recorded",
     )
-    assert found["gapo_runs", frozenset({("status", "Succeeded")})] == 1
+    assert samples["gapo_runs", frozenset({("status", "Succeeded")})] == 1
 
 
 def test_a_restarted_operator_serves_the_same_stages_within_ten_seconds_for_a_few_reads(room: Room) -> None:
@@ -221,10 +221,10 @@ def test_a_run_that_another_controller_manages_has_no_series(room: Room) -> None
     room.apply("theirs", scheduling={"managedBy": "example.com/other"})
     room.apply("ours")
     room.wait(lambda: state_of(room, "Succeeded", "ours") == 1, "ours has succeeded")
-    found = scrape(room.operator)
-    assert of_runs(found, "ours")
-    assert not of_runs(found, "theirs")
-    assert sum(value for (name, _), value in found.items() if name == "gapo_runs") == 1
+    samples = scrape(room.operator)
+    assert of_runs(samples, "ours")
+    assert not of_runs(samples, "theirs")
+    assert sum(value for (name, _), value in samples.items() if name == "gapo_runs") == 1
 
 
 @contextmanager
@@ -249,10 +249,10 @@ def test_whoever_does_not_hold_the_lease_tells_of_no_run(room: Room, tmp_path: P
             second.wait_until(
                 lambda: ("gapo_leader", frozenset()) in scrape(second), "the other one is scraped"
             )
-            found = scrape(second)
-            assert found["gapo_leader", frozenset()] == 0
-            assert not of_runs(found, "run")
-            assert "gapo_runs" not in {name for name, _ in found}
+            samples = scrape(second)
+            assert samples["gapo_leader", frozenset()] == 0
+            assert not of_runs(samples, "run")
+            assert "gapo_runs" not in {name for name, _ in samples}
             shown = of_runs(scrape(first), "run", "gapo_stage_")
             assert first.stop() == 0
             second.wait_until(
@@ -277,7 +277,7 @@ def test_a_task_that_tells_how_far_it_is_is_shown_and_told_again_only_when_it_ha
     handed_over = objects.get("stages/0/data/0/task.json")
     assert handed_over is not None
     task = Task.model_validate_json(handed_over)
-    said = {
+    progress = {
         "runID": task.run_id,
         "taskDigest": task.digest,
         "progressPercentage": 45,
@@ -286,7 +286,7 @@ def test_a_task_that_tells_how_far_it_is_is_shown_and_told_again_only_when_it_ha
         "lastUpdatedTime": "2026-01-01T12:00:00Z",
         "startTime": "2026-01-01T11:59:00Z",
     }
-    objects.put(f"stages/0/data/0/{pod['uid']}/progress.json", json.dumps(said).encode())
+    objects.put(f"stages/0/data/0/{pod['uid']}/progress.json", json.dumps(progress).encode())
     running = json.dumps({"status": {"phase": "Running"}})
     room.kubectl("patch", "pod", pod["name"], "--subresource=status", "--type=merge", "-p", running)
     room.wait(lambda: room.status().get("progress") == "0/2 data 45 %", "progress is shown")
@@ -322,10 +322,10 @@ def test_a_task_that_tells_how_far_it_is_is_shown_and_told_again_only_when_it_ha
 def test_the_operator_tells_of_its_own_requests_and_decisions(room: Room) -> None:
     room.apply(stages={"max": 2})
     room.wait_for_state("Succeeded")
-    found = scrape(room.operator)
+    samples = scrape(room.operator)
 
     def counted(name: str, **labels: str) -> float:
-        return found.get((name, frozenset(labels.items())), 0.0)
+        return samples.get((name, frozenset(labels.items())), 0.0)
 
     store, kubernetes = (
         "gapo_object_store_request_duration_seconds",

@@ -23,8 +23,8 @@ OURS: dict[str, Any] = yaml.safe_load(CRD.read_text())
 
 
 def schema_of(crd: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
-    return found
+    properties: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+    return properties
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def server(log: Path) -> Iterator[ControlPlane]:
 
 def define(server: ControlPlane, crd: dict[str, Any]) -> None:
     """Replaces the definition, and waits until the API server goes by it."""
-    server.said("replace", "-f", "-", stdin=json.dumps(crd))
+    server.stdout_of("replace", "-f", "-", stdin=json.dumps(crd))
     mark = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["description"]
 
     def served() -> bool:
@@ -60,7 +60,7 @@ def marked(name: str) -> dict[str, Any]:
     return crd
 
 
-def told(room: Room) -> int:
+def outdated_events(room: Room) -> int:
     """How often the run heard of it."""
     events = json.loads(room.kubectl("get", "events", "-o", "json"))["items"]
     return sum(e["reason"] == "CRDOutdated" and e["involvedObject"]["name"] == "run" for e in events)
@@ -95,7 +95,7 @@ def test_a_field_that_an_older_definition_drops_is_told_once_and_not_written_aga
         room.apply(stages={"max": 0})
         room.wait(lambda: "0/sft/0" in room.pods.started, "it has begun")
         room.wait_for_state("Running")
-        room.wait(lambda: told(room) > 0, "it is told")
+        room.wait(lambda: outdated_events(room) > 0, "it is told")
         room.wait(lambda: committed(room) == 2, "nothing but the task that hangs has news to write")
         assert dropped not in room.status()
         if dropped != "conditions":
@@ -111,7 +111,7 @@ def test_a_field_that_an_older_definition_drops_is_told_once_and_not_written_aga
             room.wait_for_state("Suspended", f"later-{seed}")
             written.append(writes(log, room))
         assert written[0] == written[-1] > 0
-        assert told(room) == 1
+        assert outdated_events(room) == 1
 
         define(server, marked("whole again"))
         (hanging,) = [job.removeprefix("job.batch/") for job in room.jobs() if "-0-sft-0" in job]
@@ -144,6 +144,6 @@ def test_a_run_in_words_that_the_operator_does_not_know_stalls_and_no_other_does
             assert f"{name}-" not in " ".join(room.jobs())
             with pytest.raises(SpecError, match=words.partition(":")[0]):  # as the commands do
                 load_document(room.manifest(name, curriculum={}, method="DPO"), where=name, base=CRD.parent)
-        assert "the pass failed" not in room.operator.said()
+        assert "the pass failed" not in room.operator.log_text()
         room.kubectl("patch", "gaporun", "word", "--type=merge", "-p", '{"spec":{"method":"GAPO"}}')
         room.wait_for_state("Succeeded", "word")

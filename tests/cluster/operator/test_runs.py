@@ -37,10 +37,10 @@ def test_events_tell_the_story_once(room: Room) -> None:
     room.apply(stages={"max": 1})
     room.wait_for_state("Succeeded")
     room.wait(lambda: any(reason == "Succeeded" for reason, _ in room.events()), "the last event is there")
-    told = room.events()
-    assert len(told) == len(set(told))
-    assert [reason for reason, _ in told].count("TaskStarted") == len(STAGE_0) + 3
-    assert ("StageDecided" in {reason for reason, _ in told}) is True
+    events = room.events()
+    assert len(events) == len(set(events))
+    assert [reason for reason, _ in events].count("TaskStarted") == len(STAGE_0) + 3
+    assert ("StageDecided" in {reason for reason, _ in events}) is True
 
 
 def test_a_suspended_run_has_no_job_and_goes_on_where_it_was(room: Room) -> None:
@@ -78,9 +78,9 @@ def test_what_a_cluster_does_not_allow_stalls_the_run_until_it_is_taken_out(room
 def test_no_object_has_a_finalizer_or_an_annotation_of_the_framework(room: Room) -> None:
     room.apply()
     room.wait_for_state("Succeeded")
-    found = json.loads(room.kubectl("get", "gaporuns,jobs,pods", "-o", "json"))["items"]
-    assert found
-    for item in found:
+    items = json.loads(room.kubectl("get", "gaporuns,jobs,pods", "-o", "json"))["items"]
+    assert items
+    for item in items:
         assert not item["metadata"].get("finalizers"), item["metadata"]["name"]
         assert not [a for a in item["metadata"].get("annotations", {}) if "kopf" in a]
 

@@ -51,7 +51,7 @@ class Site:
 
     def allow(self, volcano: bool) -> None:
         rights = [one for one in objects(changed({"volcano": {"enabled": volcano}})) if one["kind"] in RBAC]
-        self.server.said("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
+        self.server.stdout_of("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +59,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("volcano")
     settings = Settings(users=(ACCOUNT,), flags=(*Settings().flags, *flags(folder)))
     with control_plane(folder, settings) as server:
-        server.said("apply", "--server-side", "-f", str(VOLCANO / "scheduling.volcano.sh_podgroups.yaml"))
+        server.stdout_of(
+            "apply", "--server-side", "-f", str(VOLCANO / "scheduling.volcano.sh_podgroups.yaml")
+        )
         install_crd(server)
-        server.said("create", "priorityclass", "batch", "--value=10")
+        server.stdout_of("create", "priorityclass", "batch", "--value=10")
         collector = [
             program("kube-controller-manager"), f"--kubeconfig={server.kubeconfig}", "--leader-elect=false",
             "--controllers=garbage-collector-controller", "--bind-address=127.0.0.1",
@@ -80,8 +82,8 @@ def room(site: Site, enter: Enter) -> Iterator[Room]:
 
 
 def groups(room: Room) -> dict[str, dict[str, Any]]:
-    found = json.loads(room.kubectl("get", "podgroups.scheduling.volcano.sh", "-o", "json"))["items"]
-    return {one["metadata"]["name"]: one for one in found}
+    groups = json.loads(room.kubectl("get", "podgroups.scheduling.volcano.sh", "-o", "json"))["items"]
+    return {one["metadata"]["name"]: one for one in groups}
 
 
 def owner_of(group: dict[str, Any]) -> tuple[str, str]:
@@ -213,9 +215,9 @@ def test_a_cluster_without_volcano_is_one_condition_and_the_run_goes_on_without(
         room.operator.wait_until_ready()
         room.apply(stages={"max": 0}, scheduling=QUEUED)
         room.wait(lambda: room.condition("TasksHealthy").get("status") == "False", "it is told")
-        told = room.condition("TasksHealthy")
-        assert told["reason"] == "VolcanoUnavailable"
-        assert "install Volcano" in told["message"]
+        condition = room.condition("TasksHealthy")
+        assert condition["reason"] == "VolcanoUnavailable"
+        assert "install Volcano" in condition["message"]
         assert room.condition("Reconciling")["reason"] == "VolcanoUnavailable"
         assert not room.jobs()
         room.apply(stages={"max": 0}, scheduling={})

@@ -1,6 +1,6 @@
 """The table of rules: its forms in Python and CEL, its rows, and what the client makes of them.
 
-That the API server judges as the client does, row by row, is tested on a real one (tests/cluster/test_crd.py).
+That the API server judges as the client does, row by row, is tested on a real one (tests/cluster/crd/test_validation.py).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import promql_parser as promql
 import pytest
 import typer
 import yaml
-from charts.dashboards import known
+from charts.dashboards import exported_series
 
 from gapo.cli.app import app
 from gapo.errors import FencedError, RunMovedError, SpecError, UnsafeLocationError
@@ -43,7 +43,7 @@ EVERY = [
 ALERTS: dict[str, Json] = {rule["alert"]: rule for _, rule in EVERY if "alert" in rule}
 RECORDED: dict[str, Json] = {rule["record"]: rule for _, rule in EVERY if "record" in rule}
 SERIES: Mapping[str, tuple[str, ...]] = {
-    name: one.labels for name, one in known.series().items()
+    name: one.labels for name, one in exported_series.series().items()
 } | dict.fromkeys(RECORDED, ("namespace", "run", "stage"))
 by_alert = pytest.mark.parametrize("name", sorted(ALERTS))
 by_page = pytest.mark.parametrize("page", sorted(PAGES.glob("*.md")), ids=lambda page: page.stem)

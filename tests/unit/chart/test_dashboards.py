@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import promql_parser as promql
 import pytest
-from charts.dashboards import known
+from charts.dashboards import exported_series
 from charts.dashboards.__main__ import BOARDS, FOLDER
 
 from gapo.metrics import catalogue
@@ -32,7 +32,7 @@ TYPES = {"stat", "state-timeline", "trend", "heatmap", "timeseries"}
 UNITS = {"none", "percentunit", "percent", "s", "bytes", "mbytes", "watt"}
 WHOLE = ("gapo_run_gpu_seconds_total", "gapo_run_attempts_ended_total")
 OF_TIME = ("$__rate_interval", "$__interval", "$__range")
-SERIES = known.series()
+SERIES = exported_series.series()
 
 
 class Asked(NamedTuple):
@@ -329,7 +329,7 @@ def test_what_is_declared_of_other_exporters_is_used_by_a_dashboard_or_an_alert(
 def test_recorded_answers_of_other_exporters_have_every_series_that_is_declared() -> None:
     recorded = Path(__file__).parents[2] / "monitoring" / "recorded"
     for exporter in ("vllm", "dcgm", "kueue"):
-        declared = known.of_exporter(exporter)
+        declared = exported_series.of_exporter(exporter)
         for moment in ("1", "2"):
             text = (recorded / f"{exporter}.{moment}.prom").read_text()
             found = set(re.findall(r"^([\w:]+)\{", text, re.MULTILINE))

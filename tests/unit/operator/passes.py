@@ -15,15 +15,16 @@ from tests.unit.operator.played import manifest
 from tests.unit.planner.world import START
 
 from gapo_operator.config import OperatorConfig, StorageLocation
+from gapo_operator.kube.api_server import ApiServer
 from gapo_operator.kube.client import Kube, KubeError
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.reconcile.reconciler import Reconciler
-from gapo_operator.run_metrics.backfill import History
-from gapo_operator.run_metrics.exporter import Telemetry
+from gapo_operator.run_metrics.backfill import Backfill
+from gapo_operator.run_metrics.exporter import RunExporter
 from gapo_operator.run_metrics.run_series import RunSeries
-from gapo_operator.storage_pool import Stores
+from gapo_operator.storage_pool import StoragePool
 from gapo_operator.watch.cache import ClusterView
 
 KEY = RunKey("red", "run")
@@ -33,7 +34,7 @@ class Server(Kube):
     """Answers the operator's own requests as an API server would, for one GapoRun and its Jobs."""
 
     def __init__(self, run: dict[str, Any]) -> None:
-        super().__init__(client.ApiClient.__new__(client.ApiClient))
+        super().__init__(ApiServer(client.ApiClient.__new__(client.ApiClient)))
         self.run = run
         self.jobs: dict[str, dict[str, Any]] = {}
         self.events: list[str] = []
@@ -92,7 +93,7 @@ class Server(Kube):
         return copy.deepcopy(job)
 
 
-class _InMemory(Stores):
+class _InMemory(StoragePool):
     """Every location is a folder of memory, so that no storage service is needed."""
 
     def __init__(self, metrics: OperatorMetrics) -> None:
@@ -120,9 +121,9 @@ class Desk:
     def restart(self) -> None:
         """Another process of the operator, which knows nothing but what the cluster shows."""
         self.view = ClusterView(lambda: self.seconds)
-        telemetry = Telemetry(self.metrics, RunSeries(lambda *_: True), History(self.stores, self.config))
+        exporter = RunExporter(self.metrics, RunSeries(lambda *_: True), Backfill(self.stores, self.config))
         self.reconciler = Reconciler(
-            self.view, self.server, self.stores, self.config, Leadership(required=False), telemetry,
+            self.view, self.server, self.stores, self.config, Leadership(required=False), exporter,
             clock=self.now, wake=self.woken.append,
         )  # fmt: skip
         self.hear()
@@ -132,11 +133,11 @@ class Desk:
 
     def hear(self) -> list[RunKey]:
         """What the watches tell: the runs that it wakes."""
-        told = [self.view.observe("runs", copy.deepcopy(self.server.run), deleted=False)]
-        told += [
+        changed = [self.view.observe("runs", copy.deepcopy(self.server.run), deleted=False)]
+        changed += [
             self.view.observe("jobs", copy.deepcopy(job), deleted=False) for job in self.server.jobs.values()
         ]
-        return [key for key in told if key is not None]
+        return [key for key in changed if key is not None]
 
     def look(self) -> float | None:
         """One pass; when the next is wanted."""
@@ -144,7 +145,7 @@ class Desk:
         return asyncio.run(self.reconciler.reconcile(KEY))
 
     def condition(self, kind: str) -> dict[str, Any]:
-        found: dict[str, Any] = next(
+        condition: dict[str, Any] = next(
             one for one in self.server.run["status"]["conditions"] if one["type"] == kind
         )
-        return found
+        return condition

@@ -16,7 +16,7 @@ from gapo.planning.plan import State
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task, manifest_of
-from gapo_operator.kube.job_states import Child, ChildState
+from gapo_operator.kube.job_states import AttemptJob, JobState
 from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.run_pass import RunPass
 
@@ -95,25 +95,25 @@ def play(objects: Objects, run: LoadedRun, *, failing: str = "", metrics: Measur
     """Passes until the run has ended; `failing` is `<stage>/<kind>` of a task that fails for good. Every pod ran for
     SECONDS."""
     storage = RunPass("uid-1", lambda: START)
-    children: dict[AttemptKey, Child] = {}
+    attempt_jobs: dict[AttemptKey, AttemptJob] = {}
     for _ in range(1000):
-        outcome = storage.advance(objects, run, children, "image:1", {})
+        outcome = storage.advance(objects, run, attempt_jobs, "image:1", {})
         if outcome.plan.status.state in (State.SUCCEEDED, State.FAILED):
             return outcome
-        children = {}
+        attempt_jobs = {}
         for task in outcome.create:
             failed = f"{task.stage}/{task.kind.value}" == failing
             if not failed:
                 commit(objects, task, metrics)
-            children[AttemptKey(task.key, task.attempt)] = _ended(task, failed)
+            attempt_jobs[AttemptKey(task.key, task.attempt)] = _ended(task, failed)
     raise AssertionError("the run does not end")
 
 
-def _ended(task: Task, failed: bool) -> Child:
-    return Child(
+def _ended(task: Task, failed: bool) -> AttemptJob:
+    return AttemptJob(
         AttemptKey(task.key, task.attempt),
         f"job-{task.key}",
-        ChildState.FAILED if failed else ChildState.SUCCEEDED,
+        JobState.FAILED if failed else JobState.SUCCEEDED,
         "job-uid",
         started_at=START,
         ended_at=START + timedelta(seconds=SECONDS),

@@ -1,4 +1,4 @@
-"""Runs as the cluster tells of them, for commands that show them."""
+"""Runs as the API server has them, for commands that show them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def condition(kind: str, status: str, reason: str = "Because", message: str = "s
     return {"type": kind, "status": status, "reason": reason, "message": message}
 
 
-def run_with(*conditions: dict[str, Any], generation: int = 1, **status: Any) -> show.Sight:
+def run_with(*conditions: dict[str, Any], generation: int = 1, **status: Any) -> show.RunSnapshot:
     metadata = {"name": "smoke", "namespace": "red", "generation": generation, "uid": "u"}
-    told = {"observedGeneration": 1, "conditions": list(conditions), **status}
-    return show.Sight({"metadata": metadata, "status": told})
+    shown_status = {"observedGeneration": 1, "conditions": list(conditions), **status}
+    return show.RunSnapshot({"metadata": metadata, "status": shown_status})

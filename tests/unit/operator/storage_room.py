@@ -15,7 +15,7 @@ from gapo.planning.observation import AttemptKey
 from gapo.store.commit import commit_manifest
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task, TaskKey, manifest_of
-from gapo_operator.kube.job_states import Child, ChildState
+from gapo_operator.kube.job_states import AttemptJob, JobState
 from gapo_operator.reconcile.outcome import Outcome
 from gapo_operator.reconcile.run_pass import (
     RunPass,
@@ -52,13 +52,13 @@ class Room:
 
     def advance(
         self,
-        children: Mapping[AttemptKey, Child] | None = None,
+        attempt_jobs: Mapping[AttemptKey, AttemptJob] | None = None,
         waited: Mapping[str, float] | None = None,
         storage: RunPass | None = None,
         **spec: Any,
     ) -> Outcome:
         return (storage or self.storage).advance(
-            self.objects, self.loaded(**spec), children or {}, "image:1", waited or {}
+            self.objects, self.loaded(**spec), attempt_jobs or {}, "image:1", waited or {}
         )
 
     def commit(self, task: Task) -> None:
@@ -73,8 +73,8 @@ class Room:
         )
 
 
-def child(attempt: AttemptKey, state: ChildState, **more: Any) -> dict[AttemptKey, Child]:
-    return {attempt: Child(attempt, f"job-{attempt.task.kind.value}", state, "job-uid", **more)}
+def attempt_job(attempt: AttemptKey, state: JobState, **more: Any) -> dict[AttemptKey, AttemptJob]:
+    return {attempt: AttemptJob(attempt, f"job-{attempt.task.kind.value}", state, "job-uid", **more)}
 
 
 def started(outcome: Outcome) -> list[AttemptKey]:
@@ -82,4 +82,4 @@ def started(outcome: Outcome) -> list[AttemptKey]:
 
 
 def causes(outcome: Outcome, key: TaskKey = DATA.task) -> list[str]:
-    return [a.ended.cause.value if a.ended else "none" for a in outcome.seen.attempts.get(key, ())]
+    return [a.ended.cause.value if a.ended else "none" for a in outcome.observation.attempts.get(key, ())]

@@ -15,11 +15,12 @@ from tests.unit.operator.shown_runs import condition, run_with
 from gapo.errors import ClusterError, GapoError, RetryableError
 from gapo.tasks import Kind
 from gapo_operator.cli import run_view as show
-from gapo_operator.cli.client import RefusedError, _parsed, refusal, runs_path
+from gapo_operator.cli.client import RefusedError, _parsed, refusal
 from gapo_operator.cli.doctor import cluster as checks
 from gapo_operator.cli.doctor import operators
 from gapo_operator.cli.logs import Choice, created, has_log, waiting
 from gapo_operator.cli.submit import explained
+from gapo_operator.kube.resource_paths import runs_path
 
 RUNS = runs_path("red", "smoke")
 
@@ -44,7 +45,7 @@ def event(
 
 
 def test_each_problem_is_told_once() -> None:
-    seen = run_with(
+    snapshot = run_with(
         condition("Succeeded", "Unknown", "Running", "waiting for 1/ppo"),
         condition("Reconciling", "True", "ImagePullFailed", "smoke-1: no such image"),
         condition("TasksHealthy", "False", "ImagePullFailed", "smoke-1: no such image"),
@@ -52,16 +53,16 @@ def test_each_problem_is_told_once() -> None:
         condition("Stalled", "False", "Progressing", ""),
         state="Pending",
     )
-    assert seen.message == "smoke-1: no such image"
+    assert snapshot.message == "smoke-1: no such image"
     console = Console(width=80, highlight=False)
     with console.capture() as shown:
-        console.print(show.page(seen))
+        console.print(show.page(snapshot))
     assert shown.get().splitlines() == [
         "red/smoke: Pending",
         "ImagePullFailed: smoke-1: no such image",
         "StoreUnavailable: timeout",
     ]
-    assert list(show.problems(seen)) == [
+    assert list(show.problems(snapshot)) == [
         ("ImagePullFailed", "smoke-1: no such image"),
         ("StoreUnavailable", "timeout"),
     ]
@@ -69,17 +70,17 @@ def test_each_problem_is_told_once() -> None:
 
 def test_news_are_told_once_and_what_was_there_before_not_at_all() -> None:
     events = [event("a", "TaskStarted", "0/data")]
-    before = show.sight(run_with(state="Pending").run, events)
-    assert "TaskStarted: 0/data" not in list(show.news(None, before))
+    before = show.snapshot_of(run_with(state="Pending").run, events)
+    assert "TaskStarted: 0/data" not in list(show.changes(None, before))
     events.append(event("b", "TaskCommitted", "0/data", "2026-01-01T00:00:01Z"))
-    after = show.sight(run_with(state="Running", progress="0/2 sft").run, events)
-    assert list(show.news(before, after)) == ["TaskCommitted: 0/data", "Running, 0/2 sft"]
-    assert list(show.news(after, after)) == []
-    wrong = show.sight(
+    after = show.snapshot_of(run_with(state="Running", progress="0/2 sft").run, events)
+    assert list(show.changes(before, after)) == ["TaskCommitted: 0/data", "Running, 0/2 sft"]
+    assert list(show.changes(after, after)) == []
+    wrong = show.snapshot_of(
         run_with(condition("TasksHealthy", "False", "Failed", "exit 1"), state="Running").run, events
     )
-    assert list(show.news(after, wrong)) == ["Failed: exit 1"]
-    assert list(show.news(wrong, wrong)) == []
+    assert list(show.changes(after, wrong)) == ["Failed: exit 1"]
+    assert list(show.changes(wrong, wrong)) == []
 
 
 def test_events_are_those_of_this_very_run_in_order() -> None:
@@ -88,8 +89,8 @@ def test_events_are_those_of_this_very_run_in_order() -> None:
         event("early", "TaskStarted", "", "2026-01-01T00:00:01Z"),
         event("other", "Failed", "", "2026-01-01T00:00:00Z", of="another of that name"),
     ]
-    seen = show.sight(run_with().run, events)
-    assert [one["metadata"]["uid"] for one in seen.events] == ["early", "late"]
+    snapshot = show.snapshot_of(run_with().run, events)
+    assert [one["metadata"]["uid"] for one in snapshot.events] == ["early", "late"]
 
 
 @pytest.mark.parametrize(
@@ -114,8 +115,8 @@ def test_a_refusal_says_what_to_do(
 
 
 def test_what_a_pod_writes_into_a_message_does_not_steer_the_terminal() -> None:
-    said = b'{"status": {"conditions": [{"message": "a\\u001b[2Jb\\u0007\\r\\nc\\u009bd\\te"}]}}'
-    assert _parsed(said) == {"status": {"conditions": [{"message": "a[2Jb\ncd\te"}]}}
+    answer = b'{"status": {"conditions": [{"message": "a\\u001b[2Jb\\u0007\\r\\nc\\u009bd\\te"}]}}'
+    assert _parsed(answer) == {"status": {"conditions": [{"message": "a[2Jb\ncd\te"}]}}
     assert _parsed(b"[1]") == {}
 
 
@@ -185,8 +186,8 @@ def test_a_container_that_waits_has_no_log_and_one_that_began_has_it() -> None:
 def test_why_a_task_does_not_run_is_one_sentence() -> None:
     run = {"metadata": {"uid": "u"}, "status": {"runID": "id"}}
     pulling = pod("p", 1, "ppo", "", {"waiting": {"reason": "ErrImagePull", "message": "not found"}})
-    said = waiting(run, [job_of(pulling)], [pulling], [])
-    assert said == {"p-job": "A1 ppo is pending: ImagePullFailed: i: not found"}
+    reasons = waiting(run, [job_of(pulling)], [pulling], [])
+    assert reasons == {"p-job": "A1 ppo is pending: ImagePullFailed: i: not found"}
     queued = waiting(run, [job_of(pulling, suspend=True)], [], [])
     assert queued == {"p-job": "A1 ppo is queued: its queue has not let it go yet"}
     held = pod("p", 1, "ppo", "", {})

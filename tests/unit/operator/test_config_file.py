@@ -11,6 +11,7 @@ from kubernetes.aio import client
 
 from gapo.errors import SpecError
 from gapo_operator.config import ConfigFile
+from gapo_operator.kube.api_server import ApiServer
 from gapo_operator.kube.client import Kube
 from gapo_operator.manager import Operator, Options
 
@@ -77,8 +78,8 @@ def test_an_operator_that_is_elected_works_by_the_configuration_of_that_moment(t
         operator = Operator(Options(ConfigFile(path)))
         written(path, "s3://new")
         async with client.ApiClient() as api:
-            reconciler = operator.reconciler(Kube(api))
+            reconciler = operator.reconciler(Kube(ApiServer(api)))
         assert reconciler.config.location("red", "any").uri == "s3://new"
-        assert operator.history.config.location("red", "any").uri == "s3://new"
+        assert operator.backfill.config.location("red", "any").uri == "s3://new"
 
     asyncio.run(story())

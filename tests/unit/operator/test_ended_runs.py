@@ -1,4 +1,4 @@
-"""Runs that have ended stay as they were told, whatever befalls their storage afterwards."""
+"""The status of a run that has ended stays as it is, whatever befalls its storage afterwards."""
 
 from __future__ import annotations
 

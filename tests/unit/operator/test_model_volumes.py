@@ -31,10 +31,10 @@ def pods(**spec: Any) -> list[tuple[Task, dict[str, Any]]]:
     """Every task of a run with its pod."""
     document = yaml.safe_load((ROOT / "examples" / "smoke.yaml").read_text())
     document["spec"] |= {**ON_CLAIMS, **spec}
-    found = load_document(document, where="smoke", base=ROOT).spec
+    resolved = load_document(document, where="smoke", base=ROOT).spec
     return [
-        (task, job(task, found, OWNER, CONFIG, claim=0)["spec"]["template"]["spec"])
-        for task in preview(found, OWNER.run_id).tasks
+        (task, job(task, resolved, OWNER, CONFIG, claim=0)["spec"]["template"]["spec"])
+        for task in preview(resolved, OWNER.run_id).tasks
     ]
 
 
@@ -57,14 +57,14 @@ ALL = read_only("generators") | read_only("encoders") | read_only("critics")
 
 
 def test_exactly_the_pods_that_read_a_model_mount_its_claim_and_none_can_write() -> None:
-    found = {str(task.key): claims(pod) for task, pod in pods(stages={"max": 3})}
-    assert {key: mounts for key, mounts in found.items() if mounts} == {
+    mounts_of = {str(task.key): claims(pod) for task, pod in pods(stages={"max": 3})}
+    assert {key: mounts for key, mounts in mounts_of.items() if mounts} == {
         "0/data": ALL,
         "0/sft": read_only("generators"),
         "0/rm-warmup": read_only("encoders"),
         "1/ppo": read_only("critics"),
     }
-    assert {"2/ppo", "3/ppo", "1/rm", "1/evaluate"} <= found.keys()
+    assert {"2/ppo", "3/ppo", "1/rm", "1/evaluate"} <= mounts_of.keys()
 
 
 def test_models_on_one_claim_are_one_volume_of_the_data_tasks_pod() -> None:
@@ -92,24 +92,24 @@ def test_the_pod_of_a_model_on_a_claim() -> None:
 
 
 def test_a_critic_that_starts_anew_at_each_stage_is_mounted_at_each() -> None:
-    found = pods(stages={"max": 2}, critic={"model": "pvc://critics/small", "onStageChange": "reset"})
-    assert [claims(pod) for task, pod in found if task.kind is Kind.PPO] == [read_only("critics")] * 2
+    rendered = pods(stages={"max": 2}, critic={"model": "pvc://critics/small", "onStageChange": "reset"})
+    assert [claims(pod) for task, pod in rendered if task.kind is Kind.PPO] == [read_only("critics")] * 2
 
 
 def test_a_run_that_imports_its_start_loads_a_critic_alone() -> None:
     resume = {"run": "other", "runID": "abc", "take": "state"}
-    found = {str(task.key): claims(pod) for task, pod in pods(resumeFrom=resume, stages={"max": 2})}
-    assert {key: mounts for key, mounts in found.items() if mounts} == {
+    mounts_of = {str(task.key): claims(pod) for task, pod in pods(resumeFrom=resume, stages={"max": 2})}
+    assert {key: mounts for key, mounts in mounts_of.items() if mounts} == {
         "0/data": read_only("critics"), "1/ppo": read_only("critics"),
     }  # fmt: skip
 
 
 def test_supervised_training_goes_on_without_the_claim() -> None:
-    found = {str(task.key): claims(pod) for task, pod in pods(method="SFT", stages={"max": 2})}
-    assert {key: mounts for key, mounts in found.items() if mounts} == {
+    mounts_of = {str(task.key): claims(pod) for task, pod in pods(method="SFT", stages={"max": 2})}
+    assert {key: mounts for key, mounts in mounts_of.items() if mounts} == {
         "0/data": read_only("generators"), "0/sft": read_only("generators"),
     }  # fmt: skip
-    assert "2/sft" in found
+    assert "2/sft" in mounts_of
 
 
 @pytest.mark.parametrize("model", ["hf://org/name", "s3://models/qwen", "/models/qwen"])

@@ -13,7 +13,7 @@ def test_a_manifest_that_changes_while_the_status_is_written_is_looked_at_again(
     desk = Desk()
     desk.server.before_status = lambda: desk.server.change(suspend=True)
     desk.look()
-    assert desk.hear() == []  # the watch's event tells what the answer of the write has told already
+    assert desk.hear() == []  # the watch's event brings what the write's answer has brought already
     assert KEY in desk.woken
 
 
@@ -69,8 +69,11 @@ def test_a_job_that_a_stranger_has_made_is_told_of_and_no_task_is_said_to_have_s
     assert desk.condition("TasksHealthy")["status"] == "True"  # it may be on its way out
     desk.seconds = 61.0
     assert (desk.look() or 0) >= 4  # and rarer from time to time
-    told = desk.condition("TasksHealthy")
-    assert (told["reason"], f"kubectl delete job {name}" in told["message"]) == ("JobConflict", True)
+    condition = desk.condition("TasksHealthy")
+    assert (condition["reason"], f"kubectl delete job {name}" in condition["message"]) == (
+        "JobConflict",
+        True,
+    )
     assert "TaskStarted" not in desk.server.events
     del desk.server.jobs[name]
     desk.look()

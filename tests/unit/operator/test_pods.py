@@ -184,19 +184,19 @@ def test_nothing_of_this_is_allowed_where_nothing_is_said() -> None:
 
 def test_the_service_account_that_all_have_may_be_named() -> None:
     trainer = {"image": "x", "serviceAccountName": "everyones"}
-    found = rendered({"pod": {"serviceAccountName": "everyones"}}, config=config_of(trainer=trainer))
-    assert found["spec"]["serviceAccountName"] == "everyones"
+    pod = rendered({"pod": {"serviceAccountName": "everyones"}}, config=config_of(trainer=trainer))
+    assert pod["spec"]["serviceAccountName"] == "everyones"
 
 
 def test_a_profile_grants_what_a_run_cannot_ask_for_and_wins_over_it() -> None:
-    pod = {"profile": "rdma", "nodeSelector": {"net": "slow", "gpu": "a"}, "runtimeClassName": "slow"}
-    template = rendered({"pod": pod, "resources": {"limits": {"cpu": 2}}})
-    found, container = template["spec"], template["spec"]["containers"][0]
+    asked = {"profile": "rdma", "nodeSelector": {"net": "slow", "gpu": "a"}, "runtimeClassName": "slow"}
+    template = rendered({"pod": asked, "resources": {"limits": {"cpu": 2}}})
+    pod, container = template["spec"], template["spec"]["containers"][0]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], "add": ["IPC_LOCK"]}
     assert container["resources"] == {"limits": {"cpu": "2", "rdma/hca": "1"}}
-    assert found["nodeSelector"] == {"net": "rdma", "gpu": "a"}
-    assert found["tolerations"] == [{"key": "rdma", "operator": "Exists"}]
-    assert found["runtimeClassName"] == "fast"
+    assert pod["nodeSelector"] == {"net": "rdma", "gpu": "a"}
+    assert pod["tolerations"] == [{"key": "rdma", "operator": "Exists"}]
+    assert pod["runtimeClassName"] == "fast"
     assert template["metadata"]["annotations"] == {"k8s.v1.cni.cncf.io/networks": "ib0"}
     assert rendered({})["spec"]["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 

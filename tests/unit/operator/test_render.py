@@ -42,12 +42,12 @@ def rendered(
     return job(task, loaded.spec, owner, config or load_config(CONFIG), claim=4)
 
 
-def container_of(found: dict[str, Any]) -> dict[str, Any]:
-    return found["spec"]["template"]["spec"]["containers"][0]
+def container_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest["spec"]["template"]["spec"]["containers"][0]
 
 
-def argument(found: dict[str, Any], name: str) -> str:
-    arguments = container_of(found)["args"]
+def argument(manifest: dict[str, Any], name: str) -> str:
+    arguments = container_of(manifest)["args"]
     return arguments[arguments.index(name) + 1]
 
 
@@ -65,27 +65,27 @@ def test_the_longest_names_fit_into_a_label() -> None:
 
 def test_another_run_under_the_same_name_has_other_jobs() -> None:
     task = tasks_of()[0]
-    found = {
+    manifest = {
         job_name(Owner("smoke", "default", run_id), task)
         for run_id in ("attempt-1", "attempt-2", "attempt-3")
     }
-    assert len(found) == 3
+    assert len(manifest) == 3
 
 
 def test_the_pod_is_given_the_address_and_the_digest_of_its_task() -> None:
-    found = rendered(Kind.DATA)
+    manifest = rendered(Kind.DATA)
     task = next(t for t in tasks_of() if t.kind is Kind.DATA)
-    assert argument(found, "--task") == "s3://runs/default/smoke/0123456789ab/stages/0/data/0/task.json"
-    assert argument(found, "--sha256") == hashlib.sha256(task.document).hexdigest()
+    assert argument(manifest, "--task") == "s3://runs/default/smoke/0123456789ab/stages/0/data/0/task.json"
+    assert argument(manifest, "--sha256") == hashlib.sha256(task.document).hexdigest()
     assert json.loads(task.document)["kind"] == "data"
-    assert argument(found, "--claim") == "4"
-    assert argument(found, "--endpoint") == "http://127.0.0.1:9000"
+    assert argument(manifest, "--claim") == "4"
+    assert argument(manifest, "--endpoint") == "http://127.0.0.1:9000"
 
 
 def test_each_pod_writes_under_its_own_uid() -> None:
-    found = rendered()
-    assert argument(found, "--writer") == "$(POD_UID)"
-    assert container_of(found)["env"][0] == {
+    manifest = rendered()
+    assert argument(manifest, "--writer") == "$(POD_UID)"
+    assert container_of(manifest)["env"][0] == {
         "name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}},
     }  # fmt: skip
 
@@ -116,9 +116,9 @@ def test_a_pod_has_no_token_no_root_no_capability_and_nothing_to_write_to_but_it
 
 
 def test_prometheus_finds_a_pods_metrics_by_the_name_of_its_port() -> None:
-    found = rendered()
-    assert container_of(found)["ports"] == [{"name": "metrics", "containerPort": 9400}]
-    assert argument(found, "--metrics-port") == "9400"
+    manifest = rendered()
+    assert container_of(manifest)["ports"] == [{"name": "metrics", "containerPort": 9400}]
+    assert argument(manifest, "--metrics-port") == "9400"
 
 
 def test_a_port_of_its_own_or_none_is_the_administrators_choice() -> None:
@@ -150,9 +150,9 @@ def test_a_role_brings_its_image_resources_and_threads() -> None:
 
 
 def test_a_queued_job_waits_for_its_queue() -> None:
-    found = rendered(scheduling={"queueName": "gpus"})
-    assert found["spec"]["suspend"] is True
-    assert found["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    manifest = rendered(scheduling={"queueName": "gpus"})
+    assert manifest["spec"]["suspend"] is True
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
     assert rendered()["spec"]["suspend"] is False
 
 
@@ -171,8 +171,8 @@ def test_credentials_come_from_a_secret_of_the_runs_own_namespace_by_name_only()
 
 def test_the_folder_of_a_run_lies_in_its_namespaces_own_part_of_the_location() -> None:
     red = Owner("smoke", "red", "0123456789ab")
-    found = rendered(Kind.DATA, owner=red, storage={"location": "team", "path": "drafts"})
-    assert argument(found, "--task").startswith("s3://team/gapo/red/drafts/smoke/0123456789ab/")
+    manifest = rendered(Kind.DATA, owner=red, storage={"location": "team", "path": "drafts"})
+    assert argument(manifest, "--task").startswith("s3://team/gapo/red/drafts/smoke/0123456789ab/")
 
 
 def test_a_location_of_another_namespace_is_refused_as_if_it_were_not_there() -> None:

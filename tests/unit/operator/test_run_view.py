@@ -13,7 +13,7 @@ from tests.unit.operator.shown_runs import condition, run_with
 from gapo.cli.options import Output
 from gapo.errors import GapoError
 from gapo_operator.cli import run_view as show
-from gapo_operator.cli.run_view import standing as show_standing
+from gapo_operator.cli.run_view import summary_line as show_summary_line
 from gapo_operator.cli.status import Screen
 
 
@@ -30,9 +30,9 @@ from gapo_operator.cli.status import Screen
 def test_the_code_of_a_run_that_is_over_is_that_of_what_went_wrong(
     state: str, kind: str, reason: str, code: int
 ) -> None:
-    seen = run_with(condition(kind, "True", reason, "line 3"), state=state)
-    error = show.failure(seen)
-    assert show.over(seen)
+    snapshot = run_with(condition(kind, "True", reason, "line 3"), state=state)
+    error = show.failure(snapshot)
+    assert show.over(snapshot)
     assert isinstance(error, GapoError)
     assert (error.code, str(error)) == (code, f"red/smoke: {reason}: line 3")
 
@@ -41,12 +41,14 @@ def test_whoever_waits_without_a_terminal_hears_something_every_half_minute(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock = [0.0]
-    told = {"progressPercentage": 41, "metrics": [{"name": "ppo/kl", "value": "0.0125"}]}
-    seen = run_with(state="Running", progress="A3/12 ppo 45 %", progressPercentage=20, trainerStatus=told)
+    trainer = {"progressPercentage": 41, "metrics": [{"name": "ppo/kl", "value": "0.0125"}]}
+    snapshot = run_with(
+        state="Running", progress="A3/12 ppo 45 %", progressPercentage=20, trainerStatus=trainer
+    )
     screen = Screen(Output.TEXT, now=lambda: clock[0])
     heard, length, longest = 0.0, 0, 0.0
     with screen as show:
-        show(seen)
+        show(snapshot)
         first = len(capsys.readouterr().out.splitlines())
         for _ in range(65):
             clock[0] += 1.0
@@ -57,7 +59,7 @@ def test_whoever_waits_without_a_terminal_hears_something_every_half_minute(
             longest = max(longest, clock[0] - heard)
     assert (first, length) == (1, 3)
     assert longest < 30
-    assert show_standing(seen) == "Running, A3/12 ppo 45 %, 20 % of the run, ppo/kl 0.0125"
+    assert show_summary_line(snapshot) == "Running, A3/12 ppo 45 %, 20 % of the run, ppo/kl 0.0125"
 
 
 def test_programs_that_read_json_are_not_told_the_same_twice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,10 +82,12 @@ def test_a_status_from_before_a_change_says_nothing_of_the_run_as_it_is_now() ->
 
 
 def test_a_state_of_a_newer_operator_is_shown_as_it_is() -> None:
-    seen = run_with(condition("Dreaming", "True"), state="Dreaming", stages=[{"stage": 0, "mood": "good"}])
-    assert not show.over(seen)
-    assert show.headline(seen).plain == "red/smoke: Dreaming"
-    assert show.stage_table(seen).row_count == 1
+    snapshot = run_with(
+        condition("Dreaming", "True"), state="Dreaming", stages=[{"stage": 0, "mood": "good"}]
+    )
+    assert not show.over(snapshot)
+    assert show.headline(snapshot).plain == "red/smoke: Dreaming"
+    assert show.stage_table(snapshot).row_count == 1
 
 
 TELLING: dict[str, Any] = {
@@ -107,9 +111,9 @@ TELLING: dict[str, Any] = {
 }
 
 
-def printed(seen: show.Sight) -> str:
+def printed(snapshot: show.RunSnapshot) -> str:
     console = Console(width=200, record=True, file=StringIO())
-    console.print(show.page(seen))
+    console.print(show.page(snapshot))
     return console.export_text()
 
 
@@ -135,9 +139,9 @@ def test_elsewhere_than_on_a_terminal_progress_is_a_line_whenever_the_task_tells
         condition("Succeeded", "Unknown"),
         **{**TELLING, "progress": "A3/12 ppo 46 %", "trainerStatus": trainer},
     )
-    (line,) = show.news(before, after)
+    (line,) = show.changes(before, after)
     assert line.startswith("A3/12 ppo 46 %, 27 % of the run, about 3 h 07 min left, task: about 9 min left")
-    assert list(show.news(before, before)) == []
+    assert list(show.changes(before, before)) == []
 
 
 @pytest.mark.parametrize(

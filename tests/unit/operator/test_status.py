@@ -12,7 +12,7 @@ from gapo.store.attempt_end import AttemptEnd, Cause
 from gapo.store.records import ManifestRef
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.config import StorageLocation
-from gapo_operator.kube.job_states import Child, ChildState, Problem
+from gapo_operator.kube.job_states import AttemptJob, JobState, Problem
 from gapo_operator.kube.run_location import access_of
 from gapo_operator.reconcile.status import Findings, status_of
 
@@ -30,8 +30,8 @@ def conditions(status: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {condition["type"]: condition for condition in status["conditions"]}
 
 
-def live(state: ChildState, problem: Problem | None = None) -> dict[AttemptKey, Child]:
-    return {PPO: Child(PPO, "job", state, problem=problem)}
+def live(state: JobState, problem: Problem | None = None) -> dict[AttemptKey, AttemptJob]:
+    return {PPO: AttemptJob(PPO, "job", state, problem=problem)}
 
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
@@ -45,16 +45,16 @@ def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
 
 
 def test_a_pass_that_finds_nothing_new_writes_nothing() -> None:
-    first = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
-    assert status_of(findings(children=live(ChildState.RUNNING)), first, LATER) == first
+    first = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
+    assert status_of(findings(attempt_jobs=live(JobState.RUNNING)), first, LATER) == first
 
 
 @pytest.mark.parametrize(
-    ("state", "children", "word"),
+    ("state", "attempt_jobs", "word"),
     [
-        (State.RUNNING, live(ChildState.RUNNING), "Running"),
-        (State.RUNNING, live(ChildState.QUEUED), "Queued"),
-        (State.RUNNING, live(ChildState.PENDING), "Pending"),
+        (State.RUNNING, live(JobState.RUNNING), "Running"),
+        (State.RUNNING, live(JobState.QUEUED), "Queued"),
+        (State.RUNNING, live(JobState.PENDING), "Pending"),
         (State.RUNNING, {}, "Pending"),
         (State.SUSPENDED, {}, "Suspended"),
         (State.SUCCEEDED, {}, "Succeeded"),
@@ -62,12 +62,14 @@ def test_a_pass_that_finds_nothing_new_writes_nothing() -> None:
         (State.STALLED, {}, "Stalled"),
     ],
 )
-def test_one_word_says_where_a_run_stands(state: State, children: dict[AttemptKey, Child], word: str) -> None:
-    assert status_of(findings(state, children=children), None, NOON)["state"] == word
+def test_one_word_says_where_a_run_stands(
+    state: State, attempt_jobs: dict[AttemptKey, AttemptJob], word: str
+) -> None:
+    assert status_of(findings(state, attempt_jobs=attempt_jobs), None, NOON)["state"] == word
 
 
 def test_between_two_tasks_a_running_run_stays_running() -> None:
-    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     assert status_of(findings(), before, LATER)["state"] == "Running"
 
 
@@ -83,15 +85,15 @@ def test_between_two_tasks_a_running_run_stays_running() -> None:
     ],
 )
 def test_tools_that_know_kstatus_can_wait_for_it(state: State, reconciling: str, stalled: str) -> None:
-    found = conditions(status_of(findings(state), None, NOON))
-    assert (found["Reconciling"]["status"], found["Stalled"]["status"]) == (reconciling, stalled)
-    assert all(c["observedGeneration"] == 2 and c["reason"] for c in found.values())
+    by_type = conditions(status_of(findings(state), None, NOON))
+    assert (by_type["Reconciling"]["status"], by_type["Stalled"]["status"]) == (reconciling, stalled)
+    assert all(c["observedGeneration"] == 2 and c["reason"] for c in by_type.values())
 
 
 def test_what_keeps_a_pod_from_starting_is_told_in_the_clusters_words() -> None:
     problem = Problem("Unschedulable", "0/3 nodes are available")
-    found = conditions(status_of(findings(children=live(ChildState.PENDING, problem)), None, NOON))
-    assert found["TasksHealthy"] | {"lastTransitionTime": ""} == {
+    by_type = conditions(status_of(findings(attempt_jobs=live(JobState.PENDING, problem)), None, NOON))
+    assert by_type["TasksHealthy"] | {"lastTransitionTime": ""} == {
         "type": "TasksHealthy",
         "status": "False",
         "reason": "Unschedulable",
@@ -116,13 +118,13 @@ def end_of(cause: Cause, *, charged: bool, message: str, reason: str | None = No
 def test_a_charged_failure_is_told_until_its_task_is_committed() -> None:
     ended = end_of(Cause.OUT_OF_MEMORY, charged=True, message="OOMKilled")
     attempts = {PPO.task: (ObservedAttempt(0, ended=ended), ObservedAttempt(1, running=True))}
-    found = conditions(status_of(findings(seen=Observation(attempts=attempts)), None, NOON))
-    assert found["TasksHealthy"]["reason"] == "OutOfMemory"
-    assert "attempt 0 of 1/ppo ended: OOMKilled" in found["TasksHealthy"]["message"]
+    by_type = conditions(status_of(findings(observation=Observation(attempts=attempts)), None, NOON))
+    assert by_type["TasksHealthy"]["reason"] == "OutOfMemory"
+    assert "attempt 0 of 1/ppo ended: OOMKilled" in by_type["TasksHealthy"]["message"]
 
 
 def test_storage_that_fails_leaves_what_was_known_and_says_why() -> None:
-    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     failing = Findings(
         generation=2, run_id="abc", location="s3://b/x", storage=Problem("StoreUnavailable", "no answer")
     )
@@ -135,7 +137,7 @@ def test_storage_that_fails_leaves_what_was_known_and_says_why() -> None:
 
 def test_while_pods_still_end_a_run_is_not_yet_suspended() -> None:
     spec = {"suspend": True}
-    stopping = findings(State.SUSPENDED, spec=spec, children=live(ChildState.STOPPING))
+    stopping = findings(State.SUSPENDED, spec=spec, attempt_jobs=live(JobState.STOPPING))
     assert conditions(status_of(stopping, None, NOON))["Suspended"]["reason"] == "Stopping"
     assert (
         conditions(status_of(findings(State.SUSPENDED, spec=spec), None, NOON))["Suspended"]["status"]
@@ -145,17 +147,17 @@ def test_while_pods_still_end_a_run_is_not_yet_suspended() -> None:
 
 def test_a_definition_that_drops_fields_is_told_until_it_does_not() -> None:
     first = status_of(findings(unkept=("status.progress",)), None, NOON)
-    told = conditions(first)["CRDOutdated"]
-    assert (told["status"], told["reason"]) == ("True", "FieldsDropped")
-    assert "does not keep status.progress" in told["message"]
+    condition = conditions(first)["CRDOutdated"]
+    assert (condition["status"], condition["reason"]) == ("True", "FieldsDropped")
+    assert "does not keep status.progress" in condition["message"]
     restarted = status_of(findings(unkept=None), first, LATER)
-    assert conditions(restarted)["CRDOutdated"] == told
+    assert conditions(restarted)["CRDOutdated"] == condition
     assert "CRDOutdated" not in conditions(status_of(findings(unkept=()), restarted, LATER))
     assert "CRDOutdated" not in conditions(status_of(findings(unkept=None), None, NOON))
 
 
 def test_words_that_a_later_release_wrote_into_the_status_are_left_out() -> None:
-    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     before["state"] = "Hibernating"
     before["tasks"][0]["state"] = "Throttled"
     failing = Findings(
@@ -169,9 +171,9 @@ def test_words_that_a_later_release_wrote_into_the_status_are_left_out() -> None
 def test_a_run_that_has_ended_lists_no_task_although_its_last_pod_is_still_on_its_way_out(
     state: State,
 ) -> None:
-    running = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    running = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     assert [task["state"] for task in running["tasks"]] == ["Running"]
-    assert status_of(findings(state, children=live(ChildState.RUNNING)), running, LATER)["tasks"] == []
+    assert status_of(findings(state, attempt_jobs=live(JobState.RUNNING)), running, LATER)["tasks"] == []
 
 
 def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
@@ -180,8 +182,11 @@ def test_a_process_that_has_committed_is_no_task_that_runs() -> None:
             ManifestRef(key="stages/1/ppo/manifest-0.json", sha256="a" * 64), 0, "b" * 64, {}, {}
         )
     }
-    seen = Observation(committed=committed)
-    assert status_of(findings(children=live(ChildState.RUNNING), seen=seen), None, NOON)["tasks"] == []
+    observation = Observation(committed=committed)
+    assert (
+        status_of(findings(attempt_jobs=live(JobState.RUNNING), observation=observation), None, NOON)["tasks"]
+        == []
+    )
 
 
 def attempt_that_ended(cause: Cause, reason: str | None) -> Observation:
@@ -193,12 +198,14 @@ def test_denied_access_is_told_with_the_secret_that_the_keys_come_from() -> None
     location = StorageLocation(
         name="team", uri="s3://b", credentials="mountedSecret", secret_name="team-keys"
     )
-    seen = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed")
-    status = status_of(findings(State.WAITING, seen=seen, access=access_of(location)), None, NOON)
-    told = conditions(status)["TasksHealthy"]
-    assert (told["status"], told["reason"]) == ("False", "StorageNotAllowed")
+    observation = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed")
+    status = status_of(
+        findings(State.WAITING, observation=observation, access=access_of(location)), None, NOON
+    )
+    condition = conditions(status)["TasksHealthy"]
+    assert (condition["status"], condition["reason"]) == ("False", "StorageNotAllowed")
     for words in ("AccessDenied: no", "Secret team-keys of this namespace", "storage location team"):
-        assert words in told["message"]
+        assert words in condition["message"]
     assert conditions(status)["Reconciling"]["reason"] == "StorageNotAllowed"
     assert (status["state"], conditions(status)["Stalled"]["status"]) == ("Pending", "False")
 
@@ -207,27 +214,29 @@ def test_a_source_of_the_users_own_that_is_denied_is_told_without_the_locations_
     location = StorageLocation(
         name="team", uri="s3://b", credentials="mountedSecret", secret_name="team-keys"
     )
-    seen = attempt_that_ended(Cause.NO_ACCESS, "SourceNotAllowed")
-    status = status_of(findings(State.WAITING, seen=seen, access=access_of(location)), None, NOON)
-    told = conditions(status)["TasksHealthy"]
-    assert (told["status"], told["reason"]) == ("False", "SourceNotAllowed")
-    assert told["message"].endswith("ended: AccessDenied: no")
+    observation = attempt_that_ended(Cause.NO_ACCESS, "SourceNotAllowed")
+    status = status_of(
+        findings(State.WAITING, observation=observation, access=access_of(location)), None, NOON
+    )
+    condition = conditions(status)["TasksHealthy"]
+    assert (condition["status"], condition["reason"]) == ("False", "SourceNotAllowed")
+    assert condition["message"].endswith("ended: AccessDenied: no")
 
 
 def test_what_kept_a_task_from_running_is_told_no_more_once_it_runs() -> None:
     ended = attempt_that_ended(Cause.NO_ACCESS, "StorageNotAllowed").attempts[PPO.task]
-    seen = Observation(attempts={PPO.task: (*ended, ObservedAttempt(1, running=True))})
+    observation = Observation(attempts={PPO.task: (*ended, ObservedAttempt(1, running=True))})
     again = AttemptKey(PPO.task, 1)
-    for state, healthy in ((ChildState.PENDING, "False"), (ChildState.RUNNING, "True")):
-        children = {again: Child(again, "job", state)}
-        status = status_of(findings(seen=seen, children=children), None, NOON)
+    for state, healthy in ((JobState.PENDING, "False"), (JobState.RUNNING, "True")):
+        attempt_jobs = {again: AttemptJob(again, "job", state)}
+        status = status_of(findings(observation=observation, attempt_jobs=attempt_jobs), None, NOON)
         assert conditions(status)["TasksHealthy"]["status"] == healthy
 
 
 def test_an_end_is_told_by_the_word_that_its_pod_left_and_else_by_its_cause() -> None:
     for reason, word in (("Evicted", "Evicted"), (None, "NotStarted")):
-        found = findings(seen=attempt_that_ended(Cause.NOT_STARTED, reason))
-        assert conditions(status_of(found, None, NOON))["TasksHealthy"]["reason"] == word
+        ended = findings(observation=attempt_that_ended(Cause.NOT_STARTED, reason))
+        assert conditions(status_of(ended, None, NOON))["TasksHealthy"]["reason"] == word
 
 
 @pytest.mark.parametrize(
@@ -240,14 +249,14 @@ def test_an_end_is_told_by_the_word_that_its_pod_left_and_else_by_its_cause() ->
     ],
 )
 def test_where_nobody_need_act_the_reasons_say_what_is_so(state: State, reason: str) -> None:
-    found = conditions(status_of(findings(state), None, NOON))
-    assert (found["Stalled"]["status"], found["Stalled"]["reason"]) == ("False", reason)
-    assert (found["TasksHealthy"]["status"], found["TasksHealthy"]["reason"]) == ("True", "AsExpected")
-    assert (found["StorageReady"]["status"], found["StorageReady"]["reason"]) == ("True", "Available")
+    by_type = conditions(status_of(findings(state), None, NOON))
+    assert (by_type["Stalled"]["status"], by_type["Stalled"]["reason"]) == ("False", reason)
+    assert (by_type["TasksHealthy"]["status"], by_type["TasksHealthy"]["reason"]) == ("True", "AsExpected")
+    assert (by_type["StorageReady"]["status"], by_type["StorageReady"]["reason"]) == ("True", "Available")
 
 
 def test_a_status_of_an_earlier_release_is_read_and_its_words_replaced() -> None:
-    before = status_of(findings(children=live(ChildState.RUNNING)), None, NOON)
+    before = status_of(findings(attempt_jobs=live(JobState.RUNNING)), None, NOON)
     for condition, word in (
         ("Stalled", "GettingOn"),
         ("TasksHealthy", "NoTrouble"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from obstore.store import MemoryStore
-from tests.unit.operator.storage_room import DATA, Room, causes, child, started
+from tests.unit.operator.storage_room import DATA, Room, attempt_job, causes, started
 from tests.unit.planner.world import START
 
 from gapo.errors import FencedError, RunMovedError, SpecError
@@ -16,13 +16,13 @@ from gapo.planning.plan import State
 from gapo.store.claims import take_claim
 from gapo.store.objects import Objects
 from gapo.tasks import Kind
-from gapo_operator.kube.job_states import ChildState, Problem
-from gapo_operator.reconcile.events import story_of
+from gapo_operator.kube.job_states import JobState, Problem
+from gapo_operator.reconcile.events import events_of
 
 
 def test_pods_without_room_are_given_back_and_tried_again_after_a_rest(room: Room) -> None:
     room.advance()
-    pending = child(DATA, ChildState.PENDING)
+    pending = attempt_job(DATA, JobState.PENDING)
     patient = room.advance(pending, {"job-data": 899.0})
     assert patient.stop == []
     given = room.advance(pending, {"job-data": 901.0})
@@ -38,11 +38,11 @@ def test_pods_without_room_are_given_back_and_tried_again_after_a_rest(room: Roo
 def test_a_run_out_of_time_stays_stopped_and_goes_on_once_it_is_given_more(room: Room) -> None:
     limit = {"scheduling": {"activeDeadlineSeconds": 100}}
     room.advance(**limit)
-    running = child(DATA, ChildState.RUNNING, started_at=START)
+    running = attempt_job(DATA, JobState.RUNNING, started_at=START)
     room.seconds = 99
     assert room.advance(running, **limit).plan.status.state is State.RUNNING
     room.seconds = 101
-    for shown in (running, child(DATA, ChildState.STOPPING), None, None):
+    for shown in (running, attempt_job(DATA, JobState.STOPPING), None, None):
         over = room.advance(shown, **limit)
         assert (over.plan.status.state, over.plan.status.reason) == (State.FAILED, "DeadlineExceeded")
         assert started(over) == []
@@ -70,7 +70,7 @@ def test_a_run_that_a_laptop_took_over_is_left_to_it(room: Room) -> None:
     take_claim(room.objects, "gapo-run-1", "laptop", datetime.now(UTC))
     room.commit(data)
     with pytest.raises(FencedError, match="laptop"):
-        room.advance(child(DATA, ChildState.SUCCEEDED))
+        room.advance(attempt_job(DATA, JobState.SUCCEEDED))
 
 
 def test_another_spec_under_the_same_run_id_is_refused(room: Room) -> None:
@@ -89,16 +89,16 @@ def test_an_attempt_that_had_not_begun_gives_way_to_one_with_what_is_asked_now_f
     room: Room,
 ) -> None:
     room.advance(roles={"data": {"threads": 1}})
-    waiting = child(DATA, ChildState.PENDING, superseded=True)
+    waiting = attempt_job(DATA, JobState.PENDING, superseded=True)
     changed = {"roles": {"data": {"threads": 2}}}
     replacing = room.advance(waiting, **changed)
     assert (replacing.stop, started(replacing), causes(replacing)) == ([DATA], [], ["none"])
-    assert causes(room.advance(child(DATA, ChildState.STOPPING), **changed)) == ["none"]
+    assert causes(room.advance(attempt_job(DATA, JobState.STOPPING), **changed)) == ["none"]
     gone = room.advance(**changed)
     ((_, record),) = gone.ended
     assert (record.cause, record.charged, record.reason) == ("stopped", False, "TaskReplaced")
     assert gone.again_after == 0.0
-    (event,) = [e for e in story_of(gone, room.loaded(), None) if e.reason == "TaskReplaced"]
+    (event,) = [e for e in events_of(gone, room.loaded(), None) if e.reason == "TaskReplaced"]
     following = room.advance(**changed)
     assert started(following) == [AttemptKey(DATA.task, 1)]
     assert [task.threads for task in following.create] == [2]
@@ -107,11 +107,11 @@ def test_an_attempt_that_had_not_begun_gives_way_to_one_with_what_is_asked_now_f
 
 def test_an_attempt_that_begins_while_it_is_replaced_is_neither_lost_nor_doubled(room: Room) -> None:
     (data,) = room.advance().create
-    room.advance(child(DATA, ChildState.PENDING, superseded=True))
-    begun = room.advance(child(DATA, ChildState.RUNNING, started_at=START))
+    room.advance(attempt_job(DATA, JobState.PENDING, superseded=True))
+    begun = room.advance(attempt_job(DATA, JobState.RUNNING, started_at=START))
     assert (begun.stop, started(begun)) == ([DATA], [])
     room.commit(data)
-    after = room.advance(child(DATA, ChildState.STOPPING))
+    after = room.advance(attempt_job(DATA, JobState.STOPPING))
     assert DATA.task not in {attempt.task for attempt in started(after)}
     gone = room.advance()
     assert causes(gone) == ["committed"]
@@ -120,9 +120,9 @@ def test_an_attempt_that_begins_while_it_is_replaced_is_neither_lost_nor_doubled
 
 def test_an_operator_that_starts_in_the_middle_of_a_replacement_carries_it_through(room: Room) -> None:
     room.advance()
-    room.advance(child(DATA, ChildState.PENDING, superseded=True))
+    room.advance(attempt_job(DATA, JobState.PENDING, superseded=True))
     successor = room.operator("uid-1")
-    going = room.advance(child(DATA, ChildState.STOPPING, superseded=True), storage=successor)
+    going = room.advance(attempt_job(DATA, JobState.STOPPING, superseded=True), storage=successor)
     assert started(going) == []
     assert causes(room.advance(storage=successor)) == ["stopped"]
     assert started(room.advance(storage=successor)) == [AttemptKey(DATA.task, 1)]
@@ -148,7 +148,7 @@ def test_what_a_pod_waited_for_is_told_once_it_is_given_back_and_only_room_is_ca
     room: Room, more: dict[str, Any], reason: str, words: str
 ) -> None:
     room.advance()
-    given = room.advance(child(DATA, ChildState.PENDING, **more), {"job-data": 901.0})
+    given = room.advance(attempt_job(DATA, JobState.PENDING, **more), {"job-data": 901.0})
     assert (given.stop, given.plan.status.state, given.plan.status.reason) == ([DATA], State.WAITING, reason)
     assert words in given.plan.status.message
     resting = room.advance()
@@ -162,7 +162,7 @@ def test_what_a_person_has_to_put_right_is_tried_again_each_minute_however_often
     problem = Problem("ContainerConfigInvalid", 'secret "keys" not found')
     for attempt in range(6):
         waiting = AttemptKey(DATA.task, attempt)
-        room.advance(child(waiting, ChildState.PENDING, problem=problem), {"job-data": 901.0})
+        room.advance(attempt_job(waiting, JobState.PENDING, problem=problem), {"job-data": 901.0})
         resting = room.advance()
         assert resting.again_after is not None
         assert resting.again_after <= 1.2 * 60
@@ -172,7 +172,7 @@ def test_what_a_person_has_to_put_right_is_tried_again_each_minute_however_often
 
 def test_a_changed_manifest_ends_the_rest_of_a_run_that_found_no_room(room: Room) -> None:
     room.advance()
-    room.advance(child(DATA, ChildState.PENDING), {"job-data": 901.0})
+    room.advance(attempt_job(DATA, JobState.PENDING), {"job-data": 901.0})
     assert started(room.advance()) == []
     assert started(room.advance(roles={"data": {"threads": 2}})) == [AttemptKey(DATA.task, 1)]
 

@@ -12,9 +12,10 @@ from gapo.errors import GapoError
 from gapo.planning.observation import Observation
 from gapo.planning.plan import RunFacts
 from gapo.planning.planner import plan
-from gapo_operator.cli.client import Cluster, RefusedError, core_path
+from gapo_operator.cli.client import Cluster, RefusedError
 from gapo_operator.cli.doctor.finding import Finding, fail, ok, warn
 from gapo_operator.config import OperatorConfig
+from gapo_operator.kube.resource_paths import core_path
 from gapo_operator.render.job import job
 from gapo_operator.render.names import Owner
 from gapo_operator.render.threads import with_threads

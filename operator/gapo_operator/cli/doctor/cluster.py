@@ -7,16 +7,10 @@ from collections.abc import Mapping
 
 from gapo.crd.document import document
 from gapo.errors import GapoError
-from gapo_operator.cli.client import (
-    GROUP,
-    NOT_INSTALLED,
-    VERSION,
-    Body,
-    Cluster,
-    RefusedError,
-    core_path,
-)
+from gapo_operator.cli.client import NOT_INSTALLED, Cluster, RefusedError
 from gapo_operator.cli.doctor.finding import Finding, fail, ok, warn
+from gapo_operator.kube.objects import Body
+from gapo_operator.kube.resource_paths import GROUP, VERSION, core_path
 
 OLDEST = (1, 31)
 """Of Kubernetes, as docs/cluster.md says."""
@@ -45,9 +39,9 @@ async def api_server(cluster: Cluster) -> list[Finding]:
     """Only this one raises: without an answer there is nothing more to ask."""
     version = await cluster.get("/version")
     name = str(version.get("gitVersion") or "?")
-    found = re.match(r"v?(\d+)\.(\d+)", name)
+    parsed = re.match(r"v?(\d+)\.(\d+)", name)
     where = f"Kubernetes {name} at {cluster.server}"
-    if found and (int(found[1]), int(found[2])) < OLDEST:
+    if parsed and (int(parsed[1]), int(parsed[2])) < OLDEST:
         return [
             warn(
                 "api server",
@@ -98,10 +92,10 @@ async def definition(cluster: Cluster) -> list[Finding]:
 async def _definition_by_discovery(cluster: Cluster) -> Finding:
     """For those who may not read definitions; discovery is everybody's."""
     try:
-        known = await cluster.get(f"/apis/{GROUP}/{VERSION}")
+        resources = await cluster.get(f"/apis/{GROUP}/{VERSION}")
     except GapoError as error:
         return fail("definition", str(error))
-    if not any(one.get("name") == "gaporuns" for one in known.get("resources") or []):
+    if not any(one.get("name") == "gaporuns" for one in resources.get("resources") or []):
         return fail("definition", "the cluster knows no GapoRuns", NOT_INSTALLED.partition("; ")[2])
     return warn(
         "definition", f"GapoRun {VERSION} is installed; you may not read whether it is this release's"
@@ -111,26 +105,26 @@ async def _definition_by_discovery(cluster: Cluster) -> Finding:
 def schema(crd: Body, version: str) -> Body:
     for one in crd["spec"]["versions"]:
         if one["name"] == version:
-            found: Body = one["schema"]["openAPIV3Schema"]
-            return found
+            openapi: Body = one["schema"]["openAPIV3Schema"]
+            return openapi
     return {}
 
 
 def fields(of: Body, path: str = "") -> set[str]:
     """Dotted names of all fields of a structural schema."""
-    found = set()
+    names = set()
     inside = [*(of.get("properties") or {}).items()]
     if isinstance(of.get("items"), Mapping):
-        found |= fields(of["items"], path)
+        names |= fields(of["items"], path)
     for name, inner in inside:
         dotted = f"{path}.{name}" if path else name
-        found |= {dotted} | fields(inner, dotted)
-    return found
+        names |= {dotted} | fields(inner, dotted)
+    return names
 
 
 async def rights(cluster: Cluster) -> list[Finding]:
     """What the user may do in the namespace, asked of the API server itself."""
-    where, found = f"in namespace {cluster.namespace}", []
+    where, findings = f"in namespace {cluster.namespace}", []
     for check, wanted, judge, todo in (
         (
             "rights",
@@ -143,15 +137,15 @@ async def rights(cluster: Cluster) -> list[Finding]:
         try:
             missing = [_words(right) for right in wanted if not await _may(cluster, right)]
         except GapoError as error:
-            found.append(warn(check, f"cannot be asked: {error}"))
+            findings.append(warn(check, f"cannot be asked: {error}"))
             continue
         what = "submit and read GapoRuns" if judge is fail else "read pods, their logs and events"
-        found.append(
+        findings.append(
             judge(check, f"you may not {', '.join(missing)} {where}", todo)
             if missing
             else ok(check, f"you may {what} {where}")
         )
-    return found
+    return findings
 
 
 async def _may(cluster: Cluster, right: tuple[str, str, str, str]) -> bool:
@@ -198,17 +192,19 @@ async def namespace(cluster: Cluster) -> list[Finding]:
         return [warn(check, str(error))]
     level = labels.get(ENFORCE)
     if level == "restricted":
-        found = ok(check, f"namespace {cluster.namespace} enforces restricted, as pods of runs need no more")
+        finding = ok(
+            check, f"namespace {cluster.namespace} enforces restricted, as pods of runs need no more"
+        )
     else:
         todo = f"kubectl label namespace {cluster.namespace} {ENFORCE}=restricted keeps other pods from more than runs need"
-        found = warn(
+        finding = warn(
             check, f"namespace {cluster.namespace} enforces {level or 'nothing'}; runs work in it", todo
         )
-    return [found, *await _quotas(cluster)]
+    return [finding, *await _quotas(cluster)]
 
 
 async def _quotas(cluster: Cluster) -> list[Finding]:
-    found = []
+    findings = []
     try:
         quotas = await cluster.items(core_path(cluster.namespace, "resourcequotas"))
     except GapoError:
@@ -219,8 +215,8 @@ async def _quotas(cluster: Cluster) -> list[Finding]:
         for name in sorted(hard):
             if (hard[name] == used.get(name) and hard[name] != "0") or (hard[name] == "0" and "gpu" in name):
                 message = f"quota {quota['metadata']['name']}: {used.get(name, '0')} of {hard[name]} {name} are used"
-                found.append(warn("quota", message, "runs wait until some are given back"))
-    return found
+                findings.append(warn("quota", message, "runs wait until some are given back"))
+    return findings
 
 
 async def gpus(cluster: Cluster) -> list[Finding]:

@@ -52,14 +52,14 @@ def doctor(
     """
     settings = load_config(config) if config else None
     where = Where(namespace, context, kubeconfig)
-    found, here = run_async(_checked(where, settings, operator_namespace))
-    found += probes(location or [], settings, here, endpoint, region)
+    findings, here = run_async(_checked(where, settings, operator_namespace))
+    findings += probes(location or [], settings, here, endpoint, region)
     if output is Output.JSON:
-        body = {"worst": worst(found).value, "checks": [finding.as_json() for finding in found]}
+        body = {"worst": worst(findings).value, "checks": [finding.as_json() for finding in findings]}
         typer.echo(json.dumps(body, indent=1))
     else:
-        _print(found)
-    if worst(found) is Level.FAIL:
+        _print(findings)
+    if worst(findings) is Level.FAIL:
         raise typer.Exit(ClusterError.code)
 
 
@@ -67,29 +67,29 @@ async def _checked(
     where: Where, config: OperatorConfig | None, operator_namespace: str
 ) -> tuple[list[Finding], str]:
     """The findings, and the namespace that they are about."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     here = where.namespace or "default"
     try:
         async with connect(where) as cluster:
             here = cluster.namespace
-            found += await checks.api_server(cluster)
-            found += await checks.definition(cluster)
-            found += await checks.rights(cluster)
-            found += await operators(cluster, operator_namespace)
-            found += await checks.namespace(cluster)
-            found += await checks.gpus(cluster)
+            findings += await checks.api_server(cluster)
+            findings += await checks.definition(cluster)
+            findings += await checks.rights(cluster)
+            findings += await operators(cluster, operator_namespace)
+            findings += await checks.namespace(cluster)
+            findings += await checks.gpus(cluster)
             if config is not None:
-                found += await in_namespace(cluster, config)
-                found += await admission(cluster, config)
+                findings += await in_namespace(cluster, config)
+                findings += await admission(cluster, config)
     except GapoError as error:
-        found.append(fail("api server", str(error)))
-    return found, here
+        findings.append(fail("api server", str(error)))
+    return findings, here
 
 
-def _print(found: Sequence[Finding]) -> None:
+def _print(findings: Sequence[Finding]) -> None:
     console = Console(highlight=False, soft_wrap=True)
-    width = max(len(finding.check) for finding in found)
-    for finding in found:
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
         level = f"{finding.level.value:<4}"
         console.print(
             Text.assemble((level, COLOURS[finding.level]), f"  {finding.check:<{width}}  {finding.message}")

@@ -1,4 +1,4 @@
-"""What `gapo doctor` found: lines that say how it is, and what to do where it is not well."""
+"""Findings of `gapo doctor`: lines that say how it is, and what to do where it is not well."""
 
 from __future__ import annotations
 

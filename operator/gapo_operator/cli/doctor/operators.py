@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from gapo.errors import GapoError
-from gapo_operator.cli.client import Body, Cluster, runs_path
+from gapo_operator.cli.client import Cluster
 from gapo_operator.cli.doctor.finding import Finding, fail, ok, warn
+from gapo_operator.kube.objects import Body
+from gapo_operator.kube.resource_paths import runs_path
 
 OPERATORS = "app.kubernetes.io/part-of=gapo,app.kubernetes.io/component=operator"
 LEASE = "gapo-operator"
@@ -89,10 +91,10 @@ def _watching(deployments: Sequence[Body], namespace: str) -> Iterator[Finding]:
     elif any(not names or namespace in names for names in watched.values()):
         yield ok(check, f"namespace {namespace} is watched")
     else:
-        told = "; ".join(f"{name} watches {', '.join(names)}" for name, names in watched.items())
+        listing = "; ".join(f"{name} watches {', '.join(names)}" for name, names in watched.items())
         yield fail(
             check,
-            f"no operator watches namespace {namespace}: {told}",
+            f"no operator watches namespace {namespace}: {listing}",
             "add it to the chart's watchNamespaces",
         )
 

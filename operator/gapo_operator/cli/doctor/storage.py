@@ -10,9 +10,10 @@ from gapo.local.run_location import parse_locations
 from gapo.store.location import Location
 from gapo.store.objects import Objects
 from gapo.store.probe import probe_location
-from gapo_operator.cli.client import Cluster, RefusedError, core_path
+from gapo_operator.cli.client import Cluster, RefusedError
 from gapo_operator.cli.doctor.finding import Finding, fail, ok, warn
 from gapo_operator.config import OperatorConfig
+from gapo_operator.kube.resource_paths import core_path
 
 NAMES_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """An object without its contents: nobody needs to see a Secret to know that it is there."""
@@ -24,7 +25,7 @@ async def in_namespace(cluster: Cluster, config: OperatorConfig) -> list[Finding
     if not allowed:
         message = f"no storage location is for namespace {cluster.namespace}"
         return [fail(check, message, "add it to a location's namespaces in the chart's values")]
-    found = [
+    findings = [
         ok(check, f"locations for namespace {cluster.namespace}: {', '.join(one.name for one in allowed)}")
     ]
     wanted = {("serviceaccounts", name) for name in [config.trainer.service_account_name] if name}
@@ -33,8 +34,8 @@ async def in_namespace(cluster: Cluster, config: OperatorConfig) -> list[Finding
         wanted |= {("configmaps", name) for name in [one.ca_config_map] if name}
     wanted |= {("secrets", name) for name in config.trainer.image_pull_secrets}
     for kind, name in sorted(wanted):
-        found.append(await _there(cluster, kind, name))
-    return found
+        findings.append(await _there(cluster, kind, name))
+    return findings
 
 
 async def _there(cluster: Cluster, kind: str, name: str) -> Finding:

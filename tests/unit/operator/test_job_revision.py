@@ -11,7 +11,7 @@ from gapo.planning.observation import AttemptKey
 from gapo.tasks import Kind, TaskKey
 from gapo_operator.config import OperatorConfig
 from gapo_operator.kube.job_revision import asked_of, with_superseded
-from gapo_operator.kube.job_states import Child, ChildState
+from gapo_operator.kube.job_states import AttemptJob, JobState
 
 PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)
 TOO_MUCH = {"generator": {"resources": {"limits": {"memory": "9Ti"}}}}
@@ -31,10 +31,8 @@ def asked(config_: OperatorConfig | None = None, **spec: Any) -> str:
     return asked_of(Kind.PPO, loaded(**spec).spec, "red", config_ or config())
 
 
-def superseded(
-    state: ChildState, mark: str | None, config_: OperatorConfig | None = None, **spec: Any
-) -> bool:
-    before = {PPO: Child(PPO, "job", state, "uid", asked=mark)}
+def superseded(state: JobState, mark: str | None, config_: OperatorConfig | None = None, **spec: Any) -> bool:
+    before = {PPO: AttemptJob(PPO, "job", state, "uid", asked=mark)}
     return with_superseded(before, loaded(**spec).spec, "red", config_ or config())[PPO].superseded
 
 
@@ -55,7 +53,7 @@ def superseded(
 def test_whatever_a_manifest_asks_of_a_pod_replaces_an_attempt_that_has_not_begun(
     changed: dict[str, Any],
 ) -> None:
-    for state in (ChildState.PENDING, ChildState.QUEUED):
+    for state in (JobState.PENDING, JobState.QUEUED):
         assert superseded(state, asked(), **changed)
         assert not superseded(state, asked(**changed), **changed)
 
@@ -71,21 +69,21 @@ def test_whatever_a_manifest_asks_of_a_pod_replaces_an_attempt_that_has_not_begu
     ],
 )
 def test_what_concerns_other_pods_or_none_replaces_nothing(changed: dict[str, Any]) -> None:
-    assert not superseded(ChildState.PENDING, asked(), **changed)
+    assert not superseded(JobState.PENDING, asked(), **changed)
 
 
-@pytest.mark.parametrize("state", list(ChildState))
-def test_an_attempt_that_has_begun_goes_on_with_what_it_was_given(state: ChildState) -> None:
-    begun = {PPO: Child(PPO, "job", state, "uid", asked=asked(roles=TOO_MUCH), begun=True)}
+@pytest.mark.parametrize("state", list(JobState))
+def test_an_attempt_that_has_begun_goes_on_with_what_it_was_given(state: JobState) -> None:
+    begun = {PPO: AttemptJob(PPO, "job", state, "uid", asked=asked(roles=TOO_MUCH), begun=True)}
     assert not with_superseded(begun, loaded().spec, "red", config())[PPO].superseded
 
 
 def test_one_whose_job_an_earlier_operator_is_having_deleted_for_it_is_known_again() -> None:
-    assert superseded(ChildState.STOPPING, asked(roles=TOO_MUCH))
+    assert superseded(JobState.STOPPING, asked(roles=TOO_MUCH))
 
 
 def test_a_job_of_an_earlier_release_says_not_what_it_was_asked_for_and_stays() -> None:
-    assert not superseded(ChildState.PENDING, None, roles=TOO_MUCH)
+    assert not superseded(JobState.PENDING, None, roles=TOO_MUCH)
 
 
 def test_what_an_administrator_changes_reaches_pods_that_wait_and_moves_none_in_a_queue() -> None:
@@ -99,16 +97,16 @@ def test_what_an_administrator_changes_reaches_pods_that_wait_and_moves_none_in_
             }
         ),
     ):
-        assert superseded(ChildState.PENDING, asked(), changed)
-        assert not superseded(ChildState.QUEUED, asked(), changed)
+        assert superseded(JobState.PENDING, asked(), changed)
+        assert not superseded(JobState.QUEUED, asked(), changed)
 
 
 @pytest.mark.parametrize(
     "scheduling", [{"queueName": "q"}, {"scheduler": "volcano"}, {"scheduler": "volcano", "queueName": "q"}]
 )
-@pytest.mark.parametrize("state", [ChildState.QUEUED, ChildState.PENDING, ChildState.STOPPING])
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.PENDING, JobState.STOPPING])
 def test_what_its_queue_has_admitted_keeps_its_place_whatever_an_administrator_changes(
-    scheduling: dict[str, Any], state: ChildState
+    scheduling: dict[str, Any], state: JobState
 ) -> None:
     mark = asked(scheduling=scheduling)
     assert not superseded(state, mark, config(graceSeconds=99), scheduling=scheduling)
@@ -118,4 +116,4 @@ def test_what_its_queue_has_admitted_keeps_its_place_whatever_an_administrator_c
 def test_a_new_default_image_and_more_namespaces_change_nothing() -> None:
     place = config().storage_locations[0].model_copy(update={"namespaces": ["red", "blue"]})
     wider = config(image="trainer:2").model_copy(update={"storage_locations": [place]})
-    assert not superseded(ChildState.PENDING, asked(), wider)
+    assert not superseded(JobState.PENDING, asked(), wider)

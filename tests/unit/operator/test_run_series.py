@@ -31,12 +31,12 @@ def labels(key: RunKey = ONE, **more: str) -> tuple[tuple[str, str], ...]:
 def test_series_carry_the_figures_of_their_run_and_stage() -> None:
     series = RunSeries(lambda _key, _uid: True)
     series.put(ONE, "u", figures())
-    found = scraped(series)
-    assert found["gapo_stage_satisfaction_ratio", labels(stage="1")] == 0.5
-    assert found["gapo_run_stages_max", labels()] == 3
-    assert found["gapo_run_attempts_ended_total", labels(reason="committed")] == 4
-    assert found["gapo_run_state", labels(status="Running")] == 1
-    assert found["gapo_run_state", labels(status="Failed")] == 0
+    samples = scraped(series)
+    assert samples["gapo_stage_satisfaction_ratio", labels(stage="1")] == 0.5
+    assert samples["gapo_run_stages_max", labels()] == 3
+    assert samples["gapo_run_attempts_ended_total", labels(reason="committed")] == 4
+    assert samples["gapo_run_state", labels(status="Running")] == 1
+    assert samples["gapo_run_state", labels(status="Failed")] == 0
 
 
 def test_whatever_a_family_is_called_its_label_is_read_as_it_is() -> None:
@@ -53,9 +53,9 @@ def test_all_runs_lines_of_a_series_stand_under_one_type() -> None:
     text = series.text().decode()
     assert text.count("# TYPE gapo_stage_satisfaction_ratio gauge\n") == 1
     assert text.count("# TYPE gapo_run_attempts_ended_total counter\n") == 1
-    found = scraped(series)
-    assert found["gapo_stage_satisfaction_ratio", labels(ONE, stage="1")] == 0.5
-    assert found["gapo_stage_satisfaction_ratio", labels(TWO, stage="1")] == 0.75
+    samples = scraped(series)
+    assert samples["gapo_stage_satisfaction_ratio", labels(ONE, stage="1")] == 0.5
+    assert samples["gapo_stage_satisfaction_ratio", labels(TWO, stage="1")] == 0.75
 
 
 def test_a_run_that_is_not_there_any_more_has_no_series_whatever_was_put_last() -> None:
@@ -74,9 +74,9 @@ def test_what_is_put_again_takes_the_place_of_what_was_there() -> None:
     series = RunSeries(lambda _key, _uid: True)
     series.put(ONE, "u", figures())
     series.put(ONE, "u", figures(state="Succeeded", satisfaction=0.6))
-    found = scraped(series)
-    assert found["gapo_stage_satisfaction_ratio", labels(stage="1")] == 0.6
-    assert found["gapo_run_state", labels(status="Running")] == 0
+    samples = scraped(series)
+    assert samples["gapo_stage_satisfaction_ratio", labels(stage="1")] == 0.6
+    assert samples["gapo_run_state", labels(status="Running")] == 0
     assert series.states() == {
         "Pending": 0, "Queued": 0, "Running": 0, "Suspended": 0, "Stalled": 0, "Succeeded": 1, "Failed": 0,
     }  # fmt: skip

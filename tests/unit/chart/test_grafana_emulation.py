@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from charts.dashboards.answers import Json, Series, Span, filled, legend, table, variables
+from charts.dashboards.grafana_emulation import Json, Series, Span, filled, legend, table, variables
 
 STAGES = [
     {"id": "filterFieldsByName", "options": {"include": {"pattern": "^(stage|Value.*)$"}}},

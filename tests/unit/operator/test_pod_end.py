@@ -32,8 +32,8 @@ def ended(kind: Kind = Kind.PPO, state: dict[str, Any] | None = None, **status: 
 
 def price(ending: Ending, *, got_on: bool) -> tuple[str, bool]:
     assert ending.exit is not None
-    found = classify(ending.exit, resume_before=None, resume_after=0 if got_on else None)
-    return found.cause.value, found.charged
+    ended = classify(ending.exit, resume_before=None, resume_after=0 if got_on else None)
+    return ended.cause.value, ended.charged
 
 
 @pytest.mark.parametrize(

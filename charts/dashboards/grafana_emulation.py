@@ -76,11 +76,11 @@ class Prometheus:
         data = urllib.parse.urlencode(parameters).encode()
         try:
             with urllib.request.urlopen(f"{self._url}/api/v1/{what}", data, timeout=30) as answer:  # noqa: S310
-                said: Json = json.load(answer)
+                body: Json = json.load(answer)
         except urllib.error.HTTPError as error:
             raise PrometheusError(f"{error.code}: {error.read().decode(errors='replace')}") from None
-        found: Json = said["data"]
-        return found
+        result: Json = body["data"]
+        return result
 
 
 def _point(pair: Sequence[Any]) -> tuple[float, float]:
@@ -109,20 +109,20 @@ def marks(board: Json, variables: Mapping[str, str]) -> list[Target]:
 
 def variables(board: Json, **chosen: str) -> dict[str, str]:
     """Name → value: what is chosen, else the variable's own, and for All what All stands for."""
-    found = {}
+    values = {}
     for one in board["templating"]["list"]:
         own = one.get("current", {}).get("value", "")
-        found[one["name"]] = chosen.get(one["name"], one["allValue"] if own == ["$__all"] else own)
-    return found
+        values[one["name"]] = chosen.get(one["name"], one["allValue"] if own == ["$__all"] else own)
+    return values
 
 
 def filled(text: str, values: Mapping[str, str]) -> str:
     """`$name` and `${name}` replaced where `values` has the name."""
-    return re.sub(r"\$\{?(\w+)\}?", lambda found: values.get(found[1], found[0]), text)
+    return re.sub(r"\$\{?(\w+)\}?", lambda match: values.get(match[1], match[0]), text)
 
 
 def legend(template: str, labels: Mapping[str, str]) -> str:
-    return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: labels.get(found[1], ""), template)
+    return re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda match: labels.get(match[1], ""), template)
 
 
 def table(panel: Json, answers: Mapping[str, Sequence[Series]]) -> Table:

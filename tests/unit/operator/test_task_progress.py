@@ -29,8 +29,8 @@ class Desk:
         )
         self.reader = ProgressReader(lambda: self.seconds)
 
-    def tell(self, **said: Any) -> None:
-        body = {"runID": "abc", "taskDigest": TASK.digest, "progressPercentage": 45, **said}
+    def write(self, **fields: Any) -> None:
+        body = {"runID": "abc", "taskDigest": TASK.digest, "progressPercentage": 45, **fields}
         self.objects.put(KEY, json.dumps(body).encode())
         self.requests.clear()
 
@@ -44,7 +44,7 @@ def desk() -> Desk:
 
 
 def test_a_task_is_asked_at_most_every_half_minute_and_sends_nothing_that_is_known(desk: Desk) -> None:
-    desk.tell(metrics=[{"name": "ppo/kl", "value": "0.02"}], estimatedRemainingSeconds=90)
+    desk.write(metrics=[{"name": "ppo/kl", "value": "0.02"}], estimatedRemainingSeconds=90)
     first = desk.look()
     assert (first.progress_percentage, first.estimated_remaining_seconds) == (45, 90)
     assert first.metrics == {"ppo/kl": 0.02}
@@ -55,13 +55,13 @@ def test_a_task_is_asked_at_most_every_half_minute_and_sends_nothing_that_is_kno
     desk.seconds += 13
     assert desk.look() == first
     assert desk.requests == [("get", "ok"), ("get", "unchanged")]
-    desk.tell(progressPercentage=46)
+    desk.write(progressPercentage=46)
     desk.seconds += 36
     assert desk.look().progress_percentage == 46
 
 
 @pytest.mark.parametrize(
-    "said",
+    "fields",
     [
         {"taskDigest": "0" * 64},
         {"runID": "another"},
@@ -74,25 +74,25 @@ def test_a_task_is_asked_at_most_every_half_minute_and_sends_nothing_that_is_kno
         {"lastUpdatedTime": "yesterday"},
         {"padding": "x" * 70_000},
     ],
-    ids=lambda said: next(iter(said)),
+    ids=lambda fields: next(iter(fields)),
 )
-def test_what_is_not_this_tasks_or_no_progress_is_not_shown(desk: Desk, said: dict[str, Any]) -> None:
-    desk.tell(**said)
+def test_what_is_not_this_tasks_or_no_progress_is_not_shown(desk: Desk, fields: dict[str, Any]) -> None:
+    desk.write(**fields)
     assert desk.look() is None
-    desk.tell()
+    desk.write()
     desk.seconds += 36
     assert desk.look().progress_percentage == 45
 
 
 def test_what_a_pod_told_is_forgotten_with_the_pod(desk: Desk) -> None:
-    desk.tell()
+    desk.write()
     assert desk.look() is not None
     assert desk.look("pod-2") is None
     assert desk.reader.look(desk.objects, {}, lambda _: TASK) == {}
 
 
 def test_storage_that_fails_shows_nothing_and_stops_nothing(desk: Desk) -> None:
-    desk.tell()
+    desk.write()
     desk.reader = ProgressReader(lambda: desk.seconds)
     assert desk.look("no/plain/name") is None
     assert desk.requests == []

@@ -1,4 +1,4 @@
-"""What a run costs that gets on no further: storage is not asked, and what is known is not told again."""
+"""What a run costs that waits: storage is not asked, and no status is written that says nothing new."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gapo.planning.observation import AttemptKey
 from gapo.planning.plan import State, Status
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, TaskKey
-from gapo_operator.kube.job_states import Child, ChildState, Problem
+from gapo_operator.kube.job_states import AttemptJob, JobState, Problem
 from gapo_operator.kube.message_changes import is_news
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.reconcile.outcome import Outcome
@@ -41,11 +41,11 @@ class Counted:
     def operator(self) -> RunPass:
         return RunPass("uid", lambda: START, lambda: self.seconds)
 
-    def look(self, state: ChildState | None = None, waited: float = 0.0, **more: Any) -> Outcome:
+    def look(self, state: JobState | None = None, waited: float = 0.0, **more: Any) -> Outcome:
         """One pass over a run whose first Job is in that state; None: it is not there."""
         self.requests.clear()
-        child = {} if state is None else {DATA: Child(DATA, "job", state, "job-uid", **more)}
-        return self.storage.advance(self.objects, self.run, child, "image:1", {"job": waited})
+        attempt_job = {} if state is None else {DATA: AttemptJob(DATA, "job", state, "job-uid", **more)}
+        return self.storage.advance(self.objects, self.run, attempt_job, "image:1", {"job": waited})
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def test_a_run_that_was_there_before_is_searched(counted: Counted) -> None:
     assert counted.requests.total() > 20
 
 
-@pytest.mark.parametrize("state", [ChildState.PENDING, ChildState.QUEUED])
-def test_storage_is_not_asked_while_a_pod_waits_for_room(counted: Counted, state: ChildState) -> None:
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.QUEUED])
+def test_storage_is_not_asked_while_a_pod_waits_for_room(counted: Counted, state: JobState) -> None:
     counted.look()
     for _ in range(3):
         assert not counted.look(state).polls
@@ -85,30 +85,30 @@ def test_storage_is_not_asked_while_a_job_cannot_be_created(counted: Counted) ->
 
 def test_a_task_that_runs_is_looked_up_once_a_pass(counted: Counted) -> None:
     counted.look()
-    assert counted.look(ChildState.RUNNING).polls
+    assert counted.look(JobState.RUNNING).polls
     assert counted.requests == {"head": 1}
 
 
 def test_a_task_that_ran_and_is_queued_again_is_looked_up(counted: Counted) -> None:
     """It may have committed before it had to make room."""
     counted.look()
-    counted.look(ChildState.RUNNING, started_at=START)
-    assert counted.look(ChildState.QUEUED).polls
+    counted.look(JobState.RUNNING, started_at=START)
+    assert counted.look(JobState.QUEUED).polls
     assert counted.requests == {"head": 1}
 
 
 def test_a_job_that_somebody_deleted_is_looked_up(counted: Counted) -> None:
     counted.look()
-    counted.look(ChildState.PENDING)
+    counted.look(JobState.PENDING)
     counted.look()
     assert counted.requests["head"] >= 1
 
 
 def test_a_run_whose_pods_wait_is_looked_at_when_they_have_waited_too_long(counted: Counted) -> None:
     counted.look()
-    after = counted.look(ChildState.PENDING, waited=100.0).again_after
+    after = counted.look(JobState.PENDING, waited=100.0).again_after
     assert after == pytest.approx(15 * 60 - 100, abs=1)  # scheduling.pendingTimeout's default: 15 minutes
-    assert counted.look(ChildState.QUEUED, waited=100.0).again_after is None
+    assert counted.look(JobState.QUEUED, waited=100.0).again_after is None
 
 
 def test_a_hand_over_that_cannot_be_read_is_read_again_at_the_next_pass(counted: Counted) -> None:
@@ -185,22 +185,22 @@ def test_another_refusal_is_news(before: str, after: str) -> None:
     assert is_news(before, after)
 
 
-def told(message: str, before: dict[str, Any] | None = None, generation: int = 2) -> dict[str, Any]:
+def status_with(message: str, before: dict[str, Any] | None = None, generation: int = 2) -> dict[str, Any]:
     status = Status(State.RUNNING, 0, "Running", "waiting for 0/data")
-    child = Child(DATA, "job", ChildState.PENDING, problem=Problem("QuotaExceeded", message))
-    found = Findings(generation, "abc", "s3://b/x", spec_of(), status, children={DATA: child})
-    return status_of(found, before, NOON if before is None else LATER)
+    attempt_job = AttemptJob(DATA, "job", JobState.PENDING, problem=Problem("QuotaExceeded", message))
+    findings = Findings(generation, "abc", "s3://b/x", spec_of(), status, attempt_jobs={DATA: attempt_job})
+    return status_of(findings, before, NOON if before is None else LATER)
 
 
 def test_a_status_is_not_written_for_a_refusal_in_other_words() -> None:
-    first = told(QUOTA.format(name="x7k2p", cpu=1, used=10))
-    assert told(QUOTA.format(name="b9qzd", cpu=1, used=9), first) == first
-    assert told(QUOTA.format(name="b9qzd", cpu=2, used=9), first) != first
+    first = status_with(QUOTA.format(name="x7k2p", cpu=1, used=10))
+    assert status_with(QUOTA.format(name="b9qzd", cpu=1, used=9), first) == first
+    assert status_with(QUOTA.format(name="b9qzd", cpu=2, used=9), first) != first
 
 
 def test_after_a_change_of_the_manifest_a_refusal_is_told_as_it_is_now() -> None:
-    first = told(QUOTA.format(name="x7k2p", cpu=1, used=10))
-    second = told(QUOTA.format(name="b9qzd", cpu=1, used=9), first, generation=3)
+    first = status_with(QUOTA.format(name="x7k2p", cpu=1, used=10))
+    second = status_with(QUOTA.format(name="b9qzd", cpu=1, used=9), first, generation=3)
     assert [c["message"] for c in second["conditions"] if "used: pods=9" in c["message"]]
 
 

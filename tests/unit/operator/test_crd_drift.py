@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gapo_operator.reconcile.crd_drift import Readback
+from gapo_operator.reconcile.crd_drift import CrdDrift
 
 FULL: dict[str, Any] = {
     "state": "Running",
@@ -20,11 +20,11 @@ def kept(**changes: Any) -> dict[str, Any]:
 
 
 def test_before_the_first_write_nothing_is_known() -> None:
-    readback = Readback()
-    assert readback.unkept is None
-    assert readback.learn(FULL, FULL)
-    assert readback.unkept == ()
-    assert not readback.learn(FULL, FULL)
+    crd_drift = CrdDrift()
+    assert crd_drift.unkept is None
+    assert crd_drift.learn(FULL, FULL)
+    assert crd_drift.unkept == ()
+    assert not crd_drift.learn(FULL, FULL)
 
 
 @pytest.mark.parametrize(
@@ -39,36 +39,36 @@ def test_before_the_first_write_nothing_is_known() -> None:
     ],
 )
 def test_what_reads_back_different_is_named_and_not_written_again(stored: dict[str, Any], path: str) -> None:
-    readback = Readback()
-    readback.learn(FULL, stored)
-    assert readback.unkept == (path,)
-    assert readback.same(stored, FULL)
-    assert not readback.same(stored, {**FULL, "state": "Succeeded"})
+    crd_drift = CrdDrift()
+    crd_drift.learn(FULL, stored)
+    assert crd_drift.unkept == (path,)
+    assert crd_drift.same(stored, FULL)
+    assert not crd_drift.same(stored, {**FULL, "state": "Succeeded"})
 
 
 def test_a_status_without_the_field_teaches_nothing_of_it() -> None:
-    readback = Readback()
-    readback.learn(FULL, kept(progress=None))
-    assert not readback.learn({"state": "Pending"}, {"state": "Pending"})
-    assert readback.unkept == ("status.progress",)
+    crd_drift = CrdDrift()
+    crd_drift.learn(FULL, kept(progress=None))
+    assert not crd_drift.learn({"state": "Pending"}, {"state": "Pending"})
+    assert crd_drift.unkept == ("status.progress",)
 
 
 def test_a_definition_that_was_brought_up_to_date_is_noticed_by_the_next_write() -> None:
-    readback = Readback()
-    readback.learn(FULL, kept(progress=None))
-    assert readback.learn(FULL, FULL)
-    assert readback.unkept == ()
+    crd_drift = CrdDrift()
+    crd_drift.learn(FULL, kept(progress=None))
+    assert crd_drift.learn(FULL, FULL)
+    assert crd_drift.unkept == ()
 
 
 def test_an_object_of_which_nothing_is_kept_may_read_back_empty_or_not_at_all() -> None:
     sent = {**FULL, "trainer": {"percentage": 3}}
     for stored in ({**FULL, "trainer": {}}, FULL):
-        readback = Readback()
-        readback.learn(sent, stored)
-        assert readback.same(stored, sent)
+        crd_drift = CrdDrift()
+        crd_drift.learn(sent, stored)
+        assert crd_drift.same(stored, sent)
 
 
 def test_of_many_fields_the_first_are_named() -> None:
-    readback = Readback()
-    readback.learn({f"f{n}": n for n in range(9)}, {})
-    assert readback.unkept == ("status.f0", "status.f1", "status.f2", "status.f3", "status.f4")
+    crd_drift = CrdDrift()
+    crd_drift.learn({f"f{n}": n for n in range(9)}, {})
+    assert crd_drift.unkept == ("status.f0", "status.f1", "status.f2", "status.f3", "status.f4")

@@ -19,7 +19,7 @@ MOVED_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Hindrance:
+class PassFailure:
     """Why a pass ended before it had read the run's storage and acted on it."""
 
     problem: Problem
@@ -30,23 +30,23 @@ class Hindrance:
     counts: bool = False
     """Storage itself has failed, as opposed to one location's pause after such a failure."""
     moved: bool = False
-    """The run is not where it was; what is known of its storage is of another place."""
+    """The run is not where it was; what was read of its storage was read at another place."""
 
 
-def hindrance_of(
+def failure_of(
     error: GapoError, storage_failures: int, jitter: Callable[[float, float], float]
-) -> Hindrance:
+) -> PassFailure:
     """`storage_failures` are the passes in a row that failed by storage before this one; `jitter(low, high)` draws."""
     problem = problem_of(error)
     if isinstance(error, PausedError):
-        return Hindrance(problem, of_storage=True, retry_after=error.retry_after + jitter(0, 1))
+        return PassFailure(problem, of_storage=True, retry_after=error.retry_after + jitter(0, 1))
     if isinstance(error, RunMovedError):
-        return Hindrance(problem, retry_after=MOVED_SECONDS * jitter(0.8, 1.2), moved=True)
+        return PassFailure(problem, retry_after=MOVED_SECONDS * jitter(0.8, 1.2), moved=True)
     if isinstance(error, StoreError | LocationInvalidError):
         refused = isinstance(error, ACCESS_ERRORS)
         first, longest = (
             (REFUSED_SECONDS, LONGEST_REFUSED_SECONDS) if refused else (RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         )
         wait = min(longest, first * 2.0 ** min(storage_failures, 10)) * jitter(0.8, 1.2)
-        return Hindrance(problem, of_storage=True, retry_after=wait, counts=True)
-    return Hindrance(problem)
+        return PassFailure(problem, of_storage=True, retry_after=wait, counts=True)
+    return PassFailure(problem)

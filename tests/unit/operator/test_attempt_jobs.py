@@ -7,7 +7,7 @@ import pytest
 from gapo.decision_rules.attempts import Exit
 from gapo.planning.observation import AttemptKey
 from gapo.tasks import Kind, TaskKey
-from gapo_operator.kube.job_states import Child, ChildState, children_of, is_unfinished_job_of
+from gapo_operator.kube.job_states import AttemptJob, JobState, attempt_jobs_of, is_unfinished_job_of
 
 UID, RUN = "run-uid", "abc123abc123"
 PPO = AttemptKey(TaskKey(1, Kind.PPO), 0)
@@ -59,10 +59,10 @@ def terminated(**state: Any) -> dict[str, Any]:
     return {"phase": "Failed", "containerStatuses": [{"name": "trainer", "state": {"terminated": state}}]}
 
 
-def only(jobs: list[Any], pods: list[Any], **more: Any) -> Child:
-    found = children_of(UID, RUN, jobs, pods, more.pop("warnings", {}), **more)
-    assert list(found) == [PPO]
-    return found[PPO]
+def only(jobs: list[Any], pods: list[Any], **more: Any) -> AttemptJob:
+    attempt_jobs = attempt_jobs_of(UID, RUN, jobs, pods, more.pop("warnings", {}), **more)
+    assert list(attempt_jobs) == [PPO]
+    return attempt_jobs[PPO]
 
 
 GROUPED = {"annotations": {"scheduling.k8s.io/group-name": "job"}}
@@ -73,23 +73,23 @@ UNPLACED = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"
 @pytest.mark.parametrize(
     ("jobs", "pods", "state"),
     [
-        ([job(suspend=True)], [], ChildState.QUEUED),
-        ([job()], [pod({"phase": "Pending"}, **GROUPED)], ChildState.QUEUED),
-        ([job()], [pod({"phase": "Pending", "conditions": [UNPLACED]}, **GROUPED)], ChildState.QUEUED),
-        ([job()], [pod({"phase": "Pending", "conditions": [PLACED]}, **GROUPED)], ChildState.PENDING),
-        ([job()], [], ChildState.PENDING),
-        ([job()], [pod({"phase": "Pending"})], ChildState.PENDING),
-        ([job()], [pod()], ChildState.RUNNING),
-        ([job()], [pod({"phase": "Failed"})], ChildState.RUNNING),
-        ([job(ended("Complete"))], [pod({"phase": "Succeeded"})], ChildState.SUCCEEDED),
-        ([job(ended("Failed"))], [], ChildState.FAILED),
-        ([job(deletionTimestamp="2026-01-01T00:00:30Z")], [pod()], ChildState.STOPPING),
-        ([], [pod()], ChildState.STOPPING),
-        ([job(by="an earlier GapoRun of that name")], [], ChildState.STOPPING),
+        ([job(suspend=True)], [], JobState.QUEUED),
+        ([job()], [pod({"phase": "Pending"}, **GROUPED)], JobState.QUEUED),
+        ([job()], [pod({"phase": "Pending", "conditions": [UNPLACED]}, **GROUPED)], JobState.QUEUED),
+        ([job()], [pod({"phase": "Pending", "conditions": [PLACED]}, **GROUPED)], JobState.PENDING),
+        ([job()], [], JobState.PENDING),
+        ([job()], [pod({"phase": "Pending"})], JobState.PENDING),
+        ([job()], [pod()], JobState.RUNNING),
+        ([job()], [pod({"phase": "Failed"})], JobState.RUNNING),
+        ([job(ended("Complete"))], [pod({"phase": "Succeeded"})], JobState.SUCCEEDED),
+        ([job(ended("Failed"))], [], JobState.FAILED),
+        ([job(deletionTimestamp="2026-01-01T00:00:30Z")], [pod()], JobState.STOPPING),
+        ([], [pod()], JobState.STOPPING),
+        ([job(by="an earlier GapoRun of that name")], [], JobState.STOPPING),
     ],
 )
 def test_an_attempts_state_is_read_from_its_job_and_pods(
-    jobs: list[Any], pods: list[Any], state: ChildState
+    jobs: list[Any], pods: list[Any], state: JobState
 ) -> None:
     assert only(jobs, pods).state is state
 
@@ -104,7 +104,7 @@ def test_what_belongs_to_another_run_or_to_nobody_is_none_of_its_attempts() -> N
         pod({"phase": "Succeeded"}, by="gone"),
         {},
     ]
-    assert children_of(UID, RUN, jobs, pods, {}) == {}
+    assert attempt_jobs_of(UID, RUN, jobs, pods, {}) == {}
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,9 @@ def test_a_pod_that_was_taken_away_is_preempted_whatever_its_exit_code() -> None
             "message": "drained",
         }
     ]
-    child = only([job(ended("Failed"))], [pod(status)])
-    assert child.exit == Exit(143)
-    assert "EvictionByEvictionAPI: drained" in str(child.message)
+    attempt_job = only([job(ended("Failed"))], [pod(status)])
+    assert attempt_job.exit == Exit(143)
+    assert "EvictionByEvictionAPI: drained" in str(attempt_job.message)
 
 
 def test_the_newest_of_several_pods_counts() -> None:
@@ -153,11 +153,11 @@ def test_the_newest_of_several_pods_counts() -> None:
 
 def test_a_pod_on_a_node_that_does_not_answer_counts_as_taken_away() -> None:
     leaving = pod(name="lost", deletionTimestamp="2026-01-01T00:00:00Z")
-    assert only([job()], [leaving]).state is ChildState.RUNNING
-    child = only([job()], [leaving], lost={"lost"})
-    assert (child.state, child.exit) == (ChildState.FAILED, Exit(143))
-    assert "NodeLost" in str(child.message)
-    assert children_of(UID, RUN, [], [leaving], {}, {"lost"}) == {}
+    assert only([job()], [leaving]).state is JobState.RUNNING
+    attempt_job = only([job()], [leaving], lost={"lost"})
+    assert (attempt_job.state, attempt_job.exit) == (JobState.FAILED, Exit(143))
+    assert "NodeLost" in str(attempt_job.message)
+    assert attempt_jobs_of(UID, RUN, [], [leaving], {}, {"lost"}) == {}
 
 
 def test_time_in_which_a_pod_waits_for_room_is_not_time_in_which_it_runs() -> None:
@@ -181,36 +181,41 @@ def test_what_a_pod_says_of_itself_is_taken_where_it_can_be_stored() -> None:
     good = (
         '{"reason": "InputCorrupt", "message": "m", "badInput": "stages/0/data/manifest-0.json", "more": 1}'
     )
-    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=good))]).said == {
+    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=good))]).termination_message == {
         "reason": "InputCorrupt",
         "message": "m",
         "badInput": "stages/0/data/manifest-0.json",
     }
     bad = '{"reason": "not a word", "message": "m", "badInput": "../../x"}'
-    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=bad))]).said == {"message": "m"}
+    assert only([job(ended("Failed"))], [pod(terminated(exitCode=66, message=bad))]).termination_message == {
+        "message": "m"
+    }
 
 
 @pytest.mark.parametrize(
     "pods", [[], [pod()]], ids=["no pod yet", "a pod that still runs, as far as is known"]
 )
 def test_a_failure_is_not_clear_before_its_pod_has_told(pods: list[Any]) -> None:
-    child = only([job(ended("Failed"))], pods)
-    assert (child.state, child.exit) == (ChildState.FAILED, None)
+    attempt_job = only([job(ended("Failed"))], pods)
+    assert (attempt_job.state, attempt_job.exit) == (JobState.FAILED, None)
 
 
 def test_an_orphan_of_our_name_is_told_and_not_touched() -> None:
     orphan = job(by="nobody")
     orphan["metadata"]["ownerReferences"] = []
-    child = only([orphan], [])
-    assert (child.state, child.uid) == (ChildState.STOPPING, None)
-    assert child.problem is not None
-    assert (child.problem.reason, "kubectl delete job job" in child.problem.message) == ("JobConflict", True)
+    attempt_job = only([orphan], [])
+    assert (attempt_job.state, attempt_job.uid) == (JobState.STOPPING, None)
+    assert attempt_job.problem is not None
+    assert (attempt_job.problem.reason, "kubectl delete job job" in attempt_job.problem.message) == (
+        "JobConflict",
+        True,
+    )
 
 
 def test_a_pod_that_no_job_made_holds_up_nothing() -> None:
     forged = pod()
     forged["metadata"]["ownerReferences"] = []
-    assert children_of(UID, RUN, [], [forged], {}) == {}
+    assert attempt_jobs_of(UID, RUN, [], [forged], {}) == {}
 
 
 @pytest.mark.parametrize(

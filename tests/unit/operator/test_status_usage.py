@@ -52,13 +52,13 @@ def test_a_percentage_is_full_only_when_all_is_done() -> None:
     assert summary_of(nearly)["estimatedRemainingSeconds"] == 61
 
 
-def told(percentage: float = 45.7, kl: float = 0.123456789, at: float = NOON) -> TaskFigures:
+def task_figures(percentage: float = 45.7, kl: float = 0.123456789, at: float = NOON) -> TaskFigures:
     figures = {"ppo/kl": kl, "my/own": 1.0}
     return TaskFigures(percentage, 90.4, figures, last_updated=at)
 
 
 def test_of_several_tasks_the_one_that_takes_longest_is_shown_in_whole_percents() -> None:
-    shown = trainer_status({EVALUATE: told(99), PPO: told()}, None)
+    shown = trainer_status({EVALUATE: task_figures(99), PPO: task_figures()}, None)
     assert shown == {
         "progressPercentage": 45,
         "estimatedRemainingSeconds": 90,
@@ -69,8 +69,8 @@ def test_of_several_tasks_the_one_that_takes_longest_is_shown_in_whole_percents(
 
 
 def test_what_nobody_can_see_changes_nothing() -> None:
-    shown = trainer_status({PPO: told()}, None)
-    assert trainer_status({PPO: told(45.9, 0.1234568, NOON + 60)}, shown) is shown
-    later = trainer_status({PPO: told(46, at=NOON + 60)}, shown)
+    shown = trainer_status({PPO: task_figures()}, None)
+    assert trainer_status({PPO: task_figures(45.9, 0.1234568, NOON + 60)}, shown) is shown
+    later = trainer_status({PPO: task_figures(46, at=NOON + 60)}, shown)
     assert later is not None
     assert (later["progressPercentage"], later["lastUpdatedTime"]) == (46, "2026-01-01T12:01:00Z")

@@ -10,7 +10,7 @@ from gapo.errors import LocationInvalidError, StoreError, StoreRefusedError, Uns
 from gapo.store.objects import Objects
 from gapo_operator.config import StorageLocation
 from gapo_operator.operator_metrics import OperatorMetrics
-from gapo_operator.storage_pool import PausedError, Stores
+from gapo_operator.storage_pool import PausedError, StoragePool
 
 
 class Clock:
@@ -31,7 +31,7 @@ def write(objects: Objects) -> bool:
 def test_keys_come_from_the_mounted_folder_and_objects_lie_below_the_locations_prefix(
     proxy: FaultProxy, credentials: Path
 ) -> None:
-    assert asyncio.run(Stores(credentials).call(location(proxy), "ns/run/id", write)) is True
+    assert asyncio.run(StoragePool(credentials).call(location(proxy), "ns/run/id", write)) is True
     assert any(path == "/runs/gapo/ns/run/id/run.json" for _, path in proxy.seen)
 
 
@@ -40,13 +40,13 @@ def test_a_location_that_ignores_conditional_creates_is_not_used(
 ) -> None:
     proxy.strip = {"if-none-match"}
     with pytest.raises(UnsafeLocationError, match="If-None-Match"):
-        asyncio.run(Stores(credentials).call(location(proxy), "ns/unsafe/id", write))
+        asyncio.run(StoragePool(credentials).call(location(proxy), "ns/unsafe/id", write))
     assert not any(path.endswith("/run.json") for _, path in proxy.seen)
 
 
 def test_a_location_is_probed_once(proxy: FaultProxy, credentials: Path) -> None:
     async def story() -> None:
-        stores = Stores(credentials)
+        stores = StoragePool(credentials)
         for number in range(3):
             await stores.call(location(proxy), f"ns/probed-{number}/id", write)
 
@@ -60,7 +60,7 @@ def test_a_location_that_failed_is_left_alone_for_a_while_and_then_tried_again(
     clock = Clock()
 
     async def story() -> None:
-        stores = Stores(credentials, clock=clock)
+        stores = StoragePool(credentials, clock=clock)
         await stores.call(location(proxy), "ns/a/id", write)
         proxy.instead = lambda method, path: (503, b"<Error><Code>SlowDown</Code></Error>")
         with pytest.raises(StoreError, match="SlowDown"):
@@ -83,7 +83,7 @@ def test_a_location_that_fails_holds_up_no_other(proxy: FaultProxy, credentials:
         (credentials / "blue" / path.name).write_text(path.read_text())
 
     async def story() -> None:
-        stores = Stores(credentials)
+        stores = StoragePool(credentials)
         proxy.instead = lambda method, path: (503, b"")
         with pytest.raises(StoreError):
             await stores.call(location(proxy), "ns/c/id", write)
@@ -96,12 +96,12 @@ def test_a_location_that_fails_holds_up_no_other(proxy: FaultProxy, credentials:
 def test_keys_that_cannot_be_read_are_told_by_location(proxy: FaultProxy, credentials: Path) -> None:
     (credentials / "red" / "AWS_ACCESS_KEY_ID").write_bytes(b"\xff\xfe")
     with pytest.raises(LocationInvalidError, match="storage location red"):
-        asyncio.run(Stores(credentials).call(location(proxy), "ns/d/id", write))
+        asyncio.run(StoragePool(credentials).call(location(proxy), "ns/d/id", write))
 
 
 def test_what_one_run_is_refused_holds_up_no_other_run(proxy: FaultProxy, credentials: Path) -> None:
     async def story() -> None:
-        stores = Stores(credentials)
+        stores = StoragePool(credentials)
         await stores.call(location(proxy), "ns/e/id", write)
         refused = (403, b"<Error><Code>AccessDenied</Code></Error>")
         proxy.instead = lambda method, path: refused if "/poisoned/" in path else None
@@ -116,7 +116,7 @@ def test_those_who_wait_for_a_probe_that_fails_do_not_try_it_again_one_after_the
     proxy: FaultProxy, credentials: Path
 ) -> None:
     async def story() -> None:
-        stores = Stores(credentials)
+        stores = StoragePool(credentials)
         proxy.instead = lambda method, path: (503, b"")
         calls = [stores.call(location(proxy), f"ns/{number}/id", write) for number in range(20)]
         errors = await asyncio.gather(*calls, return_exceptions=True)
@@ -127,7 +127,9 @@ def test_those_who_wait_for_a_probe_that_fails_do_not_try_it_again_one_after_the
 
 def test_work_that_only_reads_probes_nothing(proxy: FaultProxy, credentials: Path) -> None:
     asyncio.run(
-        Stores(credentials).call(location(proxy), "ns/read/id", lambda o: o.get("run.json"), writes=False)
+        StoragePool(credentials).call(
+            location(proxy), "ns/read/id", lambda o: o.get("run.json"), writes=False
+        )
     )
     assert [method for method, _ in proxy.seen] == ["GET"]
 
@@ -140,7 +142,7 @@ def test_requests_and_pauses_are_counted(proxy: FaultProxy, credentials: Path) -
         return metrics.registry.get_sample_value(total, {"op": op, "code": code})
 
     async def story() -> None:
-        stores = Stores(credentials, metrics=metrics)
+        stores = StoragePool(credentials, metrics=metrics)
         absent = await stores.call(
             location(proxy), "ns/counted/id", lambda o: (o.get("run.json"), o.get("run.json")), writes=False
         )
@@ -167,7 +169,7 @@ def rotate(credentials: Path, key: str) -> None:
 
 def test_rotated_keys_are_used_once_they_are_there(proxy: FaultProxy, credentials: Path) -> None:
     async def story() -> None:
-        stores = Stores(credentials)
+        stores = StoragePool(credentials)
         assert await stores.call(location(proxy), "ns/rotated/id", write)
         proxy.refused_keys = {"a"}
         with pytest.raises(StoreRefusedError, match="InvalidAccessKeyId"):
@@ -183,7 +185,7 @@ def test_rotated_keys_are_used_once_they_are_there(proxy: FaultProxy, credential
 
 def test_new_keys_end_the_pause_of_a_location(proxy: FaultProxy, credentials: Path) -> None:
     async def story() -> None:
-        stores = Stores(credentials, clock=Clock())
+        stores = StoragePool(credentials, clock=Clock())
         proxy.instead = lambda method, path: (503, b"")
         with pytest.raises(StoreError):
             await stores.call(location(proxy), "ns/a2/id", write)
@@ -202,7 +204,7 @@ def test_a_certificate_that_is_no_such_thing_is_told_until_it_is_replaced(
     authority.parent.mkdir(parents=True)
 
     async def story() -> None:
-        stores = Stores(credentials, tmp_path / "ca")
+        stores = StoragePool(credentials, tmp_path / "ca")
         assert await stores.call(location(proxy), "ns/ca/id", write)
         authority.write_text("no certificate")
         assert stores.refresh()
@@ -219,7 +221,7 @@ def test_keys_that_cannot_be_read_any_more_are_told_and_read_again(
     proxy: FaultProxy, credentials: Path
 ) -> None:
     async def story() -> None:
-        stores = Stores(credentials)
+        stores = StoragePool(credentials)
         assert await stores.call(location(proxy), "ns/unread/id", write)
         (credentials / "red" / "AWS_ACCESS_KEY_ID").write_bytes(b"\xff\xfe")
         assert stores.refresh()
@@ -241,7 +243,7 @@ def test_what_cannot_be_opened_from_the_first_is_opened_once_its_files_are_put_r
     authority.write_text("no certificate")
 
     async def story() -> None:
-        stores = Stores(credentials, tmp_path / "ca")
+        stores = StoragePool(credentials, tmp_path / "ca")
         for match in ("credentials for storage location red", "certificate"):
             with pytest.raises(LocationInvalidError, match=match):
                 await stores.call(location(proxy), "ns/first/id", write)
@@ -260,7 +262,7 @@ def test_a_location_that_gets_another_address_is_opened_and_probed_there(
     proxy: FaultProxy, credentials: Path, endpoint: str
 ) -> None:
     async def story() -> None:
-        stores = Stores(credentials)
+        stores = StoragePool(credentials)
         await stores.call(location(proxy), "ns/moved/id", write)
         with fault_proxy(endpoint) as other:
             await stores.call(location(other), "ns/moved-2/id", write)
@@ -278,7 +280,7 @@ def test_a_file_of_credentials_that_the_environment_names_is_looked_at_too(
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(named))
 
     async def story() -> None:
-        stores = Stores(credentials)
+        stores = StoragePool(credentials)
         await stores.call(location(proxy), "ns/named/id", write)
         assert not stores.refresh()
         named.write_text("{}")

@@ -37,8 +37,8 @@ UP = Series("up", "gauge", (*catalogue.TASK_LABELS, *OF_TARGET))
 
 def series() -> Mapping[str, Series]:
     """By the name that stands in expressions."""
-    found = (*_of_runs(), *_of_the_operator(), *_of_others(), UP)
-    return {name: one for one in found for name in one.names()}
+    declared = (*_of_runs(), *_of_the_operator(), *_of_others(), UP)
+    return {name: one for one in declared for name in one.names()}
 
 
 def _of_runs() -> Iterator[Series]:

@@ -16,15 +16,16 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.s3 import REGION, S3Server
 
 from gapo_operator.config import OperatorConfig
+from gapo_operator.kube.api_server import ApiServer
 from gapo_operator.kube.client import Kube, ListenedClient
 from gapo_operator.kube.leader import Leadership
 from gapo_operator.kube.objects import RunKey
 from gapo_operator.operator_metrics import OperatorMetrics
 from gapo_operator.reconcile.reconciler import Reconciler
-from gapo_operator.run_metrics.backfill import History
-from gapo_operator.run_metrics.exporter import Telemetry
+from gapo_operator.run_metrics.backfill import Backfill
+from gapo_operator.run_metrics.exporter import RunExporter
 from gapo_operator.run_metrics.run_series import RunSeries
-from gapo_operator.storage_pool import Stores
+from gapo_operator.storage_pool import StoragePool
 from gapo_operator.watch.cache import ClusterView
 
 pytestmark = pytest.mark.cluster
@@ -36,11 +37,11 @@ class Operator:
 
     def __init__(self, kube: Kube, config: OperatorConfig, metrics: OperatorMetrics) -> None:
         self.kube, self.metrics, self.view = kube, metrics, ClusterView()
-        self.stores, self.woken = Stores(metrics=metrics), Counter[RunKey]()
-        telemetry = Telemetry(metrics, RunSeries(lambda *_: True), History(self.stores, config))
+        self.stores, self.woken = StoragePool(metrics=metrics), Counter[RunKey]()
+        exporter = RunExporter(metrics, RunSeries(lambda *_: True), Backfill(self.stores, config))
         leadership = Leadership(required=False)
         self.reconciler = Reconciler(
-            self.view, kube, self.stores, config, leadership, telemetry, wake=lambda key: self.woken.update([key])
+            self.view, kube, self.stores, config, leadership, exporter, wake=lambda key: self.woken.update([key])
         )  # fmt: skip
 
     async def hear(self, namespace: str) -> list[RunKey]:
@@ -53,7 +54,7 @@ class Operator:
 
     def asked(self) -> Counter[str]:
         """Requests until now: verbs to the API server, and `storage`. Lists are the test's own."""
-        found: Counter[str] = Counter()
+        requests: Counter[str] = Counter()
         for name, histogram in (
             ("", self.metrics.kubernetes_requests),
             ("storage", self.metrics.store_requests),
@@ -61,8 +62,8 @@ class Operator:
             for family in histogram.collect():
                 for sample in family.samples:
                     if sample.name.endswith("_count") and sample.labels["op"] != "list":
-                        found[name or sample.labels["op"]] += int(sample.value)
-        return found
+                        requests[name or sample.labels["op"]] += int(sample.value)
+        return requests
 
 
 class World:
@@ -76,7 +77,7 @@ class World:
         self.config = OperatorConfig.model_validate(document)
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        return self.cluster.said("-n", self.namespace, *arguments, stdin=stdin)
+        return self.cluster.stdout_of("-n", self.namespace, *arguments, stdin=stdin)
 
     def apply(self) -> None:
         spec = {
@@ -112,7 +113,7 @@ class World:
         metrics = OperatorMetrics()
         await config.load_kube_config(config_file=str(self.cluster.kubeconfig))
         async with ListenedClient(metrics.kubernetes_request) as api:
-            operator = Operator(Kube(api), self.config, metrics)
+            operator = Operator(Kube(ApiServer(api)), self.config, metrics)
             yield operator
             operator.stores.close()
 
@@ -138,7 +139,7 @@ def world(
     for name, value in s3.operator.environment().items():
         monkeypatch.setenv(name, value)
     namespace = f"r{abs(hash(request.node.nodeid)) % 10**9}"
-    cluster.said("create", "namespace", namespace)
+    cluster.stdout_of("create", "namespace", namespace)
     yield World(cluster, s3, namespace)
     cluster.run("delete", "namespace", namespace, "--wait=false")
 
