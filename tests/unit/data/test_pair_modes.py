@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gapo.errors import InvariantError
 from gapo_trainer.constraints import verify
 from gapo_trainer.data.micro import Micro
-from gapo_trainer.data.pairs import Contrast, Grammar, Row, pair_rows, sampled_pairs
+from gapo_trainer.data.pairs import Contrast, Grammar, Row, pair_rows
 from gapo_trainer.data.product import Product
 
 GRAMMARS: dict[str, Grammar] = {
@@ -137,47 +137,3 @@ def test_a_contrast_that_breaks_its_contract_is_refused() -> None:
     ):
         with pytest.raises(InvariantError, match=message):
             pair_rows(bad, "pp_modify", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng)
-
-
-PROMPT = {
-    "promptId": "q",
-    "base": "b",
-    "category": "kettle",
-    "prompt": "kettle : red ; 3 words .",
-    "constraints": [
-        {"family": "length.words", "params": {"relation": "exactly", "n": 3}, "text": "3 words"},
-        {"family": "keywords.forbidden_words", "params": {"words": ["nice"]}, "text": "no nice"},
-    ],
-    "context": {"category": "kettle", "attributes": {}},
-}
-
-
-def test_sampled_responses_are_matched_passing_against_failing() -> None:
-    given_ = [
-        ("a red kettle", True),
-        ("a nice kettle", False),
-        ("a kettle", False),
-        ("the red kettle", True),
-        ("a kettle", False),
-        ("kettle", False),
-    ]
-    rows = sampled_pairs(PROMPT, given_, split="train", rng=random.Random(0))
-    assert len(rows) == 4
-    assert [row["label"] for row in rows] == [1, 0, 1, 0]
-    assert {row["response"] for row in rows[::2]} == {"a red kettle", "the red kettle"}
-    assert {row["mode"] for row in rows} == {"pr_sampled"}
-    for row in rows[1::2]:
-        expected = "keywords.forbidden_words" if row["response"] == "a nice kettle" else "length.words"
-        assert row["editedFamily"] == expected
-    assert len({row["id"] for row in rows}) == 4
-
-
-def test_sampled_responses_of_one_kind_make_no_pair() -> None:
-    assert sampled_pairs(PROMPT, [("a red kettle", True)], split="train", rng=random.Random(0)) == []
-
-
-def test_a_verdict_that_the_verifier_does_not_share_is_refused() -> None:
-    with pytest.raises(InvariantError, match="prompt q"):
-        sampled_pairs(
-            PROMPT, [("a red kettle", True), ("the red kettle", False)], split="train", rng=random.Random(0)
-        )

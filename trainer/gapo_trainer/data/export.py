@@ -37,7 +37,7 @@ def pairs(rows: Iterable[Row]) -> list[Flat]:
 def trl(rows: Iterable[Row]) -> list[Flat]:
     """TRL's explicit preference columns: prompt, chosen, rejected.
 
-    TRL has one prompt for both responses, so only pairs that share theirs (pr_corrupt, pr_sampled) fit; with
+    TRL has one prompt for both responses, so only pairs that share theirs (pr_corrupt) fit; with
     implicit prompts it would count the edited constraint as part of the response. Raises DataError if none fits.
     """
     found = [
