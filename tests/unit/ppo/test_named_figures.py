@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from tests.unit.ppo.test_ppo_task import ITERATIONS, World, scored
+from tests.unit.ppo.ppo_stages import ITERATIONS, World
 from tests.unit.ppo.tiny_ppo import LetterScorer, tiny_folder, tiny_trainer
 
 from gapo_trainer.ppo import math as ppo
@@ -17,11 +17,6 @@ from gapo_trainer.tasks import ppo as ppo_task
 @pytest.fixture
 def folder(tmp_path):
     return tiny_folder(tmp_path)
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    return scored(tmp_path, monkeypatch)
 
 
 # --- the ratio of score to KL ---

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from tests.unit.ppo.test_ppo_task import World, assert_same, scored
+from tests.unit.ppo.ppo_stages import World, assert_same
 from tests.unit.ppo.tiny_ppo import tiny_folder, tiny_trainer
 
 from gapo_trainer.ppo.under_way import UnderWay
@@ -73,11 +73,6 @@ def sections():
 def attempt(world, name, points) -> TaskContext:
     ctx = world.context(name, points=points, **sections())
     return replace(ctx, due_within=points.within)
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    return scored(tmp_path, monkeypatch)
 
 
 @pytest.fixture
