@@ -99,8 +99,8 @@ def _provenance(base: BaseModel | None, versions: Mapping[str, str]) -> str:
         licence = f"`{base.licence}`, the base model's own" if base.licence else "unknown: see the base model"
         lines += [f"- Base model: `{base.name}`{revision}", f"- Licence: {licence}"]
     if versions:
-        made = ", ".join(f"{name} {version}" for name, version in versions.items())
-        lines.append(f"- Versions: {made}")
+        packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+        lines.append(f"- Versions: {packages}")
     return "\n".join(lines) + "\n" if lines else ""
 
 
@@ -159,10 +159,10 @@ def _method(params: Mapping[str, Any]) -> str:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    made = data.get("generate")
-    if made:
+    synthetic = data.get("generate")
+    if synthetic:
         return (
-            f"{made['size']} synthetic pairs of the grammar `{made['grammar']}` (data seed {made['seed']}); "
+            f"{synthetic['size']} synthetic pairs of the grammar `{synthetic['grammar']}` (data seed {synthetic['seed']}); "
             "validation and test prompts are disjoint from them"
         )
     names = [f"`{_name_of(s['uri'])}` (sha256 {s.get('sha256', '?')[:12]})" for s in data["sources"]]

@@ -164,7 +164,7 @@ class PpoTrainer:
             at.completions = done
             rest()
 
-        found = self.sampler.sample(
+        rollouts = self.sampler.sample(
             self._prompts(iteration),
             iteration,
             self.publish(),
@@ -173,7 +173,7 @@ class PpoTrainer:
             after_batch=after_batch,
         )
         at.completions = None
-        return found
+        return rollouts
 
     def _prepare(self, rollouts: Rollouts, plan: list[list[Tensor]]) -> Update:
         """Scores and measures the rollouts with the weights that sampled them."""
@@ -211,11 +211,11 @@ class PpoTrainer:
         """Scores of this process's rollouts; their spread is over all processes'."""
         logits = self.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.contexts).float().cpu()
         both = self._gathered(torch.stack([logits, torch.tensor(rollouts.clean).float()]))
-        found = terminal(both[0], both[1] > 0.5, self.cfg.reward, self.std, self.scorer.digest)
+        terminals = terminal(both[0], both[1] > 0.5, self.cfg.reward, self.std, self.scorer.digest)
         if self.actor.world == 1:
-            return found
+            return terminals
         mine = slice(self.actor.rank * len(logits), (self.actor.rank + 1) * len(logits))
-        return Terminal(found.probability[mine], found.reward[mine], found.spread, found.std)
+        return Terminal(terminals.probability[mine], terminals.reward[mine], terminals.spread, terminals.std)
 
     def _cut_so_far(self) -> int:
         return self.scorer.cut if isinstance(self.scorer, Bounded) else 0

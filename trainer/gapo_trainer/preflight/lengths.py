@@ -131,14 +131,14 @@ class _Faults:
     def __init__(self) -> None:
         self.by_field: dict[str, list[tuple[int, str, str]]] = {}
 
-    def add(self, text: Text, tokens: int, said: str) -> None:
-        self.by_field.setdefault(text.field, []).append((tokens, text.where, said))
+    def add(self, text: Text, tokens: int, message: str) -> None:
+        self.by_field.setdefault(text.field, []).append((tokens, text.where, message))
 
     def findings(self) -> Iterator[Finding]:
         for field, rows in self.by_field.items():
-            _, where, said = max(rows, key=lambda row: row[0])
+            _, where, message = max(rows, key=lambda row: row[0])
             more = f" (the longest of {len(rows)} such rows)" if len(rows) > 1 else ""
-            yield Finding(Level.FAULT, field, f"{where}: {said}{more}")
+            yield Finding(Level.FAULT, field, f"{where}: {message}{more}")
 
 
 def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
@@ -184,12 +184,12 @@ def _by_reward_model(
         return []
     most_tokens, text = max(over, key=lambda pair: pair[0])
     if encoder.settings.truncation == "error":
-        said = encode.too_long(most_tokens, most, positions)
+        message = encode.too_long(most_tokens, most, positions)
     elif len(over) > encode.MAX_TRUNCATED * len(texts) and len(texts) >= encode.MIN_FOR_SHARE:
-        said = encode.too_many_cut(len(over), len(texts), most, positions)
+        message = encode.too_many_cut(len(over), len(texts), most, positions)
     else:
         return []
-    field, _, rest = said.partition(": ")
+    field, _, rest = message.partition(": ")
     more = f", the longest of {len(over)} such pairs" if len(over) > 1 else ""
     return [Finding(Level.FAULT, field, f"{rest} ({text.where}{more})")]
 

@@ -118,10 +118,10 @@ class _Look:
             self._unseen(name, f"{source} is no folder of this machine; it must be one of the pods'")
             return None
         if self.into is None or self.open is None:
-            found = self.attempt(name, held, source, what=name)
-            if found is None and "://" in source:
+            folder = self.attempt(name, held, source, what=name)
+            if folder is None and "://" in source:
                 self._unseen(name, f"{source} is not on this machine; the run looks at it before it trains")
-            return found
+            return folder
         if source not in self.fetched:
             self.fetched[source] = self.attempt(
                 name, locate, source, what=name, open=self.open, into=self.into / name
@@ -135,12 +135,12 @@ class _Look:
         except GapoError as error:
             if not error.permanent:
                 raise
-            said = str(error)
+            message = str(error)
             # Some rules name a field of their own, such as rewardModel.truncation.
-            head, colon, rest = said.partition(": ")
+            head, colon, rest = message.partition(": ")
             if colon and " " not in head and head.startswith(("generator.", "rewardModel.", "critic.")):
-                name, said = head, rest
-            fault = Finding(Level.FAULT, name, said, error.code)
+                name, message = head, rest
+            fault = Finding(Level.FAULT, name, message, error.code)
             if fault not in self.findings:  # two rules may read one file
                 self.findings.append(fault)
             return None
@@ -159,8 +159,8 @@ def _generator(spec: GapoRunSpec, look: _Look) -> Writer | None:
         return None
     config = look.attempt(name, read_config, folder, name)
     tokenizer = look.attempt(name, load_tokenizer, folder, what=name)
-    known = config is not None and look.attempt(name, _decoder, config, folder, name)
-    if config is not None and known:
+    is_decoder = config is not None and look.attempt(name, _decoder, config, folder, name)
+    if config is not None and is_decoder:
         look.attempt(name, check_logits, config, name)
         look.attempt(
             name, load_weights, AutoModelForCausalLM, folder, name, config=config, body=False, names_only=True
@@ -178,7 +178,7 @@ def _generator(spec: GapoRunSpec, look: _Look) -> Writer | None:
     template = template_of(tokenizer)
     if template is not None and asks_for_the_date(template):
         look.note(name, f"the chat template asks for today's date; it is always given {TODAY:%d %B %Y}")
-    return Writer(folder, tokenizer, config if known else None)
+    return Writer(folder, tokenizer, config if is_decoder else None)
 
 
 def _decoder(config: PreTrainedConfig, folder: Path, name: str) -> bool:

@@ -275,11 +275,11 @@ def _start_matching(encoder: PreTrainedModel) -> None:
 
 def new_head(left_out: Sequence[str]) -> str:
     """What to tell of an encoder's own head, and of the score's."""
-    said = "the score's head is new, and starts at random"
+    message = "the score's head is new, and starts at random"
     if not left_out:
-        return said
+        return message
     more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-    return f"{said}; another head's weights are left out: {left_out[0]}{more}"
+    return f"{message}; another head's weights are left out: {left_out[0]}{more}"
 
 
 def _load_encoder(

@@ -207,16 +207,16 @@ def _cross_play(
         number: partial(read_samples, folder / "samples.jsonl") for number, folder in evaluations.items()
     }
     generators[ctx.task.stage] = lambda: samples
-    known = earlier_cells(folder / "distributions.json" for _, folder in sorted(evaluations.items()))
+    earlier = earlier_cells(folder / "distributions.json" for _, folder in sorted(evaluations.items()))
     cells = cross_play(
-        known,
+        earlier,
         reward_models,
         generators,
         [(row.prompt, row.response) for row in _held_out_rows(ctx) if row.label == 1],
         limit=params.evaluation.cross_play_samples,
         seed=stream(ctx.task.seed, 0, "cross-play"),
     )
-    return cells, [cell for cell in cells if (cell["rm"], cell["generator"]) not in known]
+    return cells, [cell for cell in cells if (cell["rm"], cell["generator"]) not in earlier]
 
 
 def scores_of(folder: Path) -> Score:
@@ -226,8 +226,8 @@ def scores_of(folder: Path) -> Score:
 
 def _probabilities_by(scorer: RewardModelScorer) -> Score:
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        found: list[float] = scorer.score(prompts, responses).sigmoid().tolist()
-        return found
+        probabilities: list[float] = scorer.score(prompts, responses).sigmoid().tolist()
+        return probabilities
 
     return score
 
@@ -235,10 +235,10 @@ def _probabilities_by(scorer: RewardModelScorer) -> Score:
 def stage_of(ctx: TaskContext, name: str) -> int:
     """The stage whose task committed the input `name`, from its manifest's key."""
     key = ctx.task.inputs[name].key
-    found = re.match(r"stages/(\d+)/", key)
-    if found is None:
+    match = re.match(r"stages/(\d+)/", key)
+    if match is None:
         raise DataError(f"input {name}: {key} is not a manifest of a stage")
-    return int(found[1])
+    return int(match[1])
 
 
 def version_of(ctx: TaskContext, name: str) -> str:
@@ -249,4 +249,4 @@ def version_of(ctx: TaskContext, name: str) -> str:
 def _numbered(ctx: TaskContext, prefix: str) -> dict[int, str]:
     """Inputs `prefix-<stage>`, by stage."""
     names = {name: re.fullmatch(rf"{prefix}-(\d+)", name) for name in ctx.inputs}
-    return {int(found[1]): name for name, found in names.items() if found}
+    return {int(match[1]): name for name, match in names.items() if match}

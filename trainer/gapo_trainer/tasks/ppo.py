@@ -73,15 +73,15 @@ class Params(TaskParams):
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
         """Raises SpecError for what is missing, invalid or cannot be honoured."""
-        found = super().of(params)
-        if found.critic.lora is not None:
+        task_params = super().of(params)
+        if task_params.critic.lora is not None:
             raise SpecError("critic.lora is not supported by PPO yet; leave it out to train all weights")
-        if found.stages.rollouts_per_iteration % found.generation.samples_per_prompt:
+        if task_params.stages.rollouts_per_iteration % task_params.generation.samples_per_prompt:
             raise SpecError(
-                f"stages.rolloutsPerIteration ({found.stages.rollouts_per_iteration}) must be a multiple of "
-                f"generation.samplesPerPrompt ({found.generation.samples_per_prompt})"
+                f"stages.rolloutsPerIteration ({task_params.stages.rollouts_per_iteration}) must be a multiple of "
+                f"generation.samplesPerPrompt ({task_params.generation.samples_per_prompt})"
             )
-        return found
+        return task_params
 
 
 @runs(Kind.PPO)
@@ -94,8 +94,8 @@ def run(ctx: TaskContext) -> dict[str, float]:
 
     def report(done: int, metrics: Mapping[str, float]) -> None:
         steps = params.stages.iterations
-        said = {"fraction": done / parts, "metrics": metrics, "tokens": progress.tokens}
-        ctx.report({**said, "step": done, "steps": steps})
+        update = {"fraction": done / parts, "metrics": metrics, "tokens": progress.tokens}
+        ctx.report({**update, "step": done, "steps": steps})
 
     report(stage.done, {})
     for iteration in range(stage.done, params.stages.iterations):

@@ -224,8 +224,8 @@ def other_run(request: Request, name: str, run_id: str) -> Objects:
 
 
 def _metrics_of(objects: Objects, run_id: str, key: TaskKey) -> Mapping[str, float]:
-    found = find_manifest(objects, key.stage, key.kind.value, run_id=run_id).committed
-    return {} if found is None else found.manifest.metrics
+    committed = find_manifest(objects, key.stage, key.kind.value, run_id=run_id).committed
+    return {} if committed is None else committed.manifest.metrics
 
 
 def pin_environment(task: Task) -> dict[str, str | int | float]:
@@ -238,7 +238,7 @@ def pin_environment(task: Task) -> dict[str, str | int | float]:
         else task.threads or 1
     )
     torch.set_num_threads(threads)
-    found: dict[str, str | int | float] = {
+    settings: dict[str, str | int | float] = {
         **versions(),
         "python": platform.python_version(),
         "threads": threads,
@@ -246,7 +246,7 @@ def pin_environment(task: Task) -> dict[str, str | int | float]:
         "isa": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-    return found
+    return settings
 
 
 def check_finite(metrics: Mapping[str, float]) -> None:
