@@ -20,7 +20,7 @@ from gapo.metrics.figures import TaskFigures
 from gapo.metrics.progress_file import task_figures
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
-from gapo_trainer.runtime.progress import Progress, TaskProgress, document, served
+from gapo_trainer.runtime.progress import ProgressFile, TaskProgress, document, served
 
 KEY = "stages/2/ppo/1/w/progress.json"
 
@@ -204,7 +204,7 @@ def progress_in(folder: Path) -> dict[str, Any]:
 
 def test_progress_is_written_beside_the_training_and_once_more_at_the_end(tmp_path: Path) -> None:
     account, objects = TaskProgress(), Watched(tmp_path)
-    progress = Progress(objects, task(), "w", account)
+    progress = ProgressFile(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {"ppo/reward": 0.5}})
     assert objects.written.acquire(timeout=30)
     assert progress_in(tmp_path)["progressPercentage"] == 25
@@ -219,7 +219,7 @@ def test_progress_is_written_beside_the_training_and_once_more_at_the_end(tmp_pa
 
 def test_however_often_it_is_told_progress_is_written_twice_a_second_at_most(tmp_path: Path) -> None:
     account, objects = TaskProgress(), Watched(tmp_path)
-    progress = Progress(objects, task(), "w", account)
+    progress = ProgressFile(objects, task(), "w", account)
     began = time.monotonic()
     for done in range(4):
         for _ in range(100):
@@ -232,7 +232,7 @@ def test_however_often_it_is_told_progress_is_written_twice_a_second_at_most(tmp
 
 def test_a_store_that_is_away_stops_nothing_and_the_next_write_lands(tmp_path: Path) -> None:
     account, objects = TaskProgress(), Watched(tmp_path, refuse=1)
-    progress = Progress(objects, task(), "w", account)
+    progress = ProgressFile(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {}})
     assert objects.written.acquire(timeout=30)
     assert not (tmp_path / KEY).exists()
@@ -250,7 +250,7 @@ def test_a_store_that_never_answers_does_not_hold_up_the_end(tmp_path: Path) -> 
 
     objects = Stuck(LocalStore(tmp_path))
     account = TaskProgress()
-    progress = Progress(objects, task(), "w", account)
+    progress = ProgressFile(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {}})
     progress.close()
     assert not (tmp_path / KEY).exists()
@@ -258,7 +258,7 @@ def test_a_store_that_never_answers_does_not_hold_up_the_end(tmp_path: Path) -> 
 
 
 def test_a_task_that_told_nothing_writes_nothing(tmp_path: Path) -> None:
-    Progress(Objects(LocalStore(tmp_path)), task(), "w", TaskProgress()).close()
+    ProgressFile(Objects(LocalStore(tmp_path)), task(), "w", TaskProgress()).close()
     assert list(tmp_path.iterdir()) == []
 
 

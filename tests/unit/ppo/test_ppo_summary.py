@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from tests.bench import guard_table
 
-from gapo_trainer.ppo.state import Progress
+from gapo_trainer.ppo.state import StageProgress
 from gapo_trainer.ppo.summary import Share, guard_metrics, stage_metrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "convergence.md"
 
 
-def progress_of(scores: list[list[float]], passed: list[list[bool]]) -> Progress:
+def progress_of(scores: list[list[float]], passed: list[list[bool]]) -> StageProgress:
     """A stage of these iterations, each a list of rollouts."""
-    progress = Progress()
+    progress = StageProgress()
     for number, (row, verdicts) in enumerate(zip(scores, passed, strict=True)):
         progress.rows.append({"step": number + 1.0, "ppo/rollouts": float(len(row))})
         progress.scores += row

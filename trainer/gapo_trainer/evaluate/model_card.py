@@ -21,7 +21,7 @@ _NOT_TOLD: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Figures:
+class TestSplitFigures:
     """What was measured on the test split."""
 
     rates: Mapping[str, Estimate]
@@ -36,7 +36,7 @@ class Figures:
 
 def model_card(
     params: Mapping[str, Any],
-    figures: Figures | None,
+    figures: TestSplitFigures | None,
     *,
     stage: int,
     last_stage: int,
@@ -169,7 +169,7 @@ def _data(data: Mapping[str, Any]) -> str:
     return f"{', '.join(names)}; validation and test prompts are disjoint from the training rows"
 
 
-def _measured(params: Mapping[str, Any], figures: Figures) -> str:
+def _measured(params: Mapping[str, Any], figures: TestSplitFigures) -> str:
     temperature = params["evaluation"]["temperature"]
     n = figures.rates["best"].n
     rows = [
@@ -204,7 +204,7 @@ def _unmeasured() -> str:
     return "Nothing: the run had no verifier (`evaluation.scorer: none`). `samples.jsonl` holds its completions.\n"
 
 
-def _limitations(params: Mapping[str, Any], figures: Figures | None, gate: str) -> str:
+def _limitations(params: Mapping[str, Any], figures: TestSplitFigures | None, gate: str) -> str:
     points = [
         "One training run with one seed: the intervals cover the choice of prompts and samples, not what another "
         "seed would have given.",

@@ -39,7 +39,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model with what its folder holds besides it."""
 
     model: PreTrainedModel
@@ -68,7 +68,7 @@ def load_weights(
     body: bool,
     names_only: bool = False,
     **more: Any,
-) -> Loaded:
+) -> LoadedModel:
     """The model of `folder` in float32 and eval mode, every weight from its safetensors.
 
     `body` is a model without its language model's head: weights of a head are left out then. `names_only` gives a
@@ -94,7 +94,7 @@ def load_weights(
     heads = _judge(model, loading_info, folder, what, body=body)
     _check_numbers(folder, what, unused=heads)
     model.train(False)
-    return Loaded(model, tuple(sorted(name for name in heads if "pooler" not in name.split("."))))
+    return LoadedModel(model, tuple(sorted(name for name in heads if "pooler" not in name.split("."))))
 
 
 def _is_constant(name: str, shape: Sequence[int]) -> bool:

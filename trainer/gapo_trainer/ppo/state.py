@@ -36,7 +36,7 @@ SCALARS = ("metrics", "probabilities", "saturated", "steps", "grad_norms", "firs
 
 
 @dataclass
-class Progress:
+class StageProgress:
     """What a stage has measured so far."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -119,12 +119,12 @@ def read_kept(folder: Path) -> Kept | None:
     return load_kept(folder / "state")
 
 
-def save_progress(folder: Path, progress: Progress) -> None:
+def save_progress(folder: Path, progress: StageProgress) -> None:
     (folder / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
 
-def read_progress(folder: Path) -> Progress:
-    return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+def read_progress(folder: Path) -> StageProgress:
+    return StageProgress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
 
 
 def save_under_way(folder: Path, under_way: UnderWay) -> None:

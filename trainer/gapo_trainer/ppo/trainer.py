@@ -28,7 +28,7 @@ from gapo_trainer.ppo import math as ppo
 from gapo_trainer.ppo.batch import Batch
 from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST, iteration_metrics
 from gapo_trainer.ppo.rewards import Terminal, terminal
-from gapo_trainer.ppo.scorer import Bounded, Scorer
+from gapo_trainer.ppo.scorer import BoundedScorer, Scorer
 from gapo_trainer.ppo.under_way import UnderWay, Update
 from gapo_trainer.ppo.update import PolicyTargets, ValueTargets, add, policy_step, value_step
 from gapo_trainer.rng import generator
@@ -218,7 +218,7 @@ class PpoTrainer:
         return Terminal(terminals.probability[mine], terminals.reward[mine], terminals.spread, terminals.std)
 
     def _cut_so_far(self) -> int:
-        return self.scorer.cut if isinstance(self.scorer, Bounded) else 0
+        return self.scorer.cut if isinstance(self.scorer, BoundedScorer) else 0
 
     def _gathered(self, x: Tensor) -> Tensor:
         """[k, n] of this process -> [k, n * world] of all."""

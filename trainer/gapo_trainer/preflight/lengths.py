@@ -29,7 +29,7 @@ CASE = "case."
 
 
 @dataclass(frozen=True)
-class Writer:
+class GeneratorFiles:
     """The generator, as far as it could be read."""
 
     folder: Path
@@ -49,7 +49,7 @@ class Encoder:
 
 def check_lengths(
     spec: GapoRunSpec,
-    writer: Writer | None,
+    generator: GeneratorFiles | None,
     critic: PreTrainedConfig | None,
     encoder: Encoder | None,
     texts: Texts,
@@ -58,12 +58,12 @@ def check_lengths(
     if not texts.rows:
         return []
     findings: list[Finding] = []
-    if writer is not None:
-        tokens = texts.about(writer.folder, writer.tokenizer)
-        findings += _by_generator(spec, writer, critic, texts.rows, tokens)
+    if generator is not None:
+        tokens = texts.about(generator.folder, generator.tokenizer)
+        findings += _by_generator(spec, generator, critic, texts.rows, tokens)
     if encoder is not None:
         findings += _by_reward_model(encoder, texts.rows, texts.about(encoder.folder, encoder.tokenizer))
-        findings += _answers(spec, writer, encoder, texts.rows)
+        findings += _answers(spec, generator, encoder, texts.rows)
         findings += _letter_case(encoder, texts.rows)
     return findings
 
@@ -75,15 +75,15 @@ def _positions(of: PreTrainedConfig | None) -> int | None:
 
 def _by_generator(
     spec: GapoRunSpec,
-    writer: Writer,
+    generator: GeneratorFiles,
     critic: PreTrainedConfig | None,
     texts: Sequence[Text],
     tokens: Sequence[tuple[int, int]],
 ) -> list[Finding]:
     """Prompts that are too long by themselves, with their response, or with the longest that may be sampled."""
-    frame = len(prompt_ids(writer.tokenizer, "x"))
+    frame = len(prompt_ids(generator.tokenizer, "x"))
     most, new = spec.data.max_prompt_tokens, spec.generation.max_new_tokens
-    positions, who = _positions(writer.config), "the generator"
+    positions, who = _positions(generator.config), "the generator"
     of_critic = _positions(critic)
     if of_critic is not None and (positions is None or of_critic < positions):
         positions, who = of_critic, "critic.model"
@@ -96,8 +96,8 @@ def _by_generator(
             continue
         try:
             p, r = (
-                len(prompt_ids(writer.tokenizer, text.prompt)),
-                len(response_ids(writer.tokenizer, text.response)),
+                len(prompt_ids(generator.tokenizer, text.prompt)),
+                len(response_ids(generator.tokenizer, text.response)),
             )
         except GapoError as error:
             alone.add(text, 0, str(error))
@@ -195,13 +195,13 @@ def _by_reward_model(
 
 
 def _answers(
-    spec: GapoRunSpec, writer: Writer | None, encoder: Encoder, texts: Sequence[Text]
+    spec: GapoRunSpec, generator: GeneratorFiles | None, encoder: Encoder, texts: Sequence[Text]
 ) -> list[Finding]:
     """Whether the reward model can read the longest answer that may be sampled, and the longest prompt with it."""
-    if writer is None:
+    if generator is None:
         return []
     taste = list(texts)[:TASTE]
-    written = sum(_counts(writer.tokenizer, [text.response for text in taste]))
+    written = sum(_counts(generator.tokenizer, [text.response for text in taste]))
     read = sum(_counts(encoder.tokenizer, [text.response for text in taste]))
     frame = _frame(encoder)
     most, new = encoder.settings.max_tokens, spec.generation.max_new_tokens

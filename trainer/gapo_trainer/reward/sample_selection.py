@@ -12,11 +12,11 @@ import numpy as np
 from gapo_trainer.reward.rows import Generated
 from gapo_trainer.rollout.samples import judge, passes, read_prompts
 
-Verdict = Callable[[str, Generated], bool | None]
+Verifier = Callable[[str, Generated], bool | None]
 """(prompt, sample) to whether the sample's response passes under that prompt; None where nothing verifies."""
 
 
-def verifier(prompts: Path) -> Verdict:
+def verifier(prompts: Path) -> Verifier:
     """The verifier on the prompts of a prompts-*.jsonl; None for one that has no constraints to verify."""
     rows = read_prompts(prompts, sys.maxsize, verified=False)
     row_by_prompt = {str(row["prompt"]): row for row in rows if row.get("constraints")}
@@ -41,7 +41,7 @@ def hardest(samples: Sequence[Generated]) -> list[Generated]:
     return [sample for i, sample in enumerate(samples) if i in chosen]
 
 
-def near_misses(samples: Sequence[Generated], verdict: Verdict) -> list[Generated]:
+def near_misses(samples: Sequence[Generated], verify: Verifier) -> list[Generated]:
     """Each sample's response under the other sampled prompt that shares most words with its own; empty where there is
     one prompt only. Alike are prompts by the Jaccard index of their words; of equal ones the first is taken."""
     prompts = list(dict.fromkeys(sample.prompt for sample in samples))
@@ -51,7 +51,7 @@ def near_misses(samples: Sequence[Generated], verdict: Verdict) -> list[Generate
     misses = []
     for sample in samples:
         other = partner[sample.prompt]
-        passed = verdict(other, sample)
+        passed = verify(other, sample)
         misses.append(dataclasses.replace(sample, prompt=other, passed=passed, score=None, swapped=True))
     return misses
 

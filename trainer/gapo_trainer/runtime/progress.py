@@ -136,7 +136,7 @@ class TaskProgress:
         return (1.0 - self._fraction) * seconds / done if done > 0 and seconds >= PACE_SECONDS else None
 
 
-class Progress:
+class ProgressFile:
     """Keeps progress.json up with an account, at most twice a second, until it is closed."""
 
     def __init__(self, objects: Objects, task: Task, writer: str, account: TaskProgress) -> None:

@@ -19,9 +19,9 @@ from gapo.errors import DataError, SpecError
 from gapo.tasks import Kind
 from gapo_trainer.evaluate.crossplay import Cell, Score, auc_metrics, cross_play, earlier_cells
 from gapo_trainer.evaluate.evaluated_generator import (
-    Drawn,
     EvaluatedGenerator,
     Params,
+    SampledPrompts,
     autocast,
     counted,
     to_device,
@@ -59,7 +59,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
     metrics |= counted(prompts, params.evaluation.prompts, "eval")
     shown: dict[str, Any] = {}
     if "rm" in ctx.inputs:
-        judged = _Judged.of(ctx, params, samples)
+        judged = _ScoredSamples.of(ctx, params, samples)
         samples = judged.samples
         metrics |= judged.metrics
         shown |= judged.distributions
@@ -81,7 +81,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
 
 def _sample(
     ctx: TaskContext, params: Params, prompts: Sequence[Prompt]
-) -> tuple[Drawn, list[Sample], TokenMeans]:
+) -> tuple[SampledPrompts, list[Sample], TokenMeans]:
     """Samples, greedy completions, and the policy's entropy and distance from its start on the samples."""
     subject = EvaluatedGenerator(
         ctx.inputs["generator"],
@@ -136,7 +136,7 @@ def _described(samples: Sequence[Sample], greedy: Sequence[Sample], tokens: Toke
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _ScoredSamples:
     """The samples with the scores of the reward model that trained their generator, and how good those were."""
 
     samples: list[Sample]
@@ -145,7 +145,7 @@ class _Judged:
     score: Score
 
     @staticmethod
-    def of(ctx: TaskContext, params: Params, samples: Sequence[Sample]) -> _Judged:
+    def of(ctx: TaskContext, params: Params, samples: Sequence[Sample]) -> _ScoredSamples:
         scorer = RewardModelScorer.load(ctx.inputs["rm"] / "rm")
         score = _probabilities_by(scorer)
         scores = score([s.prompt for s in samples], [s.response for s in samples])
@@ -162,7 +162,7 @@ class _Judged:
         swapped = _swapped_scores(samples, score)
         if swapped is not None:
             metrics["rm/prompt_swap_gap"] = prompt_swap_gap(scores, swapped)
-        return _Judged(
+        return _ScoredSamples(
             [sample.scored(x) for sample, x in zip(samples, scores, strict=True)],
             metrics,
             {"rmScores": {"generated": histogram(scores), **_held_out(ctx, params, score)}},

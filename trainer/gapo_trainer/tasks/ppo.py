@@ -28,7 +28,7 @@ from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
 from gapo_trainer.ppo.scorer import Scorer
 from gapo_trainer.ppo.state import (
     Learner,
-    Progress,
+    StageProgress,
     read_kept,
     read_progress,
     read_under_way,
@@ -115,7 +115,7 @@ class _Stage:
     params: Params
     trainer: PpoTrainer
     tokenizer: PreTrainedTokenizerBase
-    progress: Progress
+    progress: StageProgress
     done: int
     """Iterations that a resume point already holds."""
     kept: Kept | None
@@ -180,7 +180,7 @@ class _Stage:
         # How far the stage has come, and a critic that must get used to a new reward model.
         # By name: a manifest's digest depends on clocks, and the same stage trained again is to be the same.
         reference_name = f"{ctx.task.run_id}/{ctx.task.inputs['reference'].key}"
-        stage = _Stage(params, trainer, tokenizer, Progress(), done, None, reference_name)
+        stage = _Stage(params, trainer, tokenizer, StageProgress(), done, None, reference_name)
         if resumed is not None:
             stage.progress = read_progress(resumed)
             stage.under_way = read_under_way(resumed, actor.device)

@@ -34,7 +34,7 @@ from gapo_trainer.runtime.context import TaskContext
 from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
 from gapo_trainer.runtime.log import ProgressLog, log_progress
 from gapo_trainer.runtime.peak_memory import peak_memory
-from gapo_trainer.runtime.progress import Progress, TaskProgress, served
+from gapo_trainer.runtime.progress import ProgressFile, TaskProgress, served
 from gapo_trainer.runtime.resume import ResumePoints, StopRequestedError
 from gapo_trainer.user_files import by_environment
 from gapo_trainer.versions import versions
@@ -121,7 +121,7 @@ def _run(
     inputs = fetch_inputs(objects, task, own / "inputs")
 
     # The work itself. Resume points are uploaded beside it, and progress is told.
-    progress = Progress(objects, task, request.writer, account)
+    progress = ProgressFile(objects, task, request.writer, account)
     resume = ResumePoints(objects, task, request.writer, spool, fence, stop, account.checkpointed)
     log.info("task %s attempt %d starts", task.key, task.attempt)
     try:
