@@ -41,9 +41,9 @@ def test_a_killed_task_is_charged_and_tried_again_after_a_pause(machine: Machine
     waiting_messages: list[str] = []
 
     class Watch(View):
-        def planned(self, made: Any) -> None:
-            if made.status.state is State.WAITING:
-                waiting_messages.append(made.status.message)
+        def planned(self, plan: Any) -> None:
+            if plan.status.state is State.WAITING:
+                waiting_messages.append(plan.status.message)
 
     executor = machine.executor(Watch(), stages=0)
     clock = executor.clock
