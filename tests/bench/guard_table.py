@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gapo.decision_rules.guards import GuardAction, GuardSettings, StageMetrics, judge_guards
-from gapo_trainer.ppo.state import Progress
+from gapo_trainer.ppo.state import StageProgress
 from gapo_trainer.ppo.summary import Share, guard_metrics
 
 SEED = 20_25
@@ -80,7 +80,7 @@ def _stage(
     start: float,
     samples_per_prompt: int,
 ) -> dict[str, float]:
-    progress = Progress()
+    progress = StageProgress()
     for i in range(iterations):
         done = (i + 0.5) / iterations - 0.5
         p = start + satisfaction_change * done + rng.normal(0, iteration_sd)

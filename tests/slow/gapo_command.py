@@ -32,13 +32,13 @@ def manifest(source: Path = SMOKE, **spec: Any) -> dict[str, Any]:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: value for key, value in below.items() if above.get(key, value) is not None}
+    result = {key: value for key, value in below.items() if above.get(key, value) is not None}
     for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(found.get(key), Mapping):
-            found[key] = merged(found[key], value)
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
         elif value is not None:
-            found[key] = value
-    return found
+            result[key] = value
+    return result
 
 
 @dataclass(frozen=True)
@@ -77,28 +77,28 @@ class Process:
 
     def tasks(self) -> dict[str, int]:
         """The task processes that live now: `<stage>-<kind>-<attempt>` → pid, read from where their output goes."""
-        found = {}
+        pids = {}
         for pid in descendants(self.pid):
             try:
                 log = Path(os.readlink(f"/proc/{pid}/fd/1"))
             except OSError:
                 continue  # it has ended meanwhile
             if log.suffix == ".log" and log.parent.name == "logs":
-                found[log.stem] = pid
-        return found
+                pids[log.stem] = pid
+        return pids
 
 
 def descendants(pid: int) -> list[int]:
     """Children and their children, from /proc alone: looking often must not slow down what is watched."""
-    found: list[int] = []
+    pids: list[int] = []
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
         for thread in threads:
             for child in map(int, (thread / "children").read_text().split()):
-                found += [child, *descendants(child)]
+                pids += [child, *descendants(child)]
     except OSError:
-        return found
-    return found
+        return pids
+    return pids
 
 
 def gone(pids: list[int]) -> bool:
@@ -185,10 +185,10 @@ class Storage:
 
     def manifests(self) -> dict[str, dict[str, Any]]:
         """`<stage>/<kind>` → the task's newest manifest."""
-        found: dict[str, dict[str, Any]] = {}
+        manifests: dict[str, dict[str, Any]] = {}
         for path in sorted(self.folder.glob("stages/*/*/manifest-*.json")):
-            found[self.task_of(path)] = json.loads(path.read_text())
-        return found
+            manifests[self.task_of(path)] = json.loads(path.read_text())
+        return manifests
 
     def task_of(self, path: Path) -> str:
         stage, kind = path.relative_to(self.folder).parts[1:3]
@@ -224,16 +224,16 @@ class Storage:
     def results(self) -> dict[str, dict[str, float]]:
         """The committed metrics of every task, but for what a clock says."""
         return {
-            task: {k: v for k, v in found["metrics"].items() if not k.startswith("wall/")}
-            for task, found in self.manifests().items()
+            task: {k: v for k, v in manifest["metrics"].items() if not k.startswith("wall/")}
+            for task, manifest in self.manifests().items()
         }
 
     def weights(self) -> dict[str, str]:
         """sha256 of every committed safetensors file, as manifests state it: `<task>/<name>` → digest."""
         return {
             f"{task}/{name}": ref["sha256"]
-            for task, found in self.manifests().items()
-            for name, ref in found["objects"].items()
+            for task, manifest in self.manifests().items()
+            for name, ref in manifest["objects"].items()
             if name.endswith(".safetensors")
         }
 

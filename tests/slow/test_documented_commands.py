@@ -83,12 +83,12 @@ def test_what_make_quickstart_runs_leaves_report_and_model(user: Bench) -> None:
 
 def test_a_run_as_the_pages_walk_through_it(user: Bench) -> None:
     elsewhere = user.folder / "elsewhere"
-    said = {
+    output = {
         command: succeed(user, command.replace("/tmp/gapo-runs", str(elsewhere)))  # noqa: S108
         for command in commands("test_a_run_as_the_pages_walk_through_it")
     }
-    assert "succeeded: all 1 stages are done" in said["gapo run run.yaml"]
-    assert "Succeeded, stage 1" in said["gapo status run.yaml"]
+    assert "succeeded: all 1 stages are done" in output["gapo run run.yaml"]
+    assert "Succeeded, stage 1" in output["gapo status run.yaml"]
     assert (user.folder / "out" / "smoke" / "report.html").is_file()
     assert (user.folder / "model" / "model.safetensors").is_file()
     assert user.storage(location=elsewhere).manifests().keys() == user.storage().manifests().keys()
@@ -145,13 +145,13 @@ def test_a_run_in_a_bucket(user: Bench) -> None:
         )
         where = {"LocationConstraint": "eu-central-1"}
         client.create_bucket(Bucket="my-bucket", CreateBucketConfiguration=where)
-        said = []
+        outputs = []
         for command in commands("test_a_run_in_a_bucket"):
             # The one thing that a double on loopback makes different: its address.
             there = command.replace(" --endpoint https://objects.example.com", "")
-            said.append(succeed(user, f"{there} --endpoint {endpoint}"))
-        assert "succeeded" in said[0]
-        assert "Succeeded, stage 1" in said[1]
+            outputs.append(succeed(user, f"{there} --endpoint {endpoint}"))
+        assert "succeeded" in outputs[0]
+        assert "Succeeded, stage 1" in outputs[1]
         keys = [item["Key"] for item in client.list_objects_v2(Bucket="my-bucket")["Contents"]]
         assert any(key.startswith("gapo/default/smoke/") and key.endswith("/run.json") for key in keys)
     finally:

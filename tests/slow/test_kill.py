@@ -335,9 +335,9 @@ def test_an_attempt_after_a_kill_goes_on_from_the_last_resume_point(story: Story
         task, attempt = hit.kill.task, hit.attempt + 1
         while hit.iteration is not None and attempt in story.killed.attempts(task):
             log = story.logs / f"{task.replace('/', '-', 1)}-{attempt}.log"
-            found = re.search(r"resuming after iteration (\d+)", log.read_text() if log.exists() else "")
-            if found is not None:
-                assert int(found[1]) >= hit.iteration
+            match = re.search(r"resuming after iteration (\d+)", log.read_text() if log.exists() else "")
+            if match is not None:
+                assert int(match[1]) >= hit.iteration
                 resumed += 1
                 break
             end = story.killed.ended(task, attempt)

@@ -35,10 +35,10 @@ def test_arms_are_made_once_from_one_start_and_can_be_made_again(tiny, capsys):
     assert bench.run_all("tiny", ARMS[:2], [0], jobs=2) == 0
     assert bench.run_all("tiny", ARMS, [0], jobs=1) == 0
     assert "2 of 3 arms are done" in capsys.readouterr().err
-    made = {r.arm: r for r in bench.current("tiny")}
-    assert list(made) == ARMS
-    assert len({r.start for r in made.values()}) == 1
-    gapo, frozen, start = made["gapo-zero"], made[plan.FROZEN], made[plan.SFT]
+    results = {r.arm: r for r in bench.current("tiny")}
+    assert list(results) == ARMS
+    assert len({r.start for r in results.values()}) == 1
+    gapo, frozen, start = results["gapo-zero"], results[plan.FROZEN], results[plan.SFT]
     assert [stage["stage"] for stage in gapo.stages] == [0, 1, 2]
     assert gapo.stages[1] == frozen.stages[1]  # until the reward model has changed
     assert gapo.stages[2] != frozen.stages[2]

@@ -129,14 +129,15 @@ def test_rules_of_own_rows_are_verified(storage: Storage) -> None:
     assert samples
     for sample in samples:
         colour = sample["prompt"].split(" is ")[1].split()[0]
-        said = colour in sample["response"].split()
-        assert sample["passed"] == (said and sample["ended"]), sample  # what is cut off passes nowhere
+        stated = colour in sample["response"].split()
+        # What is cut off passes nowhere.
+        assert sample["passed"] == (stated and sample["ended"]), sample
 
 
 def test_the_exported_model_is_the_users_kind_with_the_users_tokenizer(own: Bench) -> None:
-    found = list((own.folder).glob("**/export*/**/config.json"))
-    assert found, sorted(p.name for p in own.folder.iterdir())
-    folder = found[0].parent
+    configs = list((own.folder).glob("**/export*/**/config.json"))
+    assert configs, sorted(p.name for p in own.folder.iterdir())
+    folder = configs[0].parent
     assert isinstance(AutoModelForCausalLM.from_pretrained(folder), Qwen2ForCausalLM)
     saved = PreTrainedTokenizerFast.from_pretrained(folder)
     assert saved("the lamp is red")["input_ids"] == [
@@ -171,8 +172,8 @@ def test_models_and_data_in_a_bucket_give_the_same_weights_as_those_of_this_mach
         file = own.write(document, "bucket.yaml")
         ended = own.gapo("run", file, AWS_ENDPOINT_URL=endpoint, AWS_ALLOW_HTTP="true", **keys)
     assert ended.code == 0, ended.err
-    found = own.storage("bucket").weights()
+    weights = own.storage("bucket").weights()
     start = {name: digest for name, digest in storage.weights().items() if name.startswith("0/")}
     assert {name.split("/")[1] for name in start} == {"sft", "rm-warmup"}
-    assert {name: digest for name, digest in found.items() if name.startswith("0/")} == start
+    assert {name: digest for name, digest in weights.items() if name.startswith("0/")} == start
     assert {"1/ppo", "1/export"} <= set(own.storage("bucket").manifests())

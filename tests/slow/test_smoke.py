@@ -42,8 +42,8 @@ def first(smoke: Bench) -> Storage:
 
 
 def report_of(smoke: Bench) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((smoke.folder / "out" / "smoke" / "report.json").read_text())
-    return found
+    report: dict[str, Any] = json.loads((smoke.folder / "out" / "smoke" / "report.json").read_text())
+    return report
 
 
 def test_every_task_of_three_stages_is_committed_by_its_first_attempt(first: Storage) -> None:
@@ -108,11 +108,11 @@ def test_the_exported_model_loads_and_writes_and_is_the_best_stages(smoke: Bench
 def test_status_export_and_report_work_on_the_finished_run(smoke: Bench, first: Storage) -> None:
     ended = smoke.gapo("status", SMOKE, "-o", "json")
     assert ended.code == 0, ended.err
-    said = json.loads(ended.out)
-    assert (said["state"], said["stage"], said["runID"]) == ("Succeeded", 3, first.folder.name)
-    assert said["waitingFor"] == []
-    assert {row["stage"]: set(row["committed"]) for row in said["stages"]} == KINDS_OF_STAGE
-    last = said["stages"][3]["metrics"]["eval/satisfaction"]
+    status = json.loads(ended.out)
+    assert (status["state"], status["stage"], status["runID"]) == ("Succeeded", 3, first.folder.name)
+    assert status["waitingFor"] == []
+    assert {row["stage"]: set(row["committed"]) for row in status["stages"]} == KINDS_OF_STAGE
+    last = status["stages"][3]["metrics"]["eval/satisfaction"]
     assert last == first.manifests()["3/evaluate"]["metrics"]["eval/satisfaction"]
 
     ended = smoke.gapo("export", SMOKE, "exported")

@@ -96,22 +96,22 @@ class World:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.run / "stages/1/ppo/manifest-0.json").read_text())
-        return found
+        manifest: dict[str, Any] = json.loads((self.run / "stages/1/ppo/manifest-0.json").read_text())
+        return manifest
 
     def rows(self) -> list[dict[str, float]]:
         path = self.run / self.manifest["objects"]["metrics.jsonl"]["key"]
         return [json.loads(line) for line in path.read_text().splitlines()]
 
     def progress(self, attempt: int) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder(attempt) / "w" / "progress.json").read_text())
-        return found
+        progress: dict[str, Any] = json.loads((self.folder(attempt) / "w" / "progress.json").read_text())
+        return progress
 
 
 def _committed(objects: Objects, kind: str, folder: Path) -> ManifestRef:
     now = datetime.now(UTC)
     stored = objects.upload_folder(folder, f"stages/0/{kind}/0/w/out")
-    made = Manifest(
+    manifest = Manifest(
         run_id=RUN_ID,
         stage=0,
         kind=kind,
@@ -123,8 +123,8 @@ def _committed(objects: Objects, kind: str, folder: Path) -> ManifestRef:
         started_at=now,
         finished_at=now,
     )
-    found = commit_manifest(objects, made).committed
-    return ManifestRef(key=found.key, sha256=found.sha256)
+    committed = commit_manifest(objects, manifest).committed
+    return ManifestRef(key=committed.key, sha256=committed.sha256)
 
 
 @contextmanager
@@ -174,16 +174,16 @@ def scrape(port: int) -> Scrape | None:
 
 def watched(running: subprocess.Popen[bytes], port: int, *, until: int | None = None) -> list[Scrape]:
     """One scrape after another until the process ends, or has done so many iterations."""
-    deadline, seen = time.monotonic() + PATIENCE, []
+    deadline, scrapes = time.monotonic() + PATIENCE, []
     while running.poll() is None:
         assert time.monotonic() < deadline
-        found = scrape(port)
-        if found is not None:
-            seen.append(found)
-            if until is not None and found.get("gapo_task_rollouts_total", 0) >= until * ROLLOUTS:
+        series = scrape(port)
+        if series is not None:
+            scrapes.append(series)
+            if until is not None and series.get("gapo_task_rollouts_total", 0) >= until * ROLLOUTS:
                 break
         time.sleep(0.03)  # looking must not slow down what is watched
-    return seen
+    return scrapes
 
 
 @pytest.fixture(scope="module")
@@ -192,18 +192,18 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[World, list[Scrape]]:
     root, port = tmp_path_factory.mktemp("ran"), free_port()
     world = World.make(root)
     with process([*world.hand_over(0), "--metrics-port", str(port)], root / "log") as running:
-        seen = watched(running, port)
+        scrapes = watched(running, port)
         assert running.wait(PATIENCE) == 0, (root / "log").read_text()
     assert scrape(port) is None
-    return world, seen
+    return world, scrapes
 
 
 def test_every_scrape_tells_exactly_the_iterations_that_were_done_by_then(
     ran: tuple[World, list[Scrape]],
 ) -> None:
-    world, seen = ran
+    world, scrapes = ran
     rows, done = world.rows(), []
-    for one in seen:
+    for one in scrapes:
         count = one.get("gapo_task_rollouts_total", 0) / ROLLOUTS
         assert count == int(count)
         first = rows[: int(count)]
@@ -237,22 +237,22 @@ def test_no_series_has_a_label_of_its_own_but_the_phase(ran: tuple[World, list[S
 
 
 def test_a_checkpoint_is_told_once_it_is_stored(ran: tuple[World, list[Scrape]]) -> None:
-    world, seen = ran
-    times = [one.get("gapo_task_checkpoint_timestamp_seconds") for one in seen]
+    world, scrapes = ran
+    times = [one.get("gapo_task_checkpoint_timestamp_seconds") for one in scrapes]
     assert times[0] is None
     assert times[-1] is not None
-    assert seen[0]["gapo_task_start_timestamp_seconds"] < times[-1]
-    told = world.progress(0)
+    assert scrapes[0]["gapo_task_start_timestamp_seconds"] < times[-1]
+    progress = world.progress(0)
     # A point may be stored beside the training, after the last that was told of it.
-    assert told["startTime"] <= min(told["checkpointTime"], told["lastUpdatedTime"])
+    assert progress["startTime"] <= min(progress["checkpointTime"], progress["lastUpdatedTime"])
 
 
 def test_progress_ends_with_what_the_manifest_holds(ran: tuple[World, list[Scrape]]) -> None:
     world, _ = ran
-    told, manifest = world.progress(0), world.manifest
-    assert (told["runID"], told["taskDigest"]) == (RUN_ID, manifest["taskDigest"])
-    assert told["progressPercentage"] == 97  # 40 of 41 parts; the last are the final samples
-    metrics = {one["name"]: float(one["value"]) for one in told["metrics"]}
+    progress, manifest = world.progress(0), world.manifest
+    assert (progress["runID"], progress["taskDigest"]) == (RUN_ID, manifest["taskDigest"])
+    assert progress["progressPercentage"] == 97  # 40 of 41 parts; the last are the final samples
+    metrics = {one["name"]: float(one["value"]) for one in progress["metrics"]}
     for name in ("ppo/rollouts", "ppo/generated_tokens", "ppo/trained_tokens", "ppo/skipped_updates"):
         assert metrics[name] == manifest["metrics"][name]
     assert metrics["wall/update"] == pytest.approx(manifest["metrics"]["wall/update"])
@@ -276,12 +276,12 @@ def test_a_stopped_task_counts_anew_in_its_next_attempt_and_commits_the_same(
             assert running.wait(PATIENCE) == 0, (tmp_path / "log-1").read_text()
     log = (tmp_path / "log-1").read_text()
     assert f"port {port}: " in log
-    found = resumed.search(log)
-    assert found is not None
-    done = int(found[1])
+    match = resumed.search(log)
+    assert match is not None
+    done = int(match[1])
     assert 10 <= done < ITERATIONS
-    told = {one["name"]: float(one["value"]) for one in world.progress(1)["metrics"]}
-    assert told["ppo/rollouts"] == ROLLOUTS * (ITERATIONS - done)
+    metrics = {one["name"]: float(one["value"]) for one in world.progress(1)["metrics"]}
+    assert metrics["ppo/rollouts"] == ROLLOUTS * (ITERATIONS - done)
     assert content(world) == content(ran[0])
 
 

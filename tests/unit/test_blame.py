@@ -96,7 +96,7 @@ def test_an_error_without_words_is_told_by_its_kind() -> None:
 
 
 def test_an_error_that_is_in_gapos_words_already_is_not_told_twice() -> None:
-    said = UnforeseenError("said already")
+    original = UnforeseenError("said already")
     with pytest.raises(UnforeseenError) as raised, blamed("config.json"):
-        raise said
-    assert raised.value is said
+        raise original
+    assert raised.value is original

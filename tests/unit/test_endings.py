@@ -84,17 +84,17 @@ def test_an_error_that_nobody_foresaw_comes_once_and_says_where_it_was_met(tmp_p
         scratch=str(tmp_path / "scratch"),
     )
     code = run_request(request)
-    said = json.loads((tmp_path / "scratch" / "termination.json").read_text())
-    assert (code, said["code"], said["reason"]) == (70, 70, "Unforeseen")
-    assert said["message"].startswith("KeyError: 'data' in data.py, line ")
-    assert "\n" not in said["message"]
-    verdict = classify(Exit(code, said["reason"]), resume_before=None, resume_after=None)
+    termination = json.loads((tmp_path / "scratch" / "termination.json").read_text())
+    assert (code, termination["code"], termination["reason"]) == (70, 70, "Unforeseen")
+    assert termination["message"].startswith("KeyError: 'data' in data.py, line ")
+    assert "\n" not in termination["message"]
+    verdict = classify(Exit(code, termination["reason"]), resume_before=None, resume_after=None)
     end = AttemptEnd(
         attempt=0,
         cause=verdict.cause,
         charged=verdict.charged,
         exit_code=code,
-        message=said["message"],
+        message=termination["message"],
         started_at=NOW,
         ended_at=NOW,
     )
@@ -133,9 +133,9 @@ def test_last_words_fit_into_what_a_pod_has_for_them_and_are_whole(tmp_path: Pat
     leave_last_words(tmp_path, DataError(message))
     data = (tmp_path / "termination.json").read_bytes()
     assert len(data) <= 4096
-    said = json.loads(data)
+    termination = json.loads(data)
     first = message.split("\n")[0]
-    assert said["message"].startswith(first[:50])
+    assert termination["message"].startswith(first[:50])
 
 
 def test_of_many_lines_as_many_as_fit_are_left_and_the_others_counted(tmp_path: Path) -> None:

@@ -108,14 +108,14 @@ class Sum(torch.nn.Module):
 @pytest.mark.parametrize("micro_batches", [1, 2, 5])
 def test_a_steps_gradient_in_two_lanes_is_that_of_its_micro_batches_one_after_another(threads, micro_batches):
     inputs = [torch.randn(3, generator=torch.Generator().manual_seed(i)) for i in range(micro_batches)]
-    found = []
+    results = []
     for count in (1, 2):
         threads(count)
         engine = Engine(Sum(), Optim(0.1), name="sum")
         total = engine.backward_all([partial(engine.module.loss, x) for x in inputs])
         assert engine.module.unused.grad is None
-        found.append((total, engine.module.used.grad))
+        results.append((total, engine.module.used.grad))
     by_hand = sum(2 * (torch.tensor([0.3, -1.7, 2.9]) @ x) * x for x in inputs)
-    assert torch.allclose(found[0][1], by_hand, rtol=1e-5)
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
+    assert torch.allclose(results[0][1], by_hand, rtol=1e-5)
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])

@@ -20,7 +20,7 @@ from gapo.metrics.figures import TaskFigures
 from gapo.metrics.progress_file import task_figures
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
-from gapo_trainer.runtime.progress import Progress, TaskProgress, document, served
+from gapo_trainer.runtime.progress import ProgressFile, TaskProgress, document, served
 
 KEY = "stages/2/ppo/1/w/progress.json"
 
@@ -72,10 +72,10 @@ def test_figures_that_are_no_finite_number_are_counted_and_not_told() -> None:
     bad = iteration(ppo__reward=float("nan"), ppo__kl=float("-inf"), ppo__generated_tokens=float("nan"))
     account.report({"fraction": 0.1, "metrics": bad})
     account.report({"fraction": 0.2, "metrics": iteration(ppo__kl=float("inf"))})
-    told = account.figures().metrics
-    assert told["task/nonfinite"] == 4.0
-    assert told["ppo/generated_tokens"] == 90.0
-    assert not {"ppo/reward", "ppo/kl"} & told.keys()
+    metrics = account.figures().metrics
+    assert metrics["task/nonfinite"] == 4.0
+    assert metrics["ppo/generated_tokens"] == 90.0
+    assert not {"ppo/reward", "ppo/kl"} & metrics.keys()
 
 
 def test_clocks_that_are_no_phase_are_not_told() -> None:
@@ -175,8 +175,8 @@ def test_readers_take_what_tasks_write() -> None:
 
 
 def test_what_is_not_known_is_left_out_of_progress() -> None:
-    found = document(task(), TaskFigures(progress_percentage=0.0, last_updated=1.0))
-    assert found.keys() == {"runID", "taskDigest", "progressPercentage", "metrics", "lastUpdatedTime"}
+    fields = document(task(), TaskFigures(progress_percentage=0.0, last_updated=1.0))
+    assert fields.keys() == {"runID", "taskDigest", "progressPercentage", "metrics", "lastUpdatedTime"}
 
 
 class Watched(Objects):
@@ -198,28 +198,28 @@ class Watched(Objects):
 
 
 def progress_in(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / KEY).read_text())
-    return found
+    fields: dict[str, Any] = json.loads((folder / KEY).read_text())
+    return fields
 
 
 def test_progress_is_written_beside_the_training_and_once_more_at_the_end(tmp_path: Path) -> None:
     account, objects = TaskProgress(), Watched(tmp_path)
-    progress = Progress(objects, task(), "w", account)
+    progress = ProgressFile(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {"ppo/reward": 0.5}})
     assert objects.written.acquire(timeout=30)
     assert progress_in(tmp_path)["progressPercentage"] == 25
     account.report({"fraction": 0.5, "metrics": {}})  # within half a second of the first
     account.checkpointed()
     progress.close()
-    told = progress_in(tmp_path)
-    assert told["progressPercentage"] == 50
-    assert "checkpointTime" in told
-    assert {"name": "ppo/reward", "value": "0.5"} in told["metrics"]
+    fields = progress_in(tmp_path)
+    assert fields["progressPercentage"] == 50
+    assert "checkpointTime" in fields
+    assert {"name": "ppo/reward", "value": "0.5"} in fields["metrics"]
 
 
 def test_however_often_it_is_told_progress_is_written_twice_a_second_at_most(tmp_path: Path) -> None:
     account, objects = TaskProgress(), Watched(tmp_path)
-    progress = Progress(objects, task(), "w", account)
+    progress = ProgressFile(objects, task(), "w", account)
     began = time.monotonic()
     for done in range(4):
         for _ in range(100):
@@ -232,7 +232,7 @@ def test_however_often_it_is_told_progress_is_written_twice_a_second_at_most(tmp
 
 def test_a_store_that_is_away_stops_nothing_and_the_next_write_lands(tmp_path: Path) -> None:
     account, objects = TaskProgress(), Watched(tmp_path, refuse=1)
-    progress = Progress(objects, task(), "w", account)
+    progress = ProgressFile(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {}})
     assert objects.written.acquire(timeout=30)
     assert not (tmp_path / KEY).exists()
@@ -250,7 +250,7 @@ def test_a_store_that_never_answers_does_not_hold_up_the_end(tmp_path: Path) -> 
 
     objects = Stuck(LocalStore(tmp_path))
     account = TaskProgress()
-    progress = Progress(objects, task(), "w", account)
+    progress = ProgressFile(objects, task(), "w", account)
     account.report({"fraction": 0.25, "metrics": {}})
     progress.close()
     assert not (tmp_path / KEY).exists()
@@ -258,7 +258,7 @@ def test_a_store_that_never_answers_does_not_hold_up_the_end(tmp_path: Path) -> 
 
 
 def test_a_task_that_told_nothing_writes_nothing(tmp_path: Path) -> None:
-    Progress(Objects(LocalStore(tmp_path)), task(), "w", TaskProgress()).close()
+    ProgressFile(Objects(LocalStore(tmp_path)), task(), "w", TaskProgress()).close()
     assert list(tmp_path.iterdir()) == []
 
 

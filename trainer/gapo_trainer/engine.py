@@ -167,14 +167,14 @@ class Engine(Generic[M]):
         """Restores what `save` wrote. Raises DataError where it does not fit this model's parameters."""
         tensors = load_file(folder / f"{self.name}.safetensors")
         for name, parameter in self.module.named_parameters():
-            found = {
+            saved_moments = {
                 key.partition(":")[0]: value
                 for key, value in tensors.items()
                 if key.partition(":")[2] == name
             }
             moments = self._moments(parameter)
             moments.clear()
-            for key, value in found.items():
+            for key, value in saved_moments.items():
                 if value.ndim and value.shape != parameter.shape:
                     raise DataError(
                         f"{folder / self.name}.safetensors: {name} has shape {tuple(value.shape)}, "

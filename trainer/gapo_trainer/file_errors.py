@@ -27,5 +27,5 @@ def blamed(subject: str) -> Iterator[None]:
             raise
         if not isinstance(as_gapo_error(error), UnforeseenError):
             raise
-        said = in_one_line(error)[:_LONGEST] or type(error).__name__
-        raise DataError(f"{subject}: {said}") from error
+        reason = in_one_line(error)[:_LONGEST] or type(error).__name__
+        raise DataError(f"{subject}: {reason}") from error

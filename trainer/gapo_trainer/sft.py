@@ -54,11 +54,11 @@ class Examples:
         texts = list(dict.fromkeys((r.prompt, r.response) for r in read_rows(path) if r.label == 1))[:limit]
         if not texts:
             raise DataError(f"{path.name} has no accepted rows (label 1); supervised training needs some")
-        found = Examples(
+        examples = Examples(
             [prompt_ids(tokenizer, prompt) for prompt, _ in texts],
             [response_ids(tokenizer, response) for _, response in texts],
         )
-        for (prompt, _), p, r in zip(texts, found.prompts, found.responses, strict=True):
+        for (prompt, _), p, r in zip(texts, examples.prompts, examples.responses, strict=True):
             for name, length, most in (
                 ("data.maxPromptTokens", len(p), data.max_prompt_tokens),
                 ("the generator's longest sequence", len(p) + len(r), positions),
@@ -67,7 +67,7 @@ class Examples:
                     raise DataError(
                         f"{path.name}: a row has {length} tokens, {name} is {most}; shorten it (prompt: {prompt[:80]!r})"
                     )
-        return found
+        return examples
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -159,7 +159,7 @@ class SftTrainer:
         state.rows.append(row)
         return row
 
-    def said(self, row: Mapping[str, float] = _NOTHING) -> dict[str, Any]:
+    def progress(self, row: Mapping[str, float] = _NOTHING) -> dict[str, Any]:
         """Where the training is, for `TaskContext.report`; `row` is that of a look."""
         state = self.state
         running = {"sft/loss": state.loss_sum / state.loss_steps} if state.loss_steps else {}

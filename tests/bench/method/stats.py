@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from statistics import fmean, stdev
 from typing import Literal
 
 from tests.bench.method.plan import ENOUGH_SEEDS
+
+from gapo_trainer.stats import rates
 
 LEAST_EFFECT = 0.01
 """A smaller effect is no effect, however sure: one point of satisfaction."""
@@ -44,7 +45,7 @@ class Effect:
             return 1.0
         if self.sd == 0:
             return 0.0 if self.mean else 1.0
-        return 2 * (1 - t_below(abs(self.mean) * math.sqrt(self.n) / self.sd, self.n - 1))
+        return 1 - rates.t_central_mass(abs(self.mean) * math.sqrt(self.n) / self.sd, self.n - 1)
 
 
 def effect(values: Sequence[float]) -> Effect:
@@ -80,25 +81,6 @@ def holm(ps: Sequence[float]) -> list[float]:
     return found
 
 
-def t_below(x: float, df: int, parts: int = 400) -> float:
-    """P(T <= x) of Student's t, for x >= 0, to about 1e-6 up to x = 50. By Simpson's rule."""
-    constant = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
-    step = x / parts
-
-    def density(at: float) -> float:
-        return float(constant * (1 + at * at / df) ** (-(df + 1) / 2))
-
-    inner = sum((4 if i % 2 else 2) * density(i * step) for i in range(1, parts))
-    return 0.5 + step / 3 * (density(0.0) + inner + density(x))
-
-
-@cache
 def t_quantile(p: float, df: int) -> float:
-    """Student's t: the x with P(T <= x) = p, for 0.5 <= p < 1, to about 1e-6. By bisection."""
-    low, high = 0.0, 1.0
-    while t_below(high, df) < p:
-        low, high = high, 2 * high
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_below(middle, df) < p else (low, middle)
-    return (low + high) / 2
+    """Student's t: the x with P(T <= x) = p, for 0.5 < p < 1."""
+    return rates.t_quantile(2 * p - 1, df)

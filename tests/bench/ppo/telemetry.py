@@ -36,7 +36,7 @@ from tests.bench.ppo.ours import trainer
 from gapo.store.objects import Objects
 from gapo.tasks import Kind, Task
 from gapo_trainer.ppo.trainer import PpoTrainer
-from gapo_trainer.runtime.progress import Progress, TaskProgress, served
+from gapo_trainer.runtime.progress import ProgressFile, TaskProgress, served
 
 PAIRS = 300
 BAR = 0.02
@@ -116,7 +116,7 @@ def telling(objects: Objects, port: int) -> Iterator[tuple[TaskProgress, list[th
     account = TaskProgress()
     task = Task(run_id="bench", stage=1, kind=Kind.PPO, inputs={}, params={}, seed=0, attempt=0)
     with served(account, port):
-        progress = Progress(objects, task, "w", account)
+        progress = ProgressFile(objects, task, "w", account)
         try:
             yield account, [one for one in threading.enumerate() if one not in before]
         finally:

@@ -27,7 +27,7 @@ def call(*arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "micro"
     counts = json.loads(call("make", out, "--size", 150, "--seed", 4, "-o", "json"))
     assert counts["train/pairs"] == 150
@@ -35,16 +35,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def copy(made: Path, tmp_path: Path) -> Path:
+def copy(dataset: Path, tmp_path: Path) -> Path:
     """The made data, its long files cut short."""
-    out = Path(shutil.copytree(made, tmp_path / "copy"))
+    out = Path(shutil.copytree(dataset, tmp_path / "copy"))
     for file in out.glob("*.jsonl"):
         file.write_text("".join(line + "\n" for line in file.read_text().splitlines()[:300]))
     return out
 
 
-def test_made_data_passes_its_own_check(made: Path) -> None:
-    report = json.loads(call("check", made, "--against", IFEVAL, "-o", "json"))
+def test_made_data_passes_its_own_check(dataset: Path) -> None:
+    report = json.loads(call("check", dataset, "--against", IFEVAL, "-o", "json"))
     assert report["faults"] == []
     assert report["rows"]["rows-train.jsonl"] == 300
     assert report["rows"]["prompts-test.jsonl"] == 2500
@@ -101,19 +101,19 @@ def test_one_own_file_is_checked_under_its_own_column_names(tmp_path: Path) -> N
         call("check", file)
 
 
-def test_stats_count_what_is_there(made: Path) -> None:
-    found = json.loads(call("stats", made, "-o", "json"))
-    assert found["rows-train.jsonl"]["rows"] == 300
-    assert found["rows-train.jsonl"]["accepted"] == 150
-    assert sum(found["rows-train.jsonl"]["editedFamily"].values()) == 300
-    assert set(found["rows-test.jsonl"]["mode"]) == {"pp_modify", "pp_insert", "pr_corrupt"}
-    assert found["rows-test.jsonl"]["words"]["response"]["max"] <= 13
-    assert "rows-val.jsonl: 1000 rows, 500 accepted" in call("stats", made)
+def test_stats_count_what_is_there(dataset: Path) -> None:
+    stats = json.loads(call("stats", dataset, "-o", "json"))
+    assert stats["rows-train.jsonl"]["rows"] == 300
+    assert stats["rows-train.jsonl"]["accepted"] == 150
+    assert sum(stats["rows-train.jsonl"]["editedFamily"].values()) == 300
+    assert set(stats["rows-test.jsonl"]["mode"]) == {"pp_modify", "pp_insert", "pr_corrupt"}
+    assert stats["rows-test.jsonl"]["words"]["response"]["max"] <= 13
+    assert "rows-val.jsonl: 1000 rows, 500 accepted" in call("stats", dataset)
 
 
-def test_an_export_writes_the_columns_asked_for(made: Path, tmp_path: Path) -> None:
+def test_an_export_writes_the_columns_asked_for(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "pairs.jsonl"
-    assert "150 rows written" in call("export", made / "rows-train.jsonl", out, "--format", "pairs")
+    assert "150 rows written" in call("export", dataset / "rows-train.jsonl", out, "--format", "pairs")
     first = json.loads(out.read_text().splitlines()[0])
     assert sorted(first) == ["mode", "prompt_c", "prompt_r", "response_c", "response_r"]
 

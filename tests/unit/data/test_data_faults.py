@@ -76,9 +76,9 @@ def test_of_many_bad_lines_the_first_fifty_are_told_and_the_others_counted(tmp_p
     file = write(tmp_path / "a.jsonl", *["{"] * 1234)
     with pytest.raises(DataError) as refused:
         list(read_rows(file))
-    told = str(refused.value).split("\n")
-    assert told[49].startswith(f"{file}: line 50: is not JSON")
-    assert told[50:] == ["and 1,184 more"]
+    lines = str(refused.value).split("\n")
+    assert lines[49].startswith(f"{file}: line 50: is not JSON")
+    assert lines[50:] == ["and 1,184 more"]
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,10 @@ def test_of_many_bad_lines_the_first_fifty_are_told_and_the_others_counted(tmp_p
 )
 def test_half_a_character_is_found_with_its_line_by_all_who_read_the_file(tmp_path: Path, row: str) -> None:
     file = write(tmp_path / "a.jsonl", GOOD, row)
-    told = r"a\.jsonl: line 2: column .* half of a character"
-    with pytest.raises(DataError, match=told):
+    message = r"a\.jsonl: line 2: column .* half of a character"
+    with pytest.raises(DataError, match=message):
         check_path(file, columns=ColumnNames(), against=None, seed=0)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         make_from_sources(Data(sources=[Source(uri=str(file))]), seed=0, out=tmp_path)
     (fault,) = findings(tmp_path, [{"uri": "a.jsonl"}])
     assert (fault.level, fault.field) == (Level.FAULT, "data.sources.0")
@@ -119,7 +119,7 @@ def test_a_line_ends_at_a_line_feed_alone_whatever_the_file_has_been_through(tmp
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ('{"prompt": "p"}\n'.encode("utf-16"), "UTF-16"),
         (b'{"prompt": "caf\xe9"}\n', "is not UTF-8"),
@@ -129,37 +129,37 @@ def test_a_line_ends_at_a_line_feed_alone_whatever_the_file_has_been_through(tmp
     ids=["utf-16", "latin-1", "binary", "nested"],
 )
 def test_a_file_of_another_kind_is_told_by_line_and_never_by_a_traceback(
-    tmp_path: Path, content: bytes, told: str
+    tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "a.jsonl").write_bytes(content)
     (fault, *_) = findings(tmp_path, [{"uri": "a.jsonl"}])
     assert "a.jsonl: line 1: " in fault.message
-    assert told in fault.message
+    assert message in fault.message
 
 
 def test_a_folder_with_a_fault_of_each_kind_has_them_all_in_one_answer(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", *pairs(5), "{", '{"prompt": "\\ud83d", "response": "r", "label": 1}')
     write(tmp_path / "b.jsonl", {**GOOD, "constraints": TWO_WORDS, "label": 0}, "[]")
     write(tmp_path / "c.jsonl", "")
-    found = findings(tmp_path, [{"uri": f"{name}.jsonl"} for name in "abc"])
-    assert [(one.field, one.message.split(": line ")[1].split(":")[0]) for one in found[:4]] == [
+    faults = findings(tmp_path, [{"uri": f"{name}.jsonl"} for name in "abc"])
+    assert [(one.field, one.message.split(": line ")[1].split(":")[0]) for one in faults[:4]] == [
         ("data.sources.0", "11"), ("data.sources.0", "12"), ("data.sources.1", "1"), ("data.sources.1", "2"),
     ]  # fmt: skip
-    assert found[4].field == "data.sources.2"
-    assert "holds no rows" in found[4].message
-    assert len(found) == 5
+    assert faults[4].field == "data.sources.2"
+    assert "holds no rows" in faults[4].message
+    assert len(faults) == 5
 
 
 def test_constraints_are_asked_for_where_the_run_will_verify(tmp_path: Path) -> None:
     rows = pairs(300)
     write(tmp_path / "a.jsonl", *rows)
-    found = findings(tmp_path, [{"uri": "a.jsonl"}])
-    assert len(found) == 51
-    assert found[0].message == (
+    faults = findings(tmp_path, [{"uri": "a.jsonl"}])
+    assert len(faults) == 51
+    assert faults[0].message == (
         f"{tmp_path / 'a.jsonl'}: line 1: prompt 'prompt 0' has no constraints to verify; add them, or set "
         "evaluation.scorer: none"
     )
-    assert found[50].message == "and 250 more"
+    assert faults[50].message == "and 250 more"
     assert findings(tmp_path, [{"uri": "a.jsonl"}], **UNVERIFIED) == []
 
 
@@ -174,16 +174,16 @@ def test_training_prompts_need_no_constraints_where_no_stage_samples_them(tmp_pa
     sources = [{"uri": f"{split}.jsonl", "split": split} for split in ("train", "val", "test")]
     assert findings(tmp_path, sources, method="SFT") == []
     gate = {"model": "rm", "warmup": {"gate": {"onFail": "warn"}}}
-    found = findings(tmp_path, sources, rewardModel=gate)
-    assert sum("has no constraints" in one.message for one in found) == 3
+    faults = findings(tmp_path, sources, rewardModel=gate)
+    assert sum("has no constraints" in one.message for one in faults) == 3
 
 
 def test_labels_and_pairs_that_the_reward_model_needs_are_missed_before_it_is_trained(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", *(row for row in pairs(100) if row["label"] == 1))
-    told = [one.message for one in findings(tmp_path, [{"uri": "a.jsonl"}], **UNVERIFIED)]
-    assert "split train has no rejected row" in told[0]
-    assert "split val has no pair" in told[1]
-    assert "rewardModel.warmup.gate.onFail: warn" in told[1]
+    messages = [one.message for one in findings(tmp_path, [{"uri": "a.jsonl"}], **UNVERIFIED)]
+    assert "split train has no rejected row" in messages[0]
+    assert "split val has no pair" in messages[1]
+    assert "rewardModel.warmup.gate.onFail: warn" in messages[1]
 
 
 def test_what_lies_in_object_storage_is_told_as_unseen(tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_what_lies_in_object_storage_is_told_as_unseen(tmp_path: Path) -> None:
 def test_contradictions_are_all_told_with_both_lines(tmp_path: Path) -> None:
     rows = pairs(50)
     write(tmp_path / "a.jsonl", *rows, {**rows[6], "label": 0}, {**rows[9], "label": 1})
-    told = [one.message for one in findings(tmp_path, [{"uri": "a.jsonl"}], **UNVERIFIED)]
-    assert [message.split("label 1: ")[1] for message in told] == [
+    messages = [one.message for one in findings(tmp_path, [{"uri": "a.jsonl"}], **UNVERIFIED)]
+    assert [message.split("label 1: ")[1] for message in messages] == [
         f"'prompt 3' ({tmp_path / 'a.jsonl'}: line 7; {tmp_path / 'a.jsonl'}: line 101)",
         f"'prompt 4' ({tmp_path / 'a.jsonl'}: line 10; {tmp_path / 'a.jsonl'}: line 102)",
     ]
@@ -236,13 +236,13 @@ def test_answers_that_many_prompts_share_do_not_make_one_group_of_all(
         for n, word in enumerate(words)
     ]
     split = divided(tmp_path, ("auto", rows))
-    assert all(len(found) >= len(words) for found in split.values())
+    assert all(len(rows_there) >= len(words) for rows_there in split.values())
     place: dict[str, str] = {}
-    for name, found in split.items():
-        for row in found:
+    for name, rows_there in split.items():
+        for row in rows_there:
             assert place.setdefault(row["prompt"], name) == name
-        for pair in {row["pairId"] for row in found if row.get("pairId")}:
-            members = [row for row in found if row.get("pairId") == pair]
+        for pair in {row["pairId"] for row in rows_there if row.get("pairId")}:
+            members = [row for row in rows_there if row.get("pairId") == pair]
             assert sorted(row["label"] for row in members) == [0, 1]
             assert len({row["prompt"] for row in members}) == 1
 
@@ -254,7 +254,7 @@ def test_answers_may_stand_in_sources_of_different_splits(tmp_path: Path) -> Non
         ]
 
     split = divided(tmp_path, *((name, rows(name)) for name in ("train", "val", "test")))
-    assert {name: len(found) for name, found in split.items()} == {"train": 9, "val": 9, "test": 9}
+    assert {name: len(rows_there) for name, rows_there in split.items()} == {"train": 9, "val": 9, "test": 9}
 
 
 def test_a_long_response_holds_its_rows_together_even_where_answers_do_not(tmp_path: Path) -> None:
@@ -264,8 +264,8 @@ def test_a_long_response_holds_its_rows_together_even_where_answers_do_not(tmp_p
         for i in range(200)
     ]
     place: dict[str, str] = {}
-    for name, found in divided(tmp_path, ("auto", rows)).items():
-        for row in found:
+    for name, rows_there in divided(tmp_path, ("auto", rows)).items():
+        for row in rows_there:
             if row["label"] == 0:
                 assert place.setdefault(row["response"], name) == name
     assert len(place) == 100

@@ -64,8 +64,8 @@ def data_task(folder: Path, loaded: LoadedRun, *, recorded: bool) -> tuple[int, 
     code = run_request(
         Request(run=str(run), task=key, sha256=sha256_hex(task.document), writer="w", scratch=str(scratch))
     )
-    said = scratch / "termination.json"
-    return code, json.loads(said.read_text()) if said.exists() else {}
+    termination = scratch / "termination.json"
+    return code, json.loads(termination.read_text()) if termination.exists() else {}
 
 
 def test_rows_without_constraints_end_the_run_before_a_run_that_verifies_trains(
@@ -74,30 +74,30 @@ def test_rows_without_constraints_end_the_run_before_a_run_that_verifies_trains(
     monkeypatch.setattr(
         "gapo_trainer.tasks.data.check_models_of", lambda *_, **__: []
     )  # the model is nobody's here
-    code, said = data_task(tmp_path, run_of(tmp_path, rows(200)), recorded=True)
+    code, termination = data_task(tmp_path, run_of(tmp_path, rows(200)), recorded=True)
     assert code == 65
-    assert said["message"].count("has no constraints to verify") > 10
+    assert termination["message"].count("has no constraints to verify") > 10
     assert not list(tmp_path.glob("run/stages/0/data/manifest-*"))
 
 
 def test_without_a_record_of_the_run_the_rows_are_all_that_is_looked_at(tmp_path: Path) -> None:
-    code, said = data_task(tmp_path, run_of(tmp_path, rows(200)), recorded=False)
-    assert (code, said) == (0, {})
+    code, termination = data_task(tmp_path, run_of(tmp_path, rows(200)), recorded=False)
+    assert (code, termination) == (0, {})
 
 
 def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path: Path) -> None:
     loaded = run_of(tmp_path, rows(200, constraints=CONSTRAINTS))
     (tmp_path / "rows.jsonl").write_text(rows(201, constraints=CONSTRAINTS))
-    code, said = data_task(tmp_path, loaded, recorded=False)
+    code, termination = data_task(tmp_path, loaded, recorded=False)
     assert code == 65
-    assert "but the run names" in said["message"]
+    assert "but the run names" in termination["message"]
 
 
 def test_faults_of_the_data_and_of_the_models_come_together(tmp_path: Path) -> None:
     (tmp_path / "generator").mkdir()
     text = rows(200, constraints=CONSTRAINTS) + "{\n"
-    code, said = data_task(tmp_path, run_of(tmp_path, text, model="generator"), recorded=True)
+    code, termination = data_task(tmp_path, run_of(tmp_path, text, model="generator"), recorded=True)
     assert code == 65
-    first, *others = said["message"].split("\n")
+    first, *others = termination["message"].split("\n")
     assert first.startswith(f"data.sources.0: {tmp_path / 'rows.jsonl'}: line 201: is not JSON")
     assert any(line.startswith("generator.model: ") for line in others)

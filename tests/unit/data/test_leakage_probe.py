@@ -29,7 +29,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     ]
 
 
-def found(rows: Rows, text: str, mode: str = "all") -> Finding:
+def finding_of(rows: Rows, text: str, mode: str = "all") -> Finding:
     return next(one for one in probe(rows, seed=0) if one.text == text and one.mode == mode)
 
 
@@ -72,7 +72,7 @@ def test_longer_accepted_responses_are_caught(rows: Rows) -> None:
             row["response"] += " and" * rng.randint(0, 4)
         return row
 
-    assert found(planted(rows, change), "response").leaks
+    assert finding_of(planted(rows, change), "response").leaks
 
 
 def test_a_pair_of_families_that_stands_only_in_rejected_prompts_is_caught(rows: Rows) -> None:
@@ -93,7 +93,7 @@ def test_a_pair_of_families_that_stands_only_in_rejected_prompts_is_caught(rows:
         row["constraints"] = [*row["constraints"], *chosen]
         return row
 
-    leak = found(planted(rows, change), "prompt")
+    leak = finding_of(planted(rows, change), "prompt")
     assert leak.leaks
     assert "pair:case.whole+format.title" in leak.tells
 
@@ -149,10 +149,10 @@ def test_no_eight_words_of_an_ifeval_prompt_stand_in_any_rule_or_sentence_of_our
 
 def test_product_prompts_and_responses_share_no_eight_words_with_ifeval() -> None:
     product, rng = Product("product-5"), random.Random(0)
-    made = [
+    contrasts = [
         product.contrast(rng, "modify", family) for family in product.families("modify") for _ in range(12)
     ]
-    sides = [side for one in made if one is not None for side in (one.left, one.right)]
+    sides = [side for one in contrasts if one is not None for side in (one.left, one.right)]
     assert len(sides) > 200
     rows = [{"prompt": side.prompt, "response": side.response} for side in sides]
     assert shared_ngrams(rows, ifeval_prompts()) == []

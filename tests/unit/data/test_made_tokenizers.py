@@ -19,7 +19,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def made(grammar: str, out: Path) -> Made:
+def make_files(grammar: str, out: Path) -> Made:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(make, "HELD_OUT", {"micro": {"test": 100}, "product": {"test": 20, "ood": 60}})
         return out, make_dataset(grammar=grammar, size=150, seed=5, out=out)
@@ -27,12 +27,12 @@ def made(grammar: str, out: Path) -> Made:
 
 @pytest.fixture(scope="module")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made("micro", tmp_path_factory.mktemp("micro"))
+    return make_files("micro", tmp_path_factory.mktemp("micro"))
 
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    return made("product-3", tmp_path_factory.mktemp("product"))
+    return make_files("product-3", tmp_path_factory.mktemp("product"))
 
 
 def test_the_generator_tokenizer_reads_the_micro_grammar_word_by_word(

@@ -106,7 +106,7 @@ def rows(n: int) -> list[dict[str, Any]]:
     ]
 
 
-def made(
+def make(
     tmp_path: Path, *sources: Source, dedup: bool = True, columns: Columns | None = None
 ) -> dict[str, Any]:
     out = tmp_path / "out"
@@ -118,7 +118,7 @@ def made(
 def test_an_automatic_split_keeps_rows_that_share_a_text_together(tmp_path: Path) -> None:
     every = rows(200)
     every += [{"prompt": f"prompt {i} again", "response": f"good {i}", "label": 0} for i in range(200)]
-    counts = made(tmp_path, Source(uri=str(write(tmp_path / "a.jsonl", *every))))
+    counts = make(tmp_path, Source(uri=str(write(tmp_path / "a.jsonl", *every))))
     assert counts["train/rows"] + counts["val/rows"] + counts["test/rows"] == 600
     assert 120 < counts["train/prompts"] < 190
     place: dict[str, str] = {}
@@ -143,7 +143,7 @@ def test_rows_pair_up_by_response_first_and_then_by_prompt(tmp_path: Path) -> No
             for row in shared
         ]
         sources.append(Source(uri=str(write(tmp_path / f"{split}.jsonl", *other)), split=split))
-    made(tmp_path, *sources)
+    make(tmp_path, *sources)
     by_pair: dict[str, list[tuple[str, str, str]]] = {}
     for row in lines(tmp_path / "out" / "rows-train.jsonl"):
         by_pair.setdefault(row["pairId"], []).append((row["mode"], row["prompt"], row["response"]))
@@ -155,8 +155,8 @@ def test_rows_pair_up_by_response_first_and_then_by_prompt(tmp_path: Path) -> No
 
 def test_a_weight_repeats_training_rows_and_leaves_the_other_splits_alone(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", *rows(400))
-    plain = made(tmp_path, Source(uri=str(file)))
-    heavy = made(tmp_path, Source(uri=str(file), weight=2.5))
+    plain = make(tmp_path, Source(uri=str(file)))
+    heavy = make(tmp_path, Source(uri=str(file), weight=2.5))
     assert heavy["test/rows"] == plain["test/rows"]
     assert 2.3 < heavy["train/rows"] / plain["train/rows"] < 2.7
     written = lines(tmp_path / "out" / "rows-train.jsonl")
@@ -168,48 +168,48 @@ def test_a_weight_repeats_training_rows_and_leaves_the_other_splits_alone(tmp_pa
 
 def test_exact_repeats_are_dropped_unless_dedup_is_off(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", *rows(100), *rows(100))
-    counts = made(tmp_path, Source(uri=str(file)))
+    counts = make(tmp_path, Source(uri=str(file)))
     assert counts["train/rows"] + counts["val/rows"] + counts["test/rows"] == 200
-    counts = made(tmp_path, Source(uri=str(file)), dedup=False)
+    counts = make(tmp_path, Source(uri=str(file)), dedup=False)
     assert counts["train/rows"] + counts["val/rows"] + counts["test/rows"] == 400
 
 
 def test_the_same_text_with_both_labels_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", *rows(50), {"prompt": "prompt 3", "response": "good 3", "label": 0})
     with pytest.raises(DataError, match="same prompt and response has label 0 and label 1: 'prompt 3'"):
-        made(tmp_path, Source(uri=str(file)))
+        make(tmp_path, Source(uri=str(file)))
 
 
 def test_splits_that_share_a_prompt_are_refused(tmp_path: Path) -> None:
     train = write(tmp_path / "a.jsonl", *rows(20))
     test = write(tmp_path / "b.jsonl", {"prompt": "prompt 3", "response": "other", "label": 1})
     with pytest.raises(DataError, match="split test and split train share a prompt or response"):
-        made(tmp_path, Source(uri=str(train), split="train"), Source(uri=str(test), split="test"))
+        make(tmp_path, Source(uri=str(train), split="train"), Source(uri=str(test), split="test"))
 
 
 def test_a_split_without_rows_is_named(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", *rows(20))
     with pytest.raises(DataError, match="no rows for split val"):
-        made(tmp_path, Source(uri=str(file), split="train"))
+        make(tmp_path, Source(uri=str(file), split="train"))
 
 
 def test_a_source_is_fetched_by_uri_and_its_digest_checked(tmp_path: Path) -> None:
     file = write(tmp_path / "a.jsonl", *rows(100))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    counts = made(tmp_path, Source(uri=f"file://{file}", sha256=digest))
+    counts = make(tmp_path, Source(uri=f"file://{file}", sha256=digest))
     assert counts["train/rows"] > 100
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         f"{kind}-{split}.jsonl" for kind in ("rows", "prompts") for split in ("train", "val", "test")
     )
     for uri in (str(file), f"file://{file}"):
         with pytest.raises(DataError, match="has sha256"):
-            made(tmp_path, Source(uri=uri, sha256="0" * 64))
+            make(tmp_path, Source(uri=uri, sha256="0" * 64))
     with pytest.raises((DataError, StoreError), match=r"none\.jsonl"):
-        made(tmp_path, Source(uri=f"file://{tmp_path}/none.jsonl"))
+        make(tmp_path, Source(uri=f"file://{tmp_path}/none.jsonl"))
 
 
 def test_prompts_are_those_of_accepted_rows_with_their_witness(tmp_path: Path) -> None:
-    made(tmp_path, Source(uri=str(write(tmp_path / "a.jsonl", *rows(100)))))
+    make(tmp_path, Source(uri=str(write(tmp_path / "a.jsonl", *rows(100)))))
     prompts = list(read_prompts(tmp_path / "out" / "prompts-train.jsonl"))
     assert all(prompt["witness"] == prompt["prompt"].replace("prompt", "good") for prompt in prompts)
     assert len({prompt["promptId"] for prompt in prompts}) == len(prompts)

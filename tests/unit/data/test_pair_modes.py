@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gapo.errors import InvariantError
 from gapo_trainer.constraints import verify
 from gapo_trainer.data.micro import Micro
-from gapo_trainer.data.pairs import Contrast, Grammar, Row, pair_rows, sampled_pairs
+from gapo_trainer.data.pairs import Contrast, Grammar, Row, pair_rows
 from gapo_trainer.data.product import Product
 
 GRAMMARS: dict[str, Grammar] = {
@@ -27,16 +27,16 @@ a_grammar = st.sampled_from(sorted(GRAMMARS))
 
 def contrast(grammar: Grammar, rng: random.Random, edit: str) -> Contrast:
     while True:
-        made = grammar.contrast(rng, edit, rng.choice(grammar.families(edit)))
-        if made is not None:
-            return made
+        candidate = grammar.contrast(rng, edit, rng.choice(grammar.families(edit)))
+        if candidate is not None:
+            return candidate
 
 
 def rows_of(name: str, seed: int, mode: str, edit: str) -> tuple[Row, Row]:
     rng = random.Random(seed)
     grammar = GRAMMARS[name]
-    made = contrast(grammar, rng, edit)
-    first, second = pair_rows(made, mode, pair_id="p", split="train", grammar=grammar, rng=rng)
+    pair = contrast(grammar, rng, edit)
+    first, second = pair_rows(pair, mode, pair_id="p", split="train", grammar=grammar, rng=rng)
     return first, second
 
 
@@ -99,24 +99,24 @@ def test_an_equivalent_pair_keeps_its_label_under_other_words(seed: int, name: s
 def test_either_side_of_a_contrast_is_accepted_equally_often() -> None:
     """Without the coin, whatever proposes the edit would mark the rejected prompts."""
     rng = random.Random(0)
-    made = contrast(GRAMMARS["micro"], rng, "modify")
+    pair = contrast(GRAMMARS["micro"], rng, "modify")
     accepted = [
-        pair_rows(made, "pp_modify", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng)[0][
+        pair_rows(pair, "pp_modify", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng)[0][
             "prompt"
         ]
         for _ in range(400)
     ]
-    assert 150 < accepted.count(made.left.prompt) < 250
+    assert 150 < accepted.count(pair.left.prompt) < 250
 
 
 def test_a_conflict_never_makes_its_unsatisfiable_prompt_the_accepted_one() -> None:
     rng = random.Random(0)
     for _ in range(50):
-        made = contrast(GRAMMARS["micro"], rng, "insert_conflict")
+        pair = contrast(GRAMMARS["micro"], rng, "insert_conflict")
         good, bad = pair_rows(
-            made, "pp_insert", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng
+            pair, "pp_insert", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng
         )
-        assert good["prompt"] == made.left.prompt
+        assert good["prompt"] == pair.left.prompt
         assert bad["edit"] == "insert_conflict"
         assert all(verdicts(good))
         assert not all(verdicts(bad))
@@ -124,12 +124,12 @@ def test_a_conflict_never_makes_its_unsatisfiable_prompt_the_accepted_one() -> N
 
 def test_a_contrast_that_breaks_its_contract_is_refused() -> None:
     rng = random.Random(0)
-    made = contrast(GRAMMARS["micro"], rng, "modify")
-    same = Contrast("modify", made.left, made.left)
-    wrong = dataclasses.replace(made, left=dataclasses.replace(made.left, response="a kettle"))
+    good = contrast(GRAMMARS["micro"], rng, "modify")
+    same = Contrast("modify", good.left, good.left)
+    wrong = dataclasses.replace(good, left=dataclasses.replace(good.left, response="a kettle"))
     # Another prompt altogether: the response breaks its edited constraint and others besides.
     other = contrast(GRAMMARS["micro"], random.Random(99), "modify")
-    far = Contrast("modify", made.left, other.right)
+    far = Contrast("modify", good.left, other.right)
     for bad, message in (
         (same, "also meets"),
         (wrong, "does not meet its own"),
@@ -137,47 +137,3 @@ def test_a_contrast_that_breaks_its_contract_is_refused() -> None:
     ):
         with pytest.raises(InvariantError, match=message):
             pair_rows(bad, "pp_modify", pair_id="p", split="train", grammar=GRAMMARS["micro"], rng=rng)
-
-
-PROMPT = {
-    "promptId": "q",
-    "base": "b",
-    "category": "kettle",
-    "prompt": "kettle : red ; 3 words .",
-    "constraints": [
-        {"family": "length.words", "params": {"relation": "exactly", "n": 3}, "text": "3 words"},
-        {"family": "keywords.forbidden_words", "params": {"words": ["nice"]}, "text": "no nice"},
-    ],
-    "context": {"category": "kettle", "attributes": {}},
-}
-
-
-def test_sampled_responses_are_matched_passing_against_failing() -> None:
-    given_ = [
-        ("a red kettle", True),
-        ("a nice kettle", False),
-        ("a kettle", False),
-        ("the red kettle", True),
-        ("a kettle", False),
-        ("kettle", False),
-    ]
-    rows = sampled_pairs(PROMPT, given_, split="train", rng=random.Random(0))
-    assert len(rows) == 4
-    assert [row["label"] for row in rows] == [1, 0, 1, 0]
-    assert {row["response"] for row in rows[::2]} == {"a red kettle", "the red kettle"}
-    assert {row["mode"] for row in rows} == {"pr_sampled"}
-    for row in rows[1::2]:
-        expected = "keywords.forbidden_words" if row["response"] == "a nice kettle" else "length.words"
-        assert row["editedFamily"] == expected
-    assert len({row["id"] for row in rows}) == 4
-
-
-def test_sampled_responses_of_one_kind_make_no_pair() -> None:
-    assert sampled_pairs(PROMPT, [("a red kettle", True)], split="train", rng=random.Random(0)) == []
-
-
-def test_a_verdict_that_the_verifier_does_not_share_is_refused() -> None:
-    with pytest.raises(InvariantError, match="prompt q"):
-        sampled_pairs(
-            PROMPT, [("a red kettle", True), ("the red kettle", False)], split="train", rng=random.Random(0)
-        )

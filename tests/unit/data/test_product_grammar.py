@@ -15,8 +15,8 @@ from gapo_trainer.data.product import Product, grammar, levels
 
 def contrasts(product: Product, edit: str, family: str, wanted: int, tries: int = 400):
     rng = random.Random(f"{product.name}/{edit}/{family}")
-    made = (product.contrast(rng, edit, family) for _ in range(tries))
-    return list(itertools.islice((one for one in made if one is not None), wanted))
+    candidates = (product.contrast(rng, edit, family) for _ in range(tries))
+    return list(itertools.islice((one for one in candidates if one is not None), wanted))
 
 
 def test_the_grammar_file_has_twelve_categories_with_twelve_values_each() -> None:
@@ -51,9 +51,9 @@ def test_every_attribute_can_be_said_in_six_ways_that_hold_the_value_only() -> N
 def test_every_family_of_a_step_makes_contrasts_that_keep_their_contract(level: str, edit: str) -> None:
     product = Product(level)
     for family in product.families(edit):
-        found = contrasts(product, edit, family, wanted=3, tries=200)
-        assert len(found) == 3, family
-        for one in found:
+        three = contrasts(product, edit, family, wanted=3, tries=200)
+        assert len(three) == 3, family
+        for one in three:
             assert one.problem() is None
             assert one.right.constraints[one.right.edited].family == family
             for side in (one.left, one.right):
@@ -87,15 +87,15 @@ def test_held_out_categories_and_families_stay_out_of_the_seen_splits() -> None:
 def test_the_ood_split_has_held_out_categories_or_an_edited_held_out_family() -> None:
     held = grammar()["held_out"]
     product = Product("product-3", ood=True)
-    seen = set()
+    kinds = set()
     for family in product.families("modify"):
         for one in contrasts(product, "modify", family, wanted=4, tries=100):
             edited = one.right.constraints[one.right.edited].family
             category = one.left.context["category"]
             assert (edited in held["families"]) != (category in held["categories"])
-            seen.add((edited in held["families"], category if category in held["categories"] else ""))
-    assert {(False, name) for name in held["categories"]} < seen
-    assert (True, "") in seen
+            kinds.add((edited in held["families"], category if category in held["categories"] else ""))
+    assert {(False, name) for name in held["categories"]} < kinds
+    assert (True, "") in kinds
 
 
 def test_a_changed_value_changes_the_record_that_the_verifier_reads() -> None:

@@ -40,7 +40,7 @@ def request_of(run: str, **service: str) -> Request:
     return Request(run=run, task="t", sha256="0" * 64, writer="w", scratch="/nowhere", **service)
 
 
-def made(request: Request, out: Path, *sources: Source) -> dict[str, object]:
+def make(request: Request, out: Path, *sources: Source) -> dict[str, object]:
     out.mkdir(exist_ok=True)
     return make_from_sources(Data(sources=list(sources)), seed=0, out=out, open=request.open)
 
@@ -49,7 +49,7 @@ def test_a_bucket_is_looked_for_at_the_service_that_keeps_the_run(
     tmp_path: Path, moto_endpoint: str, uri: str
 ) -> None:
     request = request_of("s3://runs/default/a/0", endpoint=moto_endpoint, region="us-east-1")
-    counts = made(request, tmp_path / "out", Source(uri=uri, sha256=DIGEST))
+    counts = make(request, tmp_path / "out", Source(uri=uri, sha256=DIGEST))
     assert [counts[f"{split}/rows"] for split in ("train", "val", "test")] > [0, 0, 0]
     assert sum(int(str(counts[f"{split}/rows"])) for split in ("train", "val", "test")) == 200
     assert not list((tmp_path / "out").glob(".source*"))
@@ -62,7 +62,7 @@ def test_a_bucket_of_another_kind_than_the_runs_is_where_the_environment_says(
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_endpoint)
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     request = request_of(run, endpoint="http://127.0.0.1:9", region="nowhere", ca_file="/nowhere.pem")
-    made(request, tmp_path / "out", Source(uri=uri, sha256=DIGEST))
+    make(request, tmp_path / "out", Source(uri=uri, sha256=DIGEST))
     assert (tmp_path / "out" / "rows-train.jsonl").is_file()
 
 
@@ -72,11 +72,11 @@ def test_a_file_that_is_not_there_or_is_another_one_is_refused(
     request = request_of("s3://runs/default/a/0", endpoint=moto_endpoint, region="us-east-1")
     other = uri.replace("mine", "yours")
     with pytest.raises(DataError, match=f"data.sources.0: {other} does not exist"):
-        made(request, tmp_path / "out", Source(uri=other, sha256=DIGEST))
+        make(request, tmp_path / "out", Source(uri=other, sha256=DIGEST))
     with pytest.raises(DataError, match=f"{uri} has sha256 {DIGEST}, but the run names {'a' * 64}"):
-        made(request, tmp_path / "out", Source(uri=uri, sha256="a" * 64))
+        make(request, tmp_path / "out", Source(uri=uri, sha256="a" * 64))
     with pytest.raises(DataError, match=r"data\.sources: .* is no plain name"):
-        made(request, tmp_path / "out", Source.model_construct(uri=f"s3://{BUCKET}/a b", sha256=None))
+        make(request, tmp_path / "out", Source.model_construct(uri=f"s3://{BUCKET}/a b", sha256=None))
 
 
 def test_keys_that_the_bucket_does_not_take_are_told_with_the_field(
@@ -90,7 +90,7 @@ def test_keys_that_the_bucket_does_not_take_are_told_with_the_field(
         with pytest.raises(
             SourceRefusedError, match=r"^data\.sources: cannot download mine\.jsonl .*permission denied"
         ):
-            made(request, tmp_path / "out", Source(uri=uri, sha256=DIGEST))
+            make(request, tmp_path / "out", Source(uri=uri, sha256=DIGEST))
 
 
 def test_keys_of_a_file_in_a_storage_of_another_kind_are_no_matter_of_the_runs_location(
@@ -98,4 +98,4 @@ def test_keys_of_a_file_in_a_storage_of_another_kind_are_no_matter_of_the_runs_l
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a\nb")
     with pytest.raises(SourceRefusedError, match="AWS_ACCESS_KEY_ID in the environment is no key"):
-        made(request_of("gs://runs/default/a/0"), tmp_path / "out", Source(uri=uri, sha256=DIGEST))
+        make(request_of("gs://runs/default/a/0"), tmp_path / "out", Source(uri=uri, sha256=DIGEST))

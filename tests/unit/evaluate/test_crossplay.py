@@ -60,21 +60,21 @@ def test_only_the_new_row_and_column_are_computed() -> None:
 
 
 def test_a_reward_model_without_missing_cells_is_not_opened() -> None:
-    known = {(0, 0): {"rm": 0, "generator": 0, "auc": 1.0, "winRate": 1.0, "n": 1}}
+    earlier = {(0, 0): {"rm": 0, "generator": 0, "auc": 1.0, "winRate": 1.0, "n": 1}}
 
     def refuse():
         raise AssertionError("opened")
 
-    assert cross_play(known, {0: refuse}, {0: refuse}, ACCEPTED, limit=9, seed=0) == list(known.values())
+    assert cross_play(earlier, {0: refuse}, {0: refuse}, ACCEPTED, limit=9, seed=0) == list(earlier.values())
 
 
 def test_the_drawn_samples_are_limited_and_the_same_for_every_reward_model() -> None:
     samples = generator(*((n, n % 2 == 0) for n in range(50)))
-    seen = {}
+    scored = {}
 
     def recording(name):
         def score(prompts, responses):
-            seen.setdefault(name, []).append(list(responses))
+            scored.setdefault(name, []).append(list(responses))
             return says(prompts, responses)
 
         return lambda: score
@@ -83,8 +83,8 @@ def test_the_drawn_samples_are_limited_and_the_same_for_every_reward_model() -> 
         {}, {0: recording(0), 1: recording(1)}, {0: lambda: samples}, ACCEPTED, limit=10, seed=3
     )
     assert [cell["n"] for cell in cells] == [10, 10]
-    assert seen[0] == seen[1]
-    assert seen[0][1] != [sample.response for sample in samples[:10]]
+    assert scored[0] == scored[1]
+    assert scored[0][1] != [sample.response for sample in samples[:10]]
 
 
 def test_earlier_matrices_are_joined_and_a_damaged_one_is_refused(tmp_path) -> None:
@@ -112,13 +112,13 @@ def new_at(stage):
     return cells_of(*((i, stage) for i in range(stage)), *((stage - 1, j) for j in range(stage)))
 
 
-@pytest.mark.parametrize(("stage", "told"), [(12, 24), (200, 128)])
-def test_a_late_evaluation_still_fits_into_its_manifest(stage, told) -> None:
+@pytest.mark.parametrize(("stage", "listed"), [(12, 24), (200, 128)])
+def test_a_late_evaluation_still_fits_into_its_manifest(stage, listed) -> None:
     """With every family there is, every interval, and every figure in full."""
     third = 1 / 3
     metrics = {f"eval/family/{name}{part}": third for name in FAMILIES for part in ("", "_lo", "_hi", "_n")}
     metrics |= {f"eval/some_figure_of_an_evaluation_{i}": third for i in range(30)}
-    found = auc_metrics(new_at(stage))
+    figures = auc_metrics(new_at(stage))
     manifest = Manifest(
         run_id="run",
         stage=stage,
@@ -127,16 +127,16 @@ def test_a_late_evaluation_still_fits_into_its_manifest(stage, told) -> None:
         attempt=0,
         writer="w",
         task_digest="0" * 64,
-        metrics={**metrics, **score_shares("generated", [third]), **found},
+        metrics={**metrics, **score_shares("generated", [third]), **figures},
         started_at=datetime.now(UTC),
         finished_at=datetime.now(UTC),
     )
-    assert len(found) == told
+    assert len(figures) == listed
     assert manifest.metrics["crossplay/auc/" + f"{stage - 1}/{stage}"] == third
-    assert f"crossplay/auc/{stage - 1}/{stage - 1}" in found
+    assert f"crossplay/auc/{stage - 1}/{stage - 1}" in figures
 
 
 def test_where_not_all_cells_are_told_the_newest_are() -> None:
-    found = auc_metrics(new_at(200))
-    assert {f"crossplay/auc/{199 - i}/200" for i in range(64)} <= found.keys()
-    assert "crossplay/auc/0/200" not in found
+    figures = auc_metrics(new_at(200))
+    assert {f"crossplay/auc/{199 - i}/200" for i in range(64)} <= figures.keys()
+    assert "crossplay/auc/0/200" not in figures

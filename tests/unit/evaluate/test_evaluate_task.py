@@ -86,8 +86,8 @@ def test_every_prompt_is_sampled_as_often_as_asked_with_every_constraint_judged(
     counts = Counter(sample["promptId"] for sample in samples)
     assert set(counts.values()) == {3}
     assert len(counts) == 8
-    told = [tuple(sample["tokenIds"]) for sample in samples if len(sample["tokenIds"]) > 1]
-    assert len(set(told)) == len(told) > 12
+    responses = [tuple(sample["tokenIds"]) for sample in samples if len(sample["tokenIds"]) > 1]
+    assert len(set(responses)) == len(responses) > 12
     for sample in samples:
         assert sample["prompt"] == PROMPTS[sample["promptId"]]["prompt"]
         assert [v["family"] for v in sample["verdicts"]] == ["keywords.forbidden_words", "length.words"]

@@ -132,9 +132,9 @@ def test_fewer_test_prompts_than_asked_for_are_counted_and_said(inputs, tmp_path
     ctx = context(tmp_path / "out", inputs, kind=Kind.EXPORT, stage=3, **asked)
     metrics = export.run(ctx)
     assert (metrics["test/prompts"], metrics["test/prompts_asked"]) == (16.0, 500.0)
-    said = "the test split has 16 prompts, fewer than the 500 of evaluation.testPrompts"
-    assert said in caplog.text
-    assert said in card_of(ctx)
+    sentence = "the test split has 16 prompts, fewer than the 500 of evaluation.testPrompts"
+    assert sentence in caplog.text
+    assert sentence in card_of(ctx)
 
 
 def test_as_many_prompts_as_asked_for_are_no_news(exported) -> None:
@@ -177,8 +177,8 @@ def test_the_card_says_that_the_reward_model_did_not_pass_its_gate(inputs, tmp_p
         metrics_of=lambda key: warmup if key == TaskKey(0, Kind.RM_WARMUP) else {},
     )
     export.run(ctx)
-    said = "did not pass its gate before PPO** (`rewardModel.warmup.gate`, `onFail: warn`): pair accuracy 0.61 (0.75"
-    assert (said in card_of(ctx)) == (passed == 0.0)
+    sentence = "did not pass its gate before PPO** (`rewardModel.warmup.gate`, `onFail: warn`): pair accuracy 0.61 (0.75"
+    assert (sentence in card_of(ctx)) == (passed == 0.0)
 
 
 def test_a_run_rewarded_by_the_verifier_says_so(inputs, tmp_path) -> None:
@@ -190,7 +190,7 @@ def test_a_run_rewarded_by_the_verifier_says_so(inputs, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sections", "said"),
+    ("sections", "sentence"),
     [
         ({}, "retrained after every stage on the generator's own samples (GAPO"),
         (
@@ -207,10 +207,10 @@ def test_a_run_rewarded_by_the_verifier_says_so(inputs, tmp_path) -> None:
         ({"method": "SFT", "rewardModel": None}, "Made by supervised training on accepted responses, from"),
     ],
 )
-def test_the_card_names_the_method_that_the_settings_amount_to(sections, said: str) -> None:
+def test_the_card_names_the_method_that_the_settings_amount_to(sections, sentence: str) -> None:
     params = task_params(GapoRunSpec.model_validate({**SPEC, **sections}), Kind.EXPORT)
     card = model_card(params, None, stage=0, last_stage=1, seed=0, run="tiny", tokenizer=tiny_tokenizer())
-    assert said in card
+    assert sentence in card
 
 
 @pytest.mark.parametrize("method", WITHOUT_REWARD)

@@ -28,10 +28,10 @@ def test_no_samples_have_no_deciles() -> None:
 def test_a_score_that_pays_for_length_shows_given_the_verdict() -> None:
     passing = [sample("p", True, length=n, score=n / 10) for n in (1, 2, 3, 4)]
     failing = [sample("p", False, length=n, score=s) for n, s in ((1, 0.2), (2, 0.1), (3, 0.2), (4, 0.1))]
-    found = score_length_correlation(passing + failing)
-    assert found["passed"] == pytest.approx(1.0)
+    correlations = score_length_correlation(passing + failing)
+    assert correlations["passed"] == pytest.approx(1.0)
     # Lengths -1.5, -0.5, 0.5, 1.5 against 1, -1, 1, -1: -2 / sqrt(5 * 4).
-    assert found["failed"] == pytest.approx(-0.447214, abs=1e-6)
+    assert correlations["failed"] == pytest.approx(-0.447214, abs=1e-6)
 
 
 def test_a_side_without_spread_has_no_correlation() -> None:

@@ -36,13 +36,13 @@ def test_entropy_and_kl_are_those_of_the_definition_however_the_batches_are_cut(
     tokenizer = tiny_tokenizer()
     policy, reference = tiny_model(tokenizer, seed=1), tiny_model(tokenizer, seed=2)
     entropy, kl, tokens = by_definition(policy, reference, 0.7)
-    found = token_means(
+    means = token_means(
         policy, reference, PROMPTS, RESPONSES, temperature=0.7, tokens_per_batch=tokens_per_batch
     )
-    assert found.entropy == pytest.approx(entropy, rel=1e-5)
-    assert found.kl == pytest.approx(kl, rel=1e-4)
+    assert means.entropy == pytest.approx(entropy, rel=1e-5)
+    assert means.kl == pytest.approx(kl, rel=1e-4)
     assert kl > 0.1
-    assert found.tokens == tokens == 12
+    assert means.tokens == tokens == 12
 
 
 def test_a_policy_that_knows_nothing_has_the_entropy_of_its_vocabulary() -> None:

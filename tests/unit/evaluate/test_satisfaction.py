@@ -146,12 +146,12 @@ def test_an_auc_with_one_sample_a_prompt_has_delongs_interval() -> None:
     # Passing 0.9, 0.8, 0.4 against failing 0.5, 0.3: 5 of 6 pairs are won. Placements of the passing: 1, 1, 1/2, about
     # 5/6: 1/6, 1/6, -1/3; of the failing: 2/3, 1, so -1/6, 1/6. Squares of them over 3 and 2, one a prompt:
     # (1/36 + 1/36 + 1/9) / 9 + (1/36 + 1/36) / 4 = 7/216; times 5/4, and t(4) = 2.77645.
-    found = clustered_auc([0.9, 0.8, 0.4, 0.5, 0.3], [True, True, True, False, False], list("abcde"))
-    assert found is not None
-    assert found.value == pytest.approx(5 / 6)
+    estimate = clustered_auc([0.9, 0.8, 0.4, 0.5, 0.3], [True, True, True, False, False], list("abcde"))
+    assert estimate is not None
+    assert estimate.value == pytest.approx(5 / 6)
     squares = (1 / 36 + 1 / 36 + 1 / 9) / 9 + (1 / 36 + 1 / 36) / 4
-    assert found.low == pytest.approx(5 / 6 - 2.776445 * (squares * 5 / 4) ** 0.5, abs=1e-5)
-    assert (found.high, found.n) == (1.0, 5)
+    assert estimate.low == pytest.approx(5 / 6 - 2.776445 * (squares * 5 / 4) ** 0.5, abs=1e-5)
+    assert (estimate.high, estimate.n) == (1.0, 5)
 
 
 def test_samples_of_one_prompt_that_agree_narrow_no_auc() -> None:
@@ -168,9 +168,9 @@ def test_samples_of_one_prompt_that_agree_narrow_no_auc() -> None:
 
 
 def test_an_auc_of_1_over_few_prompts_is_not_certain_and_of_one_side_there_is_none() -> None:
-    found = clustered_auc([0.9, 0.8, 0.1], [True, True, False], ["a", "b", "c"])
-    assert found is not None
-    assert (found.value, found.high) == (1.0, 1.0)
-    assert found.low == pytest.approx(wilson(1, 1)[0])
+    estimate = clustered_auc([0.9, 0.8, 0.1], [True, True, False], ["a", "b", "c"])
+    assert estimate is not None
+    assert (estimate.value, estimate.high) == (1.0, 1.0)
+    assert estimate.low == pytest.approx(wilson(1, 1)[0])
     assert clustered_auc([0.9, 0.8], [True, True], ["a", "b"]) is None
     assert clustered_auc([], [], []) is None

@@ -29,8 +29,8 @@ def instant(ctx: TaskContext) -> dict[str, float]:
     task = ctx.task
     state = ctx.scratch / "state"
     state.mkdir()
-    done = ctx.resume.restore(state)
-    count = 0 if done is None else int((state / "count").read_text())
+    restored = ctx.resume.restore(state)
+    count = 0 if restored is None else int((state / "count").read_text())
     misbehave(ctx)
     for step in range(count, STEPS):
         count = step + 1
@@ -59,8 +59,8 @@ def instant(ctx: TaskContext) -> dict[str, float]:
 
 
 def wanted(ctx: TaskContext) -> str:
-    said: dict[str, str] = json.loads(os.environ.get("GAPO_INSTANT", "{}"))
-    return said.get(f"{ctx.task.key}/{ctx.task.attempt}", "")
+    faults: dict[str, str] = json.loads(os.environ.get("GAPO_INSTANT", "{}"))
+    return faults.get(f"{ctx.task.key}/{ctx.task.attempt}", "")
 
 
 def misbehave(ctx: TaskContext) -> None:

@@ -152,3 +152,20 @@ def test_a_folder_without_the_right_to_write_is_named() -> None:
                 os._exit(0 if "permission denied" in str(error) else 2)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_executors_on_one_run_leave_each_others_files_alone_and_remove_those_of_the_dead(
+    tmp_path: Path,
+) -> None:
+    abandoned = tmp_path / "tasks-00"
+    (abandoned / "inputs").mkdir(parents=True)
+    abandoned.with_suffix(".lock").write_text(LOCK_TEXT)
+    with own_folder(tmp_path) as first:
+        assert not abandoned.exists()
+        (first / "kept").touch()
+        with own_folder(tmp_path) as second:
+            assert second != first
+            assert (first / "kept").exists()
+        assert not second.exists()
+        assert (first / "kept").exists()
+    assert list(tmp_path.iterdir()) == []

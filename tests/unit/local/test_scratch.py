@@ -33,10 +33,10 @@ def test_a_task_leaves_alone_whatever_lies_in_its_scratch_folder(tmp_path: Path)
 def test_the_reason_of_an_end_is_left_in_the_room_kept_for_it_and_over_an_earlier_one(tmp_path: Path) -> None:
     request = failing(tmp_path)
     (tmp_path / "scratch").mkdir()
-    said = tmp_path / "scratch" / "termination.json"
-    said.write_bytes(b" " * 4096)
+    termination = tmp_path / "scratch" / "termination.json"
+    termination.write_bytes(b" " * 4096)
     assert run_request(request) == 64
-    assert json.loads(said.read_text())["code"] == 64
-    said.write_text(json.dumps({"code": 75, "reason": "Old", "message": "earlier"}).ljust(4096))
+    assert json.loads(termination.read_text())["code"] == 64
+    termination.write_text(json.dumps({"code": 75, "reason": "Old", "message": "earlier"}).ljust(4096))
     assert run_request(request) == 64
-    assert json.loads(said.read_text())["reason"] != "Old"
+    assert json.loads(termination.read_text())["reason"] != "Old"

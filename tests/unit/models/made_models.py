@@ -101,8 +101,8 @@ def encoder(folder: Path, kind: type[Any] = BertModel, **config: Any) -> Path:
 def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
     """Saves the folder's weights as `change` makes them."""
     path = folder / "model.safetensors"
-    made = {name: value.contiguous() for name, value in change(load_file(path)).items()}
-    save_file(made, path, metadata={"format": "pt"})
+    weights = {name: value.contiguous() for name, value in change(load_file(path)).items()}
+    save_file(weights, path, metadata={"format": "pt"})
 
 
 def edit_json(path: Path, **changes: Any) -> None:

@@ -32,5 +32,5 @@ def spec_of(place: Path, **changes):
 
 
 def findings(place: Path, level: Level = Level.FAULT, **changes) -> list[str]:
-    found = check_models(spec_of(place, **changes), open=None, into=None)
-    return [str(finding) for finding in found if finding.level is level]
+    all_findings = check_models(spec_of(place, **changes), open=None, into=None)
+    return [str(finding) for finding in all_findings if finding.level is level]

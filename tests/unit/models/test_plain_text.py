@@ -147,7 +147,7 @@ def test_a_template_that_asks_for_the_date_gives_the_same_prompt_every_day():
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "message"),
     [
         ("{{ raise_exception('only tools are taken') }}", "cannot be applied.*only tools are taken"),
         ("{{ messages[0].content", "cannot be applied.*unexpected end of template"),
@@ -157,8 +157,8 @@ def test_a_template_that_asks_for_the_date_gives_the_same_prompt_every_day():
         ("{{ messages[0].content[0].text }}", "leaves the prompt out|cannot be applied"),
     ],
 )  # fmt: skip
-def test_a_template_that_fails_or_loses_the_prompt_is_a_fault_of_the_model(template, said):
-    with pytest.raises(DataError, match=rf"^generator\.model: the chat template .*{said}"):
+def test_a_template_that_fails_or_loses_the_prompt_is_a_fault_of_the_model(template, message):
+    with pytest.raises(DataError, match=rf"^generator\.model: the chat template .*{message}"):
         prompt_ids(chat(template), "a red lamp")
 
 

@@ -25,28 +25,30 @@ def test_positions_that_the_answer_alone_fills_are_refused(place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "changes", "said"),
+    ("row", "changes", "message"),
     [
         ({"prompt": "xq" * 20}, {"data": {"maxPromptTokens": 30}}, r"data\.sources\.0: .*data\.jsonl: line 2: the prompt has \d+ tokens, data\.maxPromptTokens is 30"),
         ({"response": "xq" * 30}, {}, r"line 2: prompt and response have \d+ tokens, the generator has 64 positions"),
         ({"prompt": "xq" * 12}, {"data": {"maxPromptTokens": 50}, "generation": {"maxNewTokens": 40}}, r"line 2: a prompt of \d+ tokens and generation\.maxNewTokens 40 exceed .*set maxNewTokens to \d+ or less"),
     ],
 )  # fmt: skip
-def test_rows_that_the_generator_has_no_room_for_are_named_with_their_line(place, row, changes, said) -> None:
+def test_rows_that_the_generator_has_no_room_for_are_named_with_their_line(
+    place, row, changes, message
+) -> None:
     write_rows(place, [ROW, ROW | row, ROW | {"label": 0, "prompt": "y " * 500}])
-    found = findings(
+    faults = findings(
         place, **{"rewardModel": {"source": "verifier", "model": None}, "method": "PPO"} | changes
     )
-    assert len(found) == 1
-    assert re.search(said, found[0]), found
+    assert len(faults) == 1
+    assert re.search(message, faults[0]), faults
 
 
 def test_of_many_rows_that_are_too_long_the_longest_and_their_number_are_told(place) -> None:
     write_rows(place, [ROW, *(ROW | {"prompt": "xq" * n} for n in (30, 34, 32))])
-    found = findings(place, rewardModel={"source": "verifier", "model": None}, method="PPO")
-    assert len(found) == 1
-    assert "data.jsonl: line 3: " in found[0]
-    assert "the longest of 3 such rows" in found[0]
+    faults = findings(place, rewardModel={"source": "verifier", "model": None}, method="PPO")
+    assert len(faults) == 1
+    assert "data.jsonl: line 3: " in faults[0]
+    assert "the longest of 3 such rows" in faults[0]
 
 
 def test_a_pair_beyond_the_encoders_positions_is_told_with_what_helps(place) -> None:
@@ -92,8 +94,10 @@ def test_an_uncased_encoder_before_constraints_of_letter_case_is_noted(place) ->
     assert any("reads capitals as small letters" in note and "case.whole" in note for note in notes)
     write_rows(place, [ROW | {"constraints": [{"family": "length.words", "params": {}}]}])
     assert not any("capitals" in note for note in findings(place, Level.NOTE))
-    made = findings(place, Level.NOTE, data={"sources": [], "generate": {"grammar": "product-5", "size": 50}})
-    assert any("reads capitals as small letters" in note for note in made)
+    notes = findings(
+        place, Level.NOTE, data={"sources": [], "generate": {"grammar": "product-5", "size": 50}}
+    )
+    assert any("reads capitals as small letters" in note for note in notes)
 
 
 def test_a_critic_with_fewer_positions_than_prompts_and_answers_need_is_told_by_row(place) -> None:

@@ -44,10 +44,10 @@ def test_every_fault_of_every_model_is_told_at_once(place) -> None:
     edit_json(place / "generator" / "generation_config.json", max_new_tokens=0)
     (place / "generator" / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     edit_json(place / "encoder" / "config.json", num_hidden_layers=3)
-    found = findings(place, rewardModel={"freezeLayers": 9})
-    said = ["_orig_mod.", "generation_config.json cannot be read", "chat template cannot be applied",
+    faults = findings(place, rewardModel={"freezeLayers": 9})
+    messages = ["_orig_mod.", "generation_config.json cannot be read", "chat template cannot be applied",
             "16 missing: encoder.layer.2", "freezeLayers: 9 layers"]  # fmt: skip
-    assert all(any(words in line for line in found) for words in said), found
+    assert all(any(words in line for line in faults) for words in messages), faults
     with pytest.raises(DataError) as raised:
         refuse(check_models(spec_of(place), open=None, into=None))
     assert len(str(raised.value).splitlines()) >= 4
@@ -102,9 +102,9 @@ def test_an_encoder_with_a_decoder_is_neither(place) -> None:
     config = T5Config(vocab_size=320, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(config).save_pretrained(place / "t5")
     byte_level().save_pretrained(place / "t5")
-    found = findings(place, generator={"model": "t5"}, rewardModel={"model": "t5"}, critic={"model": "t5"})
-    said = "is an encoder with a decoder (t5), which gapo does not train"
-    assert [line.split(":")[0] for line in found if said in line] == [
+    faults = findings(place, generator={"model": "t5"}, rewardModel={"model": "t5"}, critic={"model": "t5"})
+    message = "is an encoder with a decoder (t5), which gapo does not train"
+    assert [line.split(":")[0] for line in faults if message in line] == [
         "generator.model", "rewardModel.model", "critic.model",
     ]  # fmt: skip
     with pytest.raises(DataError, match=r"encoder with a decoder \(t5\)"):
@@ -132,8 +132,8 @@ def test_tokens_beyond_the_embedding_are_named(place, how) -> None:
     else:
         tokenizer.add_tokens(["lampshade"])
     tokenizer.save_pretrained(folder)
-    said = rf"tokens beyond the embedding's {rows} rows: .* \({rows}\)"
-    with pytest.raises(DataError, match=said):
+    message = rf"tokens beyond the embedding's {rows} rows: .* \({rows}\)"
+    with pytest.raises(DataError, match=message):
         load_generator(folder)
     assert any(f"beyond the embedding's {rows} rows" in line for line in findings(place))
 
@@ -216,9 +216,9 @@ def test_half_a_character_in_a_tokenizers_files_is_one_fault(place, name) -> Non
     else:
         text = (folder / name).read_text().replace('"<pad>"', '"<pad>\\ud83d"', 1)
         (folder / name).write_text(text)
-    found = findings(place)
-    assert found
-    assert all(line.startswith("generator.model: ") for line in found), found
+    faults = findings(place)
+    assert faults
+    assert all(line.startswith("generator.model: ") for line in faults), faults
 
 
 def test_a_template_without_a_default_is_refused(place) -> None:
@@ -244,8 +244,8 @@ def test_a_folder_that_is_not_there_is_a_fault_unless_it_may_be_a_pods(place) ->
     (fault,) = findings(place, generator={"model": "nowhere"})
     assert "nowhere is not a folder" in fault
     spec = spec_of(place, generator={"model": "/models/qwen"})
-    found = check_models(spec, open=None, into=None, of_pods={"generator.model"})
-    assert [f.level for f in found if f.field == "generator.model"] == [Level.UNSEEN]
+    all_findings = check_models(spec, open=None, into=None, of_pods={"generator.model"})
+    assert [f.level for f in all_findings if f.field == "generator.model"] == [Level.UNSEEN]
 
 
 def test_in_a_pod_a_path_may_be_that_of_another_pods_image(place, monkeypatch) -> None:
@@ -269,16 +269,16 @@ def test_a_model_in_a_bucket_is_looked_at_where_it_can_be_reached(place) -> None
         return Objects(LocalStore(str(place / uri.rpartition("/")[2])), where=uri)
 
     spec = spec_of(place, rewardModel={"model": "s3://models/encoder"})
-    found = check_models(spec, open=open_folder, into=place / "scratch")
-    assert [f.field for f in found if f.level is Level.FAULT] == ["rewardModel.model"]
+    all_findings = check_models(spec, open=open_folder, into=place / "scratch")
+    assert [f.field for f in all_findings if f.level is Level.FAULT] == ["rewardModel.model"]
     assert opened == ["s3://models/encoder"]
 
 
 def test_a_warm_start_that_cannot_be_is_told_early(place) -> None:
     edit_json(place / "encoder" / "tokenizer_config.json", mask_token=None)
     wide = encoder(place / "wide", hidden_size=64)
-    found = findings(place, rewardModel={"model": str(wide), "warmup": {"warmStart": "generator"}})
-    assert found == [
+    faults = findings(place, rewardModel={"model": str(wide), "warmup": {"warmStart": "generator"}})
+    assert faults == [
         "rewardModel.warmup.warmStart: generator needs equal widths; the generator has 32, the reward model 64"
     ]
 

@@ -49,7 +49,7 @@ def spoilt(number):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (prefixed("_orig_mod."), r"21 missing: .*20 not the model's: _orig_mod\.model\..*model\._orig_mod"),
         (prefixed("module."), r"not the model's: module\.model.*model\.module\.save_pretrained"),
@@ -60,10 +60,12 @@ def spoilt(number):
         (with_one("model.norm.weight", torch.ones(7)), r"model\.norm\.weight \(7 in the file, 32 by config\.json"),
     ],
 )  # fmt: skip
-def test_a_generator_whose_weights_are_not_its_checkpoints_is_refused_with_the_keys(tmp_path, change, said):
+def test_a_generator_whose_weights_are_not_its_checkpoints_is_refused_with_the_keys(
+    tmp_path, change, message
+):
     folder = chat_model(tmp_path / "model")
     edit_weights(folder, change)
-    with pytest.raises(DataError, match=rf"(?s)^generator\.model: .*{said}"):
+    with pytest.raises(DataError, match=rf"(?s)^generator\.model: .*{message}"):
         load_generator(folder)
 
 
@@ -90,7 +92,7 @@ def test_an_encoder_gets_a_new_head_and_says_so_with_the_head_that_it_leaves_out
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (prefixed("_orig_mod."), r"missing: .*not the model's: _orig_mod\."),
         (without("encoder.layer.1"), r"16 missing: encoder\.layer\.1\."),
@@ -98,10 +100,10 @@ def test_an_encoder_gets_a_new_head_and_says_so_with_the_head_that_it_leaves_out
         (with_one("embeddings.LayerNorm.weight", torch.ones(5)), r"5 in the file, 32 by config\.json"),
     ],
 )  # fmt: skip
-def test_an_encoder_whose_body_is_not_its_checkpoints_is_refused(tmp_path, change, said):
+def test_an_encoder_whose_body_is_not_its_checkpoints_is_refused(tmp_path, change, message):
     folder = encoder(tmp_path / "model", BertModel)
     edit_weights(folder, change)
-    with pytest.raises(DataError, match=rf"(?s)^rewardModel\.model: .*{said}"):
+    with pytest.raises(DataError, match=rf"(?s)^rewardModel\.model: .*{message}"):
         load_encoder(folder)
 
 

@@ -82,9 +82,9 @@ def test_an_incomplete_or_broken_folder_is_refused_in_one_sentence(tmp_path, spo
 
 
 def test_weights_that_belong_to_another_user_are_named_with_what_to_do():
-    with tempfile.TemporaryDirectory() as made:
-        Path(made).chmod(0o755)
-        folder = tiny_folder(Path(made)) / "generator"
+    with tempfile.TemporaryDirectory() as parent:
+        Path(parent).chmod(0o755)
+        folder = tiny_folder(Path(parent)) / "generator"
         (folder / "model.safetensors").chmod(0o000)
         user = os.geteuid()
         os.seteuid(user or 65532)  # root reads everything

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from tests.unit.ppo.test_ppo_task import ITERATIONS, World, scored
+from tests.unit.ppo.ppo_stages import ITERATIONS, World
 from tests.unit.ppo.tiny_ppo import LetterScorer, tiny_folder, tiny_trainer
 
 from gapo_trainer.ppo import math as ppo
@@ -17,11 +17,6 @@ from gapo_trainer.tasks import ppo as ppo_task
 @pytest.fixture
 def folder(tmp_path):
     return tiny_folder(tmp_path)
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    return scored(tmp_path, monkeypatch)
 
 
 # --- the ratio of score to KL ---
@@ -44,9 +39,9 @@ def test_without_a_kl_penalty_there_is_no_ratio_to_it(folder):
 def test_a_stages_ratio_is_the_mean_of_the_iterations_that_have_one(world):
     out, metrics = world.run("one")
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    told = [row["ppo/score_kl_std_ratio"] for row in rows if "ppo/score_kl_std_ratio" in row]
-    assert len(told) == ITERATIONS - 1
-    assert metrics["ppo/score_kl_std_ratio"] == pytest.approx(sum(told) / len(told))
+    ratios = [row["ppo/score_kl_std_ratio"] for row in rows if "ppo/score_kl_std_ratio" in row]
+    assert len(ratios) == ITERATIONS - 1
+    assert metrics["ppo/score_kl_std_ratio"] == pytest.approx(sum(ratios) / len(ratios))
 
 
 # --- the critic's warm-up under another reference ---
@@ -54,11 +49,11 @@ def test_a_stages_ratio_is_the_mean_of_the_iterations_that_have_one(world):
 
 def warm_up_kl(world, monkeypatch, before, **how) -> list[torch.Tensor]:
     """The KL that went into the rewards of the critic's warm-up at stage 2's start."""
-    seen = []
+    kls = []
     original = ppo.shape_rewards
 
     def spy(scores, kl, mask, kl_coef):
-        seen.append(kl)
+        kls.append(kl)
         return original(scores, kl, mask, kl_coef)
 
     world.scorer = LetterScorer("c", digest="rm-2")
@@ -66,7 +61,7 @@ def warm_up_kl(world, monkeypatch, before, **how) -> list[torch.Tensor]:
     sections = {"reference": {"mode": "lastStage"}} if how.get("start") else {}
     ctx = world.context("two", stage=2, before=before, **how, **sections)
     ppo_task._Stage.open(ctx, ppo_task.Params.of(world.params(**sections)))
-    return seen
+    return kls
 
 
 def test_a_critic_warmed_up_under_a_new_reference_learns_the_penalty_against_that_one(world, monkeypatch):

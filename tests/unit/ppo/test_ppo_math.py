@@ -81,11 +81,11 @@ def test_losses_and_their_gradients_ignore_what_lies_in_the_padding():
         (policy + value).backward()
         return [policy, value, *metrics.values()], [logprobs.grad, entropy.grad, values.grad]
 
-    expected, gradients = losses(0.0)
+    expected, expected_gradients = losses(0.0)
     for junk in (NAN, math.inf, -1e30):
-        found, found_gradients = losses(junk)
-        assert [x.item() for x in found] == [x.item() for x in expected]
-        for gradient, other in zip(found_gradients, gradients, strict=True):
+        values, gradients = losses(junk)
+        assert [x.item() for x in values] == [x.item() for x in expected]
+        for gradient, other in zip(gradients, expected_gradients, strict=True):
             assert torch.equal(gradient, other)
             assert not gradient[~mask].any()
 
@@ -136,8 +136,8 @@ def test_whitening_over_two_processes_is_whitening_over_their_union():
 
     for (own_x, own_mask), other, expected in zip(halves, halves[::-1], (whole[:2], whole[2:]), strict=True):
         peer = totals(*other)
-        found = ppo.masked_whiten(own_x, own_mask, lambda t, peer=peer: t + next(peer))
-        assert torch.allclose(found, expected, atol=1e-6)
+        whitened = ppo.masked_whiten(own_x, own_mask, lambda t, peer=peer: t + next(peer))
+        assert torch.allclose(whitened, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
@@ -178,8 +178,8 @@ def test_the_clip_is_asymmetric_and_pessimistic():
         inputs = ppo.PolicyInputs(
             torch.tensor([[math.log(ratio)]]), None, 0 * one, 0 * one, advantage * one, one
         )
-        found, metrics = ppo.policy_loss(inputs, cfg)
-        assert float(found) == pytest.approx(loss, rel=1e-5)
+        value, metrics = ppo.policy_loss(inputs, cfg)
+        assert float(value) == pytest.approx(loss, rel=1e-5)
         assert float(metrics["ppo/clip_fraction"]) == float(loss not in (-ratio * advantage,))
         assert float(metrics["ppo/approx_kl"]) == pytest.approx(ratio - 1 - math.log(ratio), abs=1e-6)
 

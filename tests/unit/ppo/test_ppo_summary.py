@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 from tests.bench import guard_table
 
-from gapo_trainer.ppo.state import Progress
+from gapo_trainer.ppo.state import StageProgress
 from gapo_trainer.ppo.summary import Share, guard_metrics, stage_metrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "convergence.md"
 
 
-def progress_of(scores: list[list[float]], passed: list[list[bool]]) -> Progress:
+def progress_of(scores: list[list[float]], passed: list[list[bool]]) -> StageProgress:
     """A stage of these iterations, each a list of rollouts."""
-    progress = Progress()
+    progress = StageProgress()
     for number, (row, verdicts) in enumerate(zip(scores, passed, strict=True)):
         progress.rows.append({"step": number + 1.0, "ppo/rollouts": float(len(row))})
         progress.scores += row
@@ -29,20 +29,20 @@ def test_the_scatter_of_iterations_is_in_the_standard_error_that_a_stage_commits
     # Every rollout of an iteration is alike; the means 0 1 0 1 0 1 have slope 3/35, and squares about their line
     # of 48/35. s^2 = 48/35/4 = 12/35; two iterations a third: SE = sqrt(12/35/2) = 0.41404.
     levels = [[0.0] * 100, [1.0] * 100] * 3
-    found = stage_metrics(progress_of(levels, [[True] * 100] * 6), [], Share())
-    assert found["guard/score_first_se"] == pytest.approx(0.41404, abs=1e-5)
-    assert found["guard/satisfaction_first_se"] == 0
+    metrics = stage_metrics(progress_of(levels, [[True] * 100] * 6), [], Share())
+    assert metrics["guard/score_first_se"] == pytest.approx(0.41404, abs=1e-5)
+    assert metrics["guard/satisfaction_first_se"] == 0
 
 
 def test_samples_of_one_prompt_count_as_one_figure():
     # Three iterations of two prompts, four samples each, which agree: 6 figures, 2 a third, of 1 and 0.
     passed = [[True] * 4 + [False] * 4] * 3
     scores = [[0.8] * 4 + [0.2] * 4] * 3
-    found = guard_metrics(progress_of(scores, passed), Share(samples_per_prompt=4))
+    metrics = guard_metrics(progress_of(scores, passed), Share(samples_per_prompt=4))
     # Variance of 1 and 0 about 1/2, over 1: 1/2; of their mean 1/4.
-    assert found["guard/satisfaction_first_se"] == pytest.approx(0.5)
-    assert found["guard/score_last_se"] == pytest.approx(math.sqrt(0.18 / 2))
-    assert found["guard/satisfaction_first"] == 0.5
+    assert metrics["guard/satisfaction_first_se"] == pytest.approx(0.5)
+    assert metrics["guard/score_last_se"] == pytest.approx(math.sqrt(0.18 / 2))
+    assert metrics["guard/satisfaction_first"] == 0.5
     alone = guard_metrics(progress_of(scores, passed), Share())
     # As independent: variance 2 / 7 of eight rollouts, four of them 1.
     assert alone["guard/satisfaction_first_se"] == pytest.approx(math.sqrt(2 / 7 / 8))
@@ -87,6 +87,6 @@ def test_what_a_stage_commits_errs_as_often_as_the_page_says(shape):
     }
     for published, change, stages in ((honest, 0.0, 20), (by_5, -0.2, 5)):
         alarms = guard_table.alarm_stages(satisfaction_change=change, stages=stages, **settings)
-        found = sum(alarm is not None for alarm in alarms) / RUNS
+        share = sum(alarm is not None for alarm in alarms) / RUNS
         likely = min(max(published, 0.02), 0.98)
-        assert abs(found - published) <= 4 * math.sqrt(likely * (1 - likely) * (1 / RUNS + 1 / 300))
+        assert abs(share - published) <= 4 * math.sqrt(likely * (1 - likely) * (1 / RUNS + 1 / 300))

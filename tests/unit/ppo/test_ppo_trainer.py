@@ -176,21 +176,21 @@ def test_micro_batches_change_no_gradient(folder, reduction):
     for tokens, parts in ((60, 2), (16, 6)):
         cut, count = gradients_of(folder, tokens, reduction)
         assert count >= parts
-        for expected, found in zip(whole, cut, strict=True):
-            assert expected.keys() == found.keys()
+        for expected, actual in zip(whole, cut, strict=True):
+            assert expected.keys() == actual.keys()
             for name in expected:
                 scale = float(expected[name].abs().max())
-                assert torch.allclose(found[name], expected[name], rtol=1e-5, atol=1e-5 * scale), name
+                assert torch.allclose(actual[name], expected[name], rtol=1e-5, atol=1e-5 * scale), name
 
 
 def test_masked_advantages_do_not_leak_into_whitening(folder):
     """Whitened by hand over the real actions, the advantages are what the policy loss must see."""
-    seen = []
+    batches = []
     trainer = tiny_trainer(folder)
     original = ppo.policy_loss
 
     def spy(inputs, cfg):
-        seen.append(inputs)
+        batches.append(inputs)
         return original(inputs, cfg)
 
     ppo.policy_loss = spy
@@ -198,7 +198,7 @@ def test_masked_advantages_do_not_leak_into_whitening(folder):
         trainer.iteration(0)
     finally:
         ppo.policy_loss = original
-    used = torch.cat([x.advantages[x.weights > 0] for x in seen])
+    used = torch.cat([x.advantages[x.weights > 0] for x in batches])
     assert float(used.mean()) == pytest.approx(0, abs=1e-5)
     assert float(used.std(correction=0)) == pytest.approx(1, abs=1e-3)
 

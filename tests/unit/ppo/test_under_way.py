@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from tests.unit.ppo.test_ppo_task import World, assert_same, scored
+from tests.unit.ppo.ppo_stages import World, assert_same
 from tests.unit.ppo.tiny_ppo import tiny_folder, tiny_trainer
 
 from gapo_trainer.ppo.under_way import UnderWay
@@ -76,11 +76,6 @@ def attempt(world, name, points) -> TaskContext:
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
-    return scored(tmp_path, monkeypatch)
-
-
-@pytest.fixture
 def counted(monkeypatch):
     """How many batches were sampled and how many steps the actor took."""
     counts = {"batches": 0, "steps": 0}
@@ -120,10 +115,10 @@ def test_a_stage_that_is_left_wherever_it_may_be_does_nothing_twice_and_ends_the
         done = int((world.root / "left" / "points" / "iteration").read_text())
         assert done == min(number // 5, ITERATIONS), number
     ctx = attempt(world, "left", Points(world.root / "left" / "points", spared=10**9))
-    found = ppo_task.run(ctx)
+    resumed = ppo_task.run(ctx)
     assert counted == {"batches": ITERATIONS * BATCHES + 3, "steps": ITERATIONS * MINIBATCHES}
     assert_same(through, ctx.out)
-    assert {k: v for k, v in found.items() if not k.startswith("wall/")} == {
+    assert {k: v for k, v in resumed.items() if not k.startswith("wall/")} == {
         k: v for k, v in metrics.items() if not k.startswith("wall/")
     }
 
@@ -185,14 +180,14 @@ def test_what_a_phase_took_before_it_was_left_counts_in_its_time(tmp_path, monke
     def leave():
         raise KilledError
 
-    for known in (
+    for clock in (
         {"iteration": 10.0, "rollout": 10.0},
         {"iteration": 20.0, "rollout": 20.0},
         {"iteration": 120.0, "rollout": 20.0, "score": 0.0, "forward": 0.0, "update": 100.0},
     ):
         with pytest.raises(KilledError):
             trainer.iteration(0, at, leave)
-        assert at.clock == known
+        assert at.clock == clock
         now[0] += 1e6  # nobody works on it meanwhile
     metrics = trainer.iteration(0, at).metrics
     assert {k: v for k, v in metrics.items() if k.startswith("wall/")} == {

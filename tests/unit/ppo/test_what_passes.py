@@ -133,8 +133,8 @@ def test_a_response_with_an_added_special_token_inside_is_not_clean(folder):
 
 
 def reward_of(logits, clean, **cfg) -> list[float]:
-    found = terminal(torch.tensor(logits), torch.tensor(clean), Reward(**cfg), RunningStd(), "rm")
-    return found.reward.tolist()
+    rewards = terminal(torch.tensor(logits), torch.tensor(clean), Reward(**cfg), RunningStd(), "rm")
+    return rewards.reward.tolist()
 
 
 @pytest.mark.parametrize("transform", ["probability", "logit"])

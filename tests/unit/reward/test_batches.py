@@ -16,12 +16,12 @@ FAMILIES = ("length", "value", "forbidden")
 
 
 def rows_of(pairs=60):
-    made = []
+    rows = []
     for i in range(pairs):
         family = FAMILIES[i % 3]
-        made.append(Row(f"p{i}", f"t{i}", 1, f"pair{i}", family, "pp_modify"))
-        made.append(Row(f"p{i}'", f"t{i}", 0, f"pair{i}", family, "pp_modify"))
-    return made
+        rows.append(Row(f"p{i}", f"t{i}", 1, f"pair{i}", family, "pp_modify"))
+        rows.append(Row(f"p{i}'", f"t{i}", 0, f"pair{i}", family, "pp_modify"))
+    return rows
 
 
 def samples_of(count, *, passing=0, age=0, first=0):
@@ -153,12 +153,12 @@ def test_families_are_even_and_a_weak_one_is_drawn_oftener_when_its_share_is_rai
 def test_every_row_of_a_family_is_drawn_once_before_any_is_drawn_twice():
     rows = rows_of(30)
     composer = BatchComposer(Pools.of(rows), batch=4, seed=0, stage=0)
-    seen = {family: [] for family in FAMILIES}
+    by_family = {family: [] for family in FAMILIES}
     for step in range(15):
         for item in composer.compose(step):
             if item.target == 1.0:
-                seen[rows[item.row].family].append(item.row)
-    for drawn in seen.values():
+                by_family[rows[item.row].family].append(item.row)
+    for drawn in by_family.values():
         first = drawn[:10]
         assert len(set(first)) == len(first)
 

@@ -65,17 +65,17 @@ def test_a_near_miss_is_the_same_response_under_the_prompt_that_is_most_alike():
         Generated("red steel 8 words", "t1", False, score=0.4, age=1),
         Generated("blue wood 5 words", "t2", False),
     ]
-    found = near_misses(
+    misses = near_misses(
         samples, lambda prompt, sample: (prompt, sample.response) == ("red steel 9 words", "t1")
     )
-    assert [(s.prompt, s.response) for s in found] == [
+    assert [(s.prompt, s.response) for s in misses] == [
         ("red steel 8 words", "t0"),
         ("red steel 9 words", "t1"),
         ("red steel 9 words", "t2"),  # both share one word of seven with it: the first is taken
     ]
-    assert [s.passed for s in found] == [False, True, False]
-    assert [s.age for s in found] == [0, 1, 0]
-    assert all(s.swapped and s.score is None for s in found)
+    assert [s.passed for s in misses] == [False, True, False]
+    assert [s.age for s in misses] == [0, 1, 0]
+    assert all(s.swapped and s.score is None for s in misses)
 
 
 def test_samples_of_one_prompt_have_no_near_misses():
@@ -110,8 +110,8 @@ def test_near_misses_that_pass_by_luck_are_labelled_like_other_samples():
         _, batches = stage(
             rows, [*own, *lucky], 5, batch=16, generated_share=0.5, prompt_swaps=1.0, passing_label=label
         )
-        found = {i.target for items in batches for i in items if i.row >= len(rows)}
-        assert found == targets
+        labels = {i.target for items in batches for i in items if i.row >= len(rows)}
+        assert labels == targets
 
 
 def test_near_misses_of_one_prompt_are_refused_by_name():

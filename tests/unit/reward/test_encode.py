@@ -58,7 +58,7 @@ def test_middle_cuts_the_prompts_middle_and_never_the_responses_end(tokenizer):
     (pair,) = encoder.encode(["a b c d e f"], ["g h i"])
     assert words(tokenizer, pair) == ["<cls>", "a", "b", "f", "<sep>", "g", "h", "i", "<sep>"]
     assert pair.response_start == 5
-    assert (encoder.seen, encoder.truncated) == (1, 1)
+    assert (encoder.pair_count, encoder.truncated) == (1, 1)
 
 
 def test_a_response_too_long_by_itself_loses_its_middle_and_keeps_its_end(tokenizer):

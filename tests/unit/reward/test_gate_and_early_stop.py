@@ -34,14 +34,14 @@ def test_a_gate_that_fails_stops_the_run_and_names_the_families(tmp_path, data):
 
 
 def measured(**families):
-    found = {gates.PAIR: 0.83}
+    figures = {gates.PAIR: 0.83}
     for name, value in families.items():
-        found |= {
+        figures |= {
             f"{gates.FAMILY}{name}": value,
             f"{gates.FAMILY}{name}_n": 100.0,
             f"{gates.FAMILY}{name}_lo": 0.0,
         }
-    return found
+    return figures
 
 
 def test_a_dead_family_fails_the_gate_although_the_total_passes():
@@ -125,14 +125,14 @@ def watched(looks, early_stop, **schedule):
         def all_reduce(self, x):
             return x
 
-    seen = iter(looks)
+    remaining = iter(looks)
     trainer = Watched(
         engine=Fake(),
         corpus=None,
         composer=None,
         pad=0,
         schedule=Schedule(steps=len(looks), look_every=1, early_stop=early_stop, **schedule),
-        look=lambda: next(seen),
+        look=lambda: next(remaining),
         gate=Gate(),
         seed=0,
         stage=1,

@@ -50,7 +50,7 @@ def test_the_policys_long_pairs_count_in_no_limit_on_the_users_data(tokenizer):
     encoder = PairEncoder(tokenizer, 8, "middle")
     encoder.encode(["a b c d e f g"] * 300, ["h"] * 300, generated=True)
     encoder.encode(["a b"] * 300, ["c"] * 300)
-    assert (encoder.seen, encoder.truncated) == (300, 0)
+    assert (encoder.pair_count, encoder.truncated) == (300, 0)
     strict = PairEncoder(tokenizer, 8, "error")
     corpus = Corpus(strict, [("a b c d e f g", "h")], [("a b c d e f g", "h")])
     assert len(corpus.take([1])[0].ids) == 8

@@ -26,10 +26,10 @@ def test_a_rate_of_one_still_has_a_lower_bound_below_one_and_no_data_says_nothin
 def test_ties_between_pair_members_count_half():
     wins = metrics.pair_wins([0.9, 0.4, 0.2], [0.1, 0.4, 0.8])
     assert wins.tolist() == [1.0, 0.5, 0.0]
-    found = metrics.rate_metrics("rm/pair_accuracy", wins)
-    assert found["rm/pair_accuracy"] == 0.5
-    assert found["rm/pair_accuracy_n"] == 3.0
-    assert found["rm/pair_accuracy_lo"] < 0.5 < found["rm/pair_accuracy_hi"]
+    rate = metrics.rate_metrics("rm/pair_accuracy", wins)
+    assert rate["rm/pair_accuracy"] == 0.5
+    assert rate["rm/pair_accuracy_n"] == 3.0
+    assert rate["rm/pair_accuracy_lo"] < 0.5 < rate["rm/pair_accuracy_hi"]
 
 
 def test_a_dead_family_shows_although_the_total_is_high():

@@ -198,12 +198,12 @@ def test_the_verifier_as_reward_gives_plus_or_minus_infinity():
     assert logits.sigmoid().tolist() == [1.0, 0.0]
 
 
-def long_pair(tokenizer, forbidden, said, distance):
+def long_pair(tokenizer, forbidden, words, distance):
     """A prompt that opens with a forbidden word and a response that says `said` `distance` tokens later."""
     ids = tokenizer.convert_tokens_to_ids
     filler = ids("x")
     prompt = [ids("<cls>"), ids("no"), ids(forbidden), *[filler] * 40, ids("<sep>")]
-    response = [*[filler] * (distance - len(prompt) + 2), ids(said), ids("<sep>")]
+    response = [*[filler] * (distance - len(prompt) + 2), ids(words), ids("<sep>")]
     return Pair((*prompt, *response), len(prompt))
 
 

@@ -104,8 +104,8 @@ def test_a_resumed_warm_up_ends_bit_for_bit_where_an_uninterrupted_one_does(
     whole, expected = train("whole", None)
     with pytest.raises(Resume.StopRequestedError):
         train("cut", stop_at)
-    resumed, found = train("cut", None)
-    assert found == expected
+    resumed, weights = train("cut", None)
+    assert weights == expected
     for name in ("model.safetensors", "head.safetensors"):
         assert (resumed.out / "rm" / name).read_bytes() == (whole.out / "rm" / name).read_bytes()
 
@@ -125,8 +125,8 @@ def test_a_resumed_stage_ends_bit_for_bit_where_an_uninterrupted_one_does(tmp_pa
     whole, expected = train("whole", None)
     with pytest.raises(Resume.StopRequestedError):
         train("cut", 5)
-    resumed, found = train("cut", None)
-    assert found == expected
+    resumed, weights = train("cut", None)
+    assert weights == expected
     assert (resumed.out / "rm" / "model.safetensors").read_bytes() == (
         whole.out / "rm" / "model.safetensors"
     ).read_bytes()

@@ -46,8 +46,8 @@ def test_the_loss_is_the_sum_over_response_tokens_and_eos_and_no_prompt_token():
     assert [r[-1] for r in responses] == [tokenizer.eos_token_id] * 2
     expected = -sum(sum(forward_logprobs(model, p, r)) for p, r in zip(prompts, responses, strict=True))
     sequences = Sequences.of(prompts, responses, torch.device("cpu"))
-    found = nll(Policy(model), MicroBatch.of(sequences, torch.tensor([0, 1])))
-    assert found.item() == pytest.approx(expected, rel=1e-5)
+    loss = nll(Policy(model), MicroBatch.of(sequences, torch.tensor([0, 1])))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_generator_from_scratch_learns_and_is_a_plain_hugging_face_folder(tmp_path, data):
@@ -129,8 +129,8 @@ def test_a_resumed_task_ends_bit_for_bit_where_an_uninterrupted_one_does(
     whole, expected = train("whole", None)
     with pytest.raises(Resume.StopRequestedError):
         train("cut", stop_at)
-    resumed, found = train("cut", None)
-    assert found == expected
+    resumed, weights = train("cut", None)
+    assert weights == expected
     assert (resumed.out / "generator" / "model.safetensors").read_bytes() == (
         whole.out / "generator" / "model.safetensors"
     ).read_bytes()

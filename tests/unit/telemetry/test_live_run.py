@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.unit.local.test_executor import COMMAND, ENVIRONMENT, ROOT, manifest
+from tests.unit.local.machine import COMMAND, ENVIRONMENT, ROOT, manifest
 
 import gapo.cli
 from gapo.local.processes import TrainerServer

@@ -9,16 +9,16 @@ from pkgutil import iter_modules
 from typing import Any
 
 from gapo.errors import DataError
-from gapo_trainer.constraints.base import Context, Family, Params, Rendering, Result, Verdict
+from gapo_trainer.constraints.base import ConstraintResult, Context, Family, Params, Rendering, Result
 
 __all__ = [
     "FAMILIES",
+    "ConstraintResult",
     "Context",
     "Family",
     "Params",
     "Rendering",
     "Result",
-    "Verdict",
     "incompatible",
     "parse",
     "verify",
@@ -63,8 +63,8 @@ def parse(constraint: Mapping[str, Any]) -> tuple[Family[Any], Any]:
 
 def verify(
     constraints: Sequence[Mapping[str, Any]], response: str, context: Mapping[str, Any]
-) -> list[Verdict]:
-    """Check `response` against every `{family, params}`, in order: one Verdict a constraint.
+) -> list[ConstraintResult]:
+    """Check `response` against every `{family, params}`, in order: one ConstraintResult a constraint.
 
     `context` is the row's `{category, attributes}`. Pure and exact. An empty response fails every constraint, as
     in IFEval. Raises DataError for an unknown family, or a missing, unknown or ill-typed parameter.
@@ -74,7 +74,7 @@ def verify(
         family, spec = parse(constraint)
         if response.strip():
             result = family.check(spec, response, context)
-            verdicts.append(Verdict(family.id, result.ok, result.measured, result.feedback))
+            verdicts.append(ConstraintResult(family.id, result.ok, result.measured, result.feedback))
         else:
-            verdicts.append(Verdict(family.id, False, "", "the response is empty"))
+            verdicts.append(ConstraintResult(family.id, False, "", "the response is empty"))
     return verdicts

@@ -39,7 +39,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ConstraintResult:
     """A Result with the family it belongs to; `gapo_trainer.constraints.verify` returns one a constraint."""
 
     family: str

@@ -55,10 +55,10 @@ def files_of(path: Path, kind: str) -> list[Path]:
     """`path` itself, or the folder's `kind`-*.jsonl in the order of the splits. Raises DataError for none."""
     if not path.is_dir():
         return [path]
-    found = [path / f"{kind}-{split}.jsonl" for split in SPLITS if (path / f"{kind}-{split}.jsonl").is_file()]
-    if not found:
+    paths = [path / f"{kind}-{split}.jsonl" for split in SPLITS if (path / f"{kind}-{split}.jsonl").is_file()]
+    if not paths:
         raise DataError(f"{path}: has no {kind}-train.jsonl; make one with gapo data make, or name a file")
-    return found
+    return paths
 
 
 def check_path(path: Path, *, columns: ColumnNames, against: Path | None, seed: int) -> Report:

@@ -162,11 +162,11 @@ def stats(
 ) -> None:
     """Describe a data set: rows by split, mode, label and edited family, and lengths in words."""
     names = _columns(column)
-    found = {file.name: _describe(read_rows(file, names)) for file in files_of(path, "rows")}
+    descriptions = {file.name: _describe(read_rows(file, names)) for file in files_of(path, "rows")}
     if output is Output.JSON:
-        typer.echo(json.dumps(found, indent=1))
+        typer.echo(json.dumps(descriptions, indent=1))
         return
-    for name, described in found.items():
+    for name, described in descriptions.items():
         typer.echo(f"{name}: {described['rows']} rows, {described['accepted']} accepted")
         for what in ("prompt", "response"):
             length = described["words"][what]
@@ -219,21 +219,21 @@ def _describe(rows: Iterator[Row]) -> dict[str, Any]:
 
 def _columns(given: list[str] | None) -> ColumnNames:
     options = _options("--column", given)
-    known = [field.name for field in dataclasses.fields(ColumnNames)]
+    our_columns = [field.name for field in dataclasses.fields(ColumnNames)]
     for name in options:
-        if name not in known:
-            raise SpecError(f"--column: {name!r} is no column of ours; choose from {', '.join(known)}")
+        if name not in our_columns:
+            raise SpecError(f"--column: {name!r} is no column of ours; choose from {', '.join(our_columns)}")
     return ColumnNames(**options)
 
 
 def _options(option: str, given: list[str] | None) -> dict[str, str]:
-    found = {}
+    options = {}
     for one in given or ():
         name, equals, value = one.partition("=")
         if not (name and equals and value):
             raise SpecError(f"{option}: {one!r} is not NAME=VALUE")
-        found[name] = value
-    return found
+        options[name] = value
+    return options
 
 
 def _number(name: str, text: str) -> float:

@@ -37,17 +37,17 @@ def pairs(rows: Iterable[Row]) -> list[Flat]:
 def trl(rows: Iterable[Row]) -> list[Flat]:
     """TRL's explicit preference columns: prompt, chosen, rejected.
 
-    TRL has one prompt for both responses, so only pairs that share theirs (pr_corrupt, pr_sampled) fit; with
+    TRL has one prompt for both responses, so only pairs that share theirs (pr_corrupt) fit; with
     implicit prompts it would count the edited constraint as part of the response. Raises DataError if none fits.
     """
-    found = [
+    preferences = [
         {"prompt": good["prompt"], "chosen": good["response"], "rejected": bad["response"]}
         for good, bad in _matched(rows)
         if good["prompt"] == bad["prompt"]
     ]
-    if not found:
+    if not preferences:
         raise DataError("trl: no pair shares its prompt; make data with pr_corrupt pairs, or export pairs")
-    return found
+    return preferences
 
 
 def kto(rows: Iterable[Row]) -> list[Flat]:

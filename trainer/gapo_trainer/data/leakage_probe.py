@@ -64,8 +64,8 @@ def probe(rows: Sequence[Row], *, seed: int) -> list[Finding]:
         groups = {"all": marked}
         if len(modes) > 1:
             groups |= {mode: [one for one in marked if str(one[0].get("mode", "")) == mode] for mode in modes}
-        found = (_probe_one(group, text, mode, seed) for mode, group in groups.items())
-        findings += [one for one in found if one is not None]
+        results = (_probe_one(group, text, mode, seed) for mode, group in groups.items())
+        findings += [one for one in results if one is not None]
     return sorted(findings, key=lambda one: (one.mode != "all", one.mode, one.text))
 
 
@@ -175,15 +175,15 @@ def _clustered(hits: NDArray[np.bool_], weights: Floats, clusters: Sequence[str]
 def shared_ngrams(rows: Iterable[Row], reference: Iterable[str], *, n: int = 8) -> list[tuple[str, str]]:
     """(row's id or prompt, the words) for each row whose prompt or response shares `n` words in a row with a
     reference prompt, letter case and punctuation aside. Training data must share none with IFEval."""
-    known = {gram for text in reference for gram in _ngrams(text, n)}
-    found = []
+    reference_grams = {gram for text in reference for gram in _ngrams(text, n)}
+    overlaps = []
     for row in rows:
         for text in (row["prompt"], row.get("response") or row.get("witness") or ""):
-            gram = next((gram for gram in _ngrams(text, n) if gram in known), None)
+            gram = next((gram for gram in _ngrams(text, n) if gram in reference_grams), None)
             if gram is not None:
-                found.append((str(row.get("id") or row.get("promptId") or row["prompt"]), " ".join(gram)))
+                overlaps.append((str(row.get("id") or row.get("promptId") or row["prompt"]), " ".join(gram)))
                 break
-    return found
+    return overlaps
 
 
 def _ngrams(text: str, n: int) -> Iterable[tuple[str, ...]]:

@@ -100,9 +100,9 @@ def unverifiable(prompt: Mapping[str, Any]) -> str | None:
 
 
 def _good(path: Path, what: str, read: Callable[[Row], Row]) -> Iterator[tuple[int, Row]]:
-    faults, found = Faults(), 0
+    faults, lines = Faults(), 0
     for number, raw in _lines(path):
-        found += 1
+        lines += 1
         try:
             row = read(_object(raw, first=number == 1))
         except DataError as error:
@@ -113,7 +113,7 @@ def _good(path: Path, what: str, read: Callable[[Row], Row]) -> Iterator[tuple[i
             yield number, row
     if faults.count:
         raise BadLinesError(faults)
-    if not found:
+    if not lines:
         raise DataError(f"{path}: holds no {what}; each line must be one JSON object")
 
 

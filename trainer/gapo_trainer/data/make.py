@@ -73,13 +73,13 @@ def make_dataset(
 
 def some_rows(grammar: str, seed: int, each: int = 2) -> Iterator[Row]:
     """Accepted rows of a grammar, `each` of every edit of every family: a taste of `make_dataset`, in no time."""
-    made = _splits(grammar, 1)["train"][0]
+    train_grammar = _splits(grammar, 1)["train"][0]
     rng = random.Random(f"{seed}/{grammar}/taste")
     edits: tuple[Edit, ...] = ("modify", "insert_violated")
     for edit in edits:
-        for family in made.families(edit):
+        for family in train_grammar.families(edit):
             for _ in range(each):
-                contrast = made.contrast(rng, edit, family)
+                contrast = train_grammar.contrast(rng, edit, family)
                 if contrast is not None:
                     side = contrast.left
                     constraints = [constraint.as_dict() for constraint in side.constraints]
@@ -109,10 +109,10 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _check_modes(modes: Mapping[str, float], conflict_share: float) -> None:
-    known = ("pp_modify", "pp_insert", "pr_corrupt", "pp_equivalent")
+    choices = ("pp_modify", "pp_insert", "pr_corrupt", "pp_equivalent")
     for mode, share in modes.items():
-        if mode not in known:
-            raise SpecError(f"modes: {mode!r} is unknown; choose from {', '.join(known)}")
+        if mode not in choices:
+            raise SpecError(f"modes: {mode!r} is unknown; choose from {', '.join(choices)}")
         if share < 0:
             raise SpecError(f"modes: {mode} has share {share}; give a number of at least 0")
     if sum(modes.values()) <= 0:
@@ -155,10 +155,10 @@ def _write_split(
             contrast = _fresh(grammar, edit, family, rng, taken)
             taken.update((contrast.left.key, contrast.right.key))
             pair_id = f"{grammar.name}-{split}-{number:06d}"
-            made = pair_rows(contrast, mode, pair_id=pair_id, split=split, grammar=grammar, rng=rng)
-            rows.writelines(map(_line, made))
-            prompts.write(_line(_prompt(contrast, made, pair_id)))
-            head = made[0]
+            pair = pair_rows(contrast, mode, pair_id=pair_id, split=split, grammar=grammar, rng=rng)
+            rows.writelines(map(_line, pair))
+            prompts.write(_line(_prompt(contrast, pair, pair_id)))
+            head = pair[0]
             counts.update(
                 ("pairs", "prompts", f"mode/{head['mode']}", f"editedFamily/{head['editedFamily']}")
             )
@@ -183,9 +183,9 @@ def _fresh(grammar: Grammar, edit: Edit, family: str, rng: random.Random, taken:
     )
 
 
-def _prompt(contrast: Contrast, made: list[Row], pair_id: str) -> Row:
+def _prompt(contrast: Contrast, pair: list[Row], pair_id: str) -> Row:
     """The pair's accepted prompt with its witness: what PPO and supervised training see."""
-    side: Side = next(s for s in (contrast.left, contrast.right) if s.prompt == made[0]["prompt"])
+    side: Side = next(s for s in (contrast.left, contrast.right) if s.prompt == pair[0]["prompt"])
     return {
         "promptId": f"{pair_id}-p",
         "base": pair_id,

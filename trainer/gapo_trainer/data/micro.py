@@ -81,8 +81,8 @@ class Demand:
 
     def prompt(self) -> str:
         """At most 14 tokens."""
-        said = " ".join(value for _, value in self.values)
-        return f"{self.noun} : {said} ; {self.length} words ; no {' '.join(self.forbidden)} ."
+        values = " ".join(value for _, value in self.values)
+        return f"{self.noun} : {values} ; {self.length} words ; no {' '.join(self.forbidden)} ."
 
     def side(self, response: str, edited: int) -> Side:
         context = {"category": self.noun, "attributes": dict(self.values)}

@@ -1,4 +1,4 @@
-"""Constraint-aware pairs: four modes and a control, all cut from one symmetric shape.
+"""Constraint-aware pairs: three modes and a control, all cut from one symmetric shape.
 
 A *contrast* is two sides that differ in one constraint, c on the left and c' on the right. Each side's response
 meets its own side's constraints and, of the other side's, violates the differing one alone. A fair coin then decides which side is
@@ -9,14 +9,14 @@ that proposed c': neither the prompt alone nor the response alone tells the labe
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from gapo.errors import InvariantError
-from gapo_trainer.constraints import FAMILIES, verify
+from gapo_trainer.constraints import FAMILIES
 
-Mode = Literal["pp_modify", "pp_insert", "pr_corrupt", "pr_sampled", "pp_equivalent"]
+Mode = Literal["pp_modify", "pp_insert", "pr_corrupt", "pp_equivalent"]
 Edit = Literal["modify", "insert_violated", "insert_conflict"]
 Row = dict[str, Any]
 
@@ -135,46 +135,3 @@ def pair_rows(
         }
         for member, (side, response, label) in zip("ab", members, strict=True)
     ]
-
-
-def sampled_pairs(
-    prompt: Row, responses: Iterable[tuple[str, bool]], *, split: str, rng: random.Random
-) -> list[Row]:
-    """`pr_sampled`: passing and failing sampled responses of one prompt row, matched one to one.
-
-    `prompt` is a row of prompts-*.jsonl, `responses` are (text, met every constraint by the verifier). As many pairs
-    as the rarer outcome allows; the family of a pair is that of the first constraint that the failing one violates.
-    """
-    given = list(dict.fromkeys(responses))
-    passing = [text for text, ok in given if ok]
-    failing = [text for text, ok in given if not ok]
-    rng.shuffle(passing)
-    rng.shuffle(failing)
-    rows: list[Row] = []
-    for number, (good, bad) in enumerate(zip(passing, failing, strict=False)):
-        failed = [v.family for v in verify(prompt["constraints"], bad, prompt["context"]) if not v.ok]
-        if not failed or not all(v.ok for v in verify(prompt["constraints"], good, prompt["context"])):
-            raise InvariantError(
-                f"prompt {prompt['promptId']}: the given verdicts differ from the verifier's"
-            )
-        pair_id = f"{prompt['promptId']}-s{number}"
-        shared = {k: prompt[k] for k in ("base", "category", "prompt", "constraints", "context")}
-        head = {
-            "pairId": pair_id,
-            "mode": "pr_sampled",
-            "edit": "sampled",
-            "editedFamily": failed[0],
-            "phrasing": 0,
-        }
-        for member, text, label in (("a", good, 1), ("b", bad, 0)):
-            rows.append(
-                {
-                    "id": f"{pair_id}-{member}",
-                    **head,
-                    "split": split,
-                    **shared,
-                    "response": text,
-                    "label": label,
-                }
-            )
-    return rows

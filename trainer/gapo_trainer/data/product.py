@@ -36,7 +36,7 @@ class Rule:
     def ok(self, text: str, ctx: Mapping[str, Any]) -> bool:
         return FAMILIES[self.family].check(self.spec, text, ctx).ok
 
-    def said(self, rng: random.Random) -> Constraint:
+    def in_words(self, rng: random.Random) -> Constraint:
         rendering = FAMILIES[self.family].render(self.spec, rng)
         return Constraint(self.family, self.spec, rendering.text, rendering.phrasing)
 
@@ -86,8 +86,8 @@ class Product:
         self._level = whole["ladder"][level]
         held = whole["held_out"]
         self._held_families: tuple[str, ...] = tuple(held["families"])
-        self._seen = [name for name in whole["categories"] if name not in held["categories"]]
-        self._held = list(held["categories"])
+        self._train_categories = [name for name in whole["categories"] if name not in held["categories"]]
+        self._ood_categories = list(held["categories"])
 
     def families(self, edit: Edit) -> tuple[str, ...]:
         """A value is edited, never inserted: a second value of an attribute would contradict the record."""
@@ -112,35 +112,40 @@ class Product:
             return None
         left = Rule(other, one)
         rest = self._rest(rng, ctx, text, rest_size, first | {family, other})
-        made = self._realise(rng, ctx, text, [*rest, left])
-        if made is None:
+        left_response = self._realise(rng, ctx, text, [*rest, left])
+        if left_response is None:
             return None
         if edit == "insert_conflict":
-            return self._conflict(rng, ctx, rest, left, made)
-        right = self._counterpart(rng, ctx, made, left, family, rest, edit)
+            return self._conflict(rng, ctx, rest, left, left_response)
+        right = self._counterpart(rng, ctx, left_response, left, family, rest, edit)
         if right is None:
             return None
         right_ctx = _with_value(ctx, right)
         if _with_value(ctx, left) != ctx:
             return None
-        written = self._realise(rng, right_ctx, made, [*rest, right], violate=left)
-        if written is None or right.ok(made, right_ctx) or left.ok(written, ctx):
+        right_response = self._realise(rng, right_ctx, left_response, [*rest, right], violate=left)
+        if right_response is None or right.ok(left_response, right_ctx) or left.ok(right_response, ctx):
             return None
-        return self._contrast(rng, edit, ctx, right_ctx, rest, left, right, made, written)
+        return self._contrast(rng, edit, ctx, right_ctx, rest, left, right, left_response, right_response)
 
     def reworded(self, rng: random.Random, side: Side) -> Side:
         """The same rules in another order and other words."""
         order = list(range(len(side.constraints)))
         rng.shuffle(order)
-        said = [Rule(side.constraints[i].family, side.constraints[i].spec).said(rng) for i in order]
+        constraints = [
+            Rule(side.constraints[i].family, side.constraints[i].spec).in_words(rng) for i in order
+        ]
         head = side.prompt.split("\nRules:\n")[0]
         return replace(
-            side, prompt=_prompt(head, said), constraints=tuple(said), edited=order.index(side.edited)
+            side,
+            prompt=_prompt(head, constraints),
+            constraints=tuple(constraints),
+            edited=order.index(side.edited),
         )
 
     def _record(self, rng: random.Random, family: str) -> dict[str, Any]:
         held = self.ood and family not in self._held_families
-        category = rng.choice(self._held if held else self._seen)
+        category = rng.choice(self._ood_categories if held else self._train_categories)
         values = self._whole["categories"][category]
         keys = [key for key in values if key != "brand"]
         needed = FAMILIES[family].needs
@@ -253,20 +258,20 @@ class Product:
         rest: Sequence[Rule],
         left: Rule,
         right: Rule,
-        made: str,
-        written: str,
+        left_response: str,
+        right_response: str,
     ) -> Contrast | None:
         at = rng.randint(0, len(rest))
-        said = [rule.said(rng) for rule in rest]
+        other_constraints = [rule.in_words(rng) for rule in rest]
         phrasing = rng.random()
-        ends = [rule.said(random.Random(phrasing)) for rule in (left, right)]
+        ends = [rule.in_words(random.Random(phrasing)) for rule in (left, right)]
         hidden = {rule.spec.key for rule in (*rest, left, right) if rule.family == "attr.value_match"}
         facts = "; ".join(f"{key}: {value}" for key, value in ctx["attributes"].items() if key not in hidden)
         task = rng.choice(self._whole["tasks"])
         head = f"{task}\nProduct: {ctx['category']}\nFacts: {facts or 'see the rules'}"
         sides = []
-        for end, context, response in ((ends[0], ctx, made), (ends[1], right_ctx, written)):
-            constraints = (*said[:at], end, *said[at:])
+        for end, context, response in ((ends[0], ctx, left_response), (ends[1], right_ctx, right_response)):
+            constraints = (*other_constraints[:at], end, *other_constraints[at:])
             kept = {"category": context["category"], "attributes": context["attributes"]}
             sides.append(Side(_prompt(head, constraints), constraints, kept, response, at))
         contrast = Contrast(edit, sides[0], sides[1])

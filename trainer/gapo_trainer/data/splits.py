@@ -138,12 +138,12 @@ def _drawn(seed: int, base: str) -> str:
 def _in_two_splits(rows: Sequence[Row], where: Where) -> list[str]:
     """Groups with rows in two splits, each once: what is trained on would also be held out."""
     first: dict[str, Row] = {}
-    told: set[str] = set()
+    reported_bases: set[str] = set()
     faults = Faults()
     for row in rows:
         other = first.setdefault(row["base"], row)
-        if other["split"] != row["split"] and row["base"] not in told:
-            told.add(row["base"])
+        if other["split"] != row["split"] and row["base"] not in reported_bases:
+            reported_bases.add(row["base"])
             faults.add(
                 f"split {row['split']} and split {other['split']} share a prompt or response: "
                 f"{row['prompt'][:80]!r}; put both into one split ({where(other)}; {where(row)})"
@@ -204,17 +204,17 @@ def lacking(rows: Sequence[Row], needs: Needs, where: Where) -> list[str]:
         why = unverifiable(row)
         if why is not None:
             faults.add(f"{where(row)}: {why}")
-    found = faults.listed
+    problems = faults.listed
     if needs.rejected and all(row["label"] == 1 for row in rows if row["split"] == "train"):
-        found.append(
+        problems.append(
             "split train has no rejected row (label 0), and the reward model learns from rows of both labels"
         )
     if needs.pairs and not _has_a_pair(row for row in rows if row["split"] == "val"):
-        found.append(
+        problems.append(
             "split val has no pair (rows with one prompt or one response and both labels) to judge the reward model "
             "by; give pairs, or set rewardModel.warmup.gate.onFail: warn"
         )
-    return found
+    return problems
 
 
 def prompt_rows(rows: Iterable[Row]) -> dict[str, Row]:

@@ -33,7 +33,7 @@ FIELD = "data.sources"
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedRows:
     """Rows as they will be written, and everything that is wrong with them."""
 
     rows: list[Row]
@@ -41,7 +41,7 @@ class Prepared:
     findings: list[Finding] = field(default_factory=list)
 
 
-def prepare(data: Data, *, seed: int, open: Opener | None, into: Path | None, needs: Needs) -> Prepared:
+def prepare(data: Data, *, seed: int, open: Opener | None, into: Path | None, needs: Needs) -> PreparedRows:
     """Reads every line of every source, and arranges the rows where all were read.
 
     `open` gives the folders of remote sources, `into` is where they are downloaded for the time of reading; without
@@ -65,7 +65,7 @@ def prepare(data: Data, *, seed: int, open: Opener | None, into: Path | None, ne
         faults = _read(source, number, names, rows, open or by_environment, into)
         findings += [Finding(Level.FAULT, name, fault) for fault in faults]
     if findings:
-        return Prepared(rows, findings)
+        return PreparedRows(rows, findings)
 
     def where(row: Row) -> str:
         origin: Origin = row[ORIGIN]
@@ -77,7 +77,7 @@ def prepare(data: Data, *, seed: int, open: Opener | None, into: Path | None, ne
     if not faults:
         pair_up(rows)
         faults = lacking(rows, needs, where)
-    return Prepared(rows, [Finding(Level.FAULT, FIELD, fault) for fault in faults])
+    return PreparedRows(rows, [Finding(Level.FAULT, FIELD, fault) for fault in faults])
 
 
 def write_splits(rows: Sequence[Row], data: Data, *, seed: int, out: Path) -> dict[str, object]:

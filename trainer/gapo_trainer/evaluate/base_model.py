@@ -107,7 +107,7 @@ def _at_hub(repo: str, revision: str | None) -> tuple[str | None, Read]:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     cached = try_to_load_from_cache(repo, "config.json", revision=revision)
-    found = _SNAPSHOT.search(str(Path(cached).parent)) if isinstance(cached, str) else None
+    match = _SNAPSHOT.search(str(Path(cached).parent)) if isinstance(cached, str) else None
 
     def read(name: str) -> str | None:
         held = try_to_load_from_cache(repo, name, revision=revision)
@@ -122,7 +122,7 @@ def _at_hub(repo: str, revision: str | None) -> tuple[str | None, Read]:
             return None
         return _in_folder(Path(path).parent)(Path(path).name)
 
-    return (None if found is None else found["revision"]), read
+    return (None if match is None else match["revision"]), read
 
 
 def _licence(read: Read) -> str | None:
@@ -131,11 +131,11 @@ def _licence(read: Read) -> str | None:
 
 def _from_card(card: str | None) -> str | None:
     """`license` of the front matter; of `other`, the name that stands beside it."""
-    found = re.match(r"\ufeff?---\r?\n(.*?)\r?\n---\s*(?:\r?\n|$)", card or "", re.DOTALL)
-    if found is None:
+    match = re.match(r"\ufeff?---\r?\n(.*?)\r?\n---\s*(?:\r?\n|$)", card or "", re.DOTALL)
+    if match is None:
         return None
     try:
-        head: Any = yaml.safe_load(found[1])
+        head: Any = yaml.safe_load(match[1])
     except yaml.YAMLError:
         return None
     named = head.get("license") if isinstance(head, Mapping) else None
@@ -150,6 +150,6 @@ def _from_texts(texts: Iterable[str | None]) -> str | None:
     for text in texts:
         if text is not None:
             words = " ".join(text.lower().split())
-            known = (name for name, needed in _KNOWN_TEXTS if all(part in words for part in needed))
-            return next(known, "other")
+            names = (name for name, needed in _KNOWN_TEXTS if all(part in words for part in needed))
+            return next(names, "other")
     return None

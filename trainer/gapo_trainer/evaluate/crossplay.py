@@ -39,7 +39,7 @@ def earlier_cells(distributions: Iterable[Path]) -> dict[tuple[int, int], Cell]:
 
 
 def cross_play(
-    known: Mapping[tuple[int, int], Cell],
+    earlier: Mapping[tuple[int, int], Cell],
     reward_models: Mapping[int, Callable[[], Score]],
     generators: Mapping[int, Callable[[], Sequence[Sample]]],
     accepted: Sequence[tuple[str, str]],
@@ -47,12 +47,12 @@ def cross_play(
     limit: int,
     seed: int,
 ) -> list[Cell]:
-    """All cells, ordered by reward model and generator: the known ones, and those of these models that are not.
+    """All cells, ordered by reward model and generator: the earlier ones, and those of these models that are missing.
 
     Reward models and samples are given by stage and opened only where a cell needs them, one reward model at a
     time. At most `limit` samples of a generator are drawn (`seed`), and as many `accepted` (prompt, response) pairs.
     """
-    cells = dict(known)
+    cells = dict(earlier)
     opened: dict[int, Sequence[Sample]] = {}
     for rm, load in sorted(reward_models.items()):
         missing = [generator for generator in sorted(generators) if (rm, generator) not in cells]
@@ -82,8 +82,8 @@ def auc_metrics(cells: Iterable[Cell]) -> dict[str, float]:
     """`crossplay/auc/<rm>/<generator>` of the cells that have one: the newest `LISTED`, for a manifest has no room for
     all that a late stage may compute."""
     newest = sorted(cells, key=lambda cell: cell["rm"] + cell["generator"], reverse=True)
-    told = [cell for cell in newest if cell["auc"] is not None][:LISTED]
-    return {f"crossplay/auc/{cell['rm']}/{cell['generator']}": cell["auc"] for cell in told}
+    listed = [cell for cell in newest if cell["auc"] is not None][:LISTED]
+    return {f"crossplay/auc/{cell['rm']}/{cell['generator']}": cell["auc"] for cell in listed}
 
 
 def _draw(items: Sequence[Any], limit: int, seed: int) -> list[Any]:

@@ -49,7 +49,7 @@ def counted(prompts: Sequence[Prompt], asked: int, split: str) -> dict[str, floa
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledPrompts:
     """Samples, prompt by prompt, with the token ids of their prompts."""
 
     samples: list[Sample]
@@ -103,16 +103,20 @@ class EvaluatedGenerator:
         )
         self.backend.publish(version)
 
-    def draw(self, samples: int, *, role: str, progress: Callable[[int], None] = lambda _pass: None) -> Drawn:
+    def draw(
+        self, samples: int, *, role: str, progress: Callable[[int], None] = lambda _pass: None
+    ) -> SampledPrompts:
         """`samples` completions a prompt at the evaluation's temperature; `progress` is told of each pass over the
         prompts that is done."""
         return self._draw(samples, self.params.evaluation.temperature, role, progress)
 
-    def draw_greedily(self) -> Drawn:
+    def draw_greedily(self) -> SampledPrompts:
         """The likeliest completion of each prompt."""
         return self._draw(1, COLDEST, "greedy", lambda _pass: None)
 
-    def _draw(self, samples: int, temperature: float, role: str, progress: Callable[[int], None]) -> Drawn:
+    def _draw(
+        self, samples: int, temperature: float, role: str, progress: Callable[[int], None]
+    ) -> SampledPrompts:
         sampler = Sampler(
             self.prompts,
             self.tokenizer,
@@ -127,7 +131,7 @@ class EvaluatedGenerator:
             passes.append(sampler.sample(range(len(self.prompts)), number, self.version, role))
             progress(number + 1)
         columns = [rollouts.samples([None] * len(self.prompts)) for rollouts in passes]
-        return Drawn(
+        return SampledPrompts(
             [column[i] for i in range(len(self.prompts)) for column in columns],
             [ids for ids in passes[0].prompt_ids for _ in passes],
         )

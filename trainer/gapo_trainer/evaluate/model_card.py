@@ -21,7 +21,7 @@ _NOT_TOLD: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
-class Figures:
+class TestSplitFigures:
     """What was measured on the test split."""
 
     rates: Mapping[str, Estimate]
@@ -36,7 +36,7 @@ class Figures:
 
 def model_card(
     params: Mapping[str, Any],
-    figures: Figures | None,
+    figures: TestSplitFigures | None,
     *,
     stage: int,
     last_stage: int,
@@ -99,8 +99,8 @@ def _provenance(base: BaseModel | None, versions: Mapping[str, str]) -> str:
         licence = f"`{base.licence}`, the base model's own" if base.licence else "unknown: see the base model"
         lines += [f"- Base model: `{base.name}`{revision}", f"- Licence: {licence}"]
     if versions:
-        made = ", ".join(f"{name} {version}" for name, version in versions.items())
-        lines.append(f"- Versions: {made}")
+        packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+        lines.append(f"- Versions: {packages}")
     return "\n".join(lines) + "\n" if lines else ""
 
 
@@ -159,17 +159,17 @@ def _method(params: Mapping[str, Any]) -> str:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    made = data.get("generate")
-    if made:
+    synthetic = data.get("generate")
+    if synthetic:
         return (
-            f"{made['size']} synthetic pairs of the grammar `{made['grammar']}` (data seed {made['seed']}); "
+            f"{synthetic['size']} synthetic pairs of the grammar `{synthetic['grammar']}` (data seed {synthetic['seed']}); "
             "validation and test prompts are disjoint from them"
         )
     names = [f"`{_name_of(s['uri'])}` (sha256 {s.get('sha256', '?')[:12]})" for s in data["sources"]]
     return f"{', '.join(names)}; validation and test prompts are disjoint from the training rows"
 
 
-def _measured(params: Mapping[str, Any], figures: Figures) -> str:
+def _measured(params: Mapping[str, Any], figures: TestSplitFigures) -> str:
     temperature = params["evaluation"]["temperature"]
     n = figures.rates["best"].n
     rows = [
@@ -204,7 +204,7 @@ def _unmeasured() -> str:
     return "Nothing: the run had no verifier (`evaluation.scorer: none`). `samples.jsonl` holds its completions.\n"
 
 
-def _limitations(params: Mapping[str, Any], figures: Figures | None, gate: str) -> str:
+def _limitations(params: Mapping[str, Any], figures: TestSplitFigures | None, gate: str) -> str:
     points = [
         "One training run with one seed: the intervals cover the choice of prompts and samples, not what another "
         "seed would have given.",

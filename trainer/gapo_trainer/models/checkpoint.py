@@ -39,7 +39,7 @@ _SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedModel:
     """A model with what its folder holds besides it."""
 
     model: PreTrainedModel
@@ -68,7 +68,7 @@ def load_weights(
     body: bool,
     names_only: bool = False,
     **more: Any,
-) -> Loaded:
+) -> LoadedModel:
     """The model of `folder` in float32 and eval mode, every weight from its safetensors.
 
     `body` is a model without its language model's head: weights of a head are left out then. `names_only` gives a
@@ -80,7 +80,7 @@ def load_weights(
     # A file of generation settings is not the weights': it is read, and judged, by itself.
     place = {"device_map": "meta", "generation_config": no_settings()} if names_only else {}
     with blamed(f"{what}: {folder} cannot be loaded"):
-        model, told = auto.from_pretrained(
+        model, loading_info = auto.from_pretrained(
             folder,
             config=config,
             use_safetensors=True,
@@ -91,10 +91,10 @@ def load_weights(
             **place,
             **more,
         )
-    heads = _judge(model, told, folder, what, body=body)
+    heads = _judge(model, loading_info, folder, what, body=body)
     _check_numbers(folder, what, unused=heads)
     model.train(False)
-    return Loaded(model, tuple(sorted(name for name in heads if "pooler" not in name.split("."))))
+    return LoadedModel(model, tuple(sorted(name for name in heads if "pooler" not in name.split("."))))
 
 
 def _is_constant(name: str, shape: Sequence[int]) -> bool:
@@ -192,12 +192,14 @@ def _headers(path: Path, what: str) -> Iterator[tuple[str, str, list[int]]]:
             yield name, part.get_dtype(), part.get_shape()
 
 
-def _judge(model: PreTrainedModel, told: dict[str, Any], folder: Path, what: str, *, body: bool) -> set[str]:
+def _judge(
+    model: PreTrainedModel, loading_info: dict[str, Any], folder: Path, what: str, *, body: bool
+) -> set[str]:
     """Names of weights that belong to another head. Raises DataError for weights that are not the model's."""
-    missing = sorted(told["missing_keys"])
+    missing = sorted(loading_info["missing_keys"])
     if body:
         missing = [name for name in missing if name.split(".")[0] != "pooler"]  # taken off, never used
-    strange = set(told["unexpected_keys"]) - _constants(folder, what, model.base_model_prefix)
+    strange = set(loading_info["unexpected_keys"]) - _constants(folder, what, model.base_model_prefix)
     heads = {name for name in strange if body and _of_a_head(name, model)}
     faults = [
         *_listed(missing, "missing"),
@@ -205,11 +207,11 @@ def _judge(model: PreTrainedModel, told: dict[str, Any], folder: Path, what: str
         *_listed(
             [
                 f"{name} ({_shape(theirs)} in the file, {_shape(ours)} by config.json)"
-                for name, theirs, ours in sorted(told["mismatched_keys"])
+                for name, theirs, ours in sorted(loading_info["mismatched_keys"])
             ],
             "of another shape",
         ),
-        *(str(message) for message in told.get("error_msgs") or ()),
+        *(str(message) for message in loading_info.get("error_msgs") or ()),
     ]
     if faults:
         raise DataError(
@@ -240,11 +242,11 @@ def _of_a_head(name: str, model: PreTrainedModel) -> bool:
     return inside.split(".")[0] not in {child for child, _ in model.named_children()}
 
 
-def _listed(names: list[str], said: str) -> list[str]:
+def _listed(names: list[str], problem: str) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return [f"{len(names)} {said}: {', '.join(names[:_SHOWN])}{more}"]
+    return [f"{len(names)} {problem}: {', '.join(names[:_SHOWN])}{more}"]
 
 
 def _shape(size: Iterable[int]) -> str:
@@ -253,9 +255,9 @@ def _shape(size: Iterable[int]) -> str:
 
 def _advice(strange: set[str]) -> str:
     parts = {part for name in strange for part in re.split(r"\.", name)[:3]}
-    for wrapper, said in WRAPPERS.items():
+    for wrapper, origin in WRAPPERS.items():
         if wrapper in parts:
-            return f"The prefix {wrapper}. is {said}"
+            return f"The prefix {wrapper}. is {origin}"
     return (
         "Save the model again with save_pretrained, or put back the config.json that belongs to the weights"
     )

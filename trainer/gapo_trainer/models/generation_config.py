@@ -47,9 +47,9 @@ def make_savable(generation: GenerationConfig) -> list[str]:
             return sorted(dropped)
 
 
-def _attributes(said: str) -> list[str]:
+def _attributes(message: str) -> list[str]:
     """Names that stand at the head of validate's lines."""
-    return [line.split("`")[1] for line in said.splitlines() if line.startswith("- `")]
+    return [line.split("`")[1] for line in message.splitlines() if line.startswith("- `")]
 
 
 def without(dropped: list[str], folder: Path) -> str:

@@ -32,15 +32,15 @@ _FROM, _TO = "\ue002", "\ue003"
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The chat template, None without one. Raises DataError for named templates without a default."""
-    found = getattr(tokenizer, "chat_template", None)
-    if isinstance(found, Mapping):
-        if "default" not in found:
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, Mapping):
+        if "default" not in template:
             raise DataError(
-                f"generator.model: the chat templates are named {', '.join(sorted(found))}, and none is called default; name one so, in "
+                f"generator.model: the chat templates are named {', '.join(sorted(template))}, and none is called default; name one so, in "
                 "chat_template.jinja or tokenizer_config.json"
             )
-        return cast(str, found["default"])
-    return cast(str | None, found) or None
+        return cast(str, template["default"])
+    return cast(str | None, template) or None
 
 
 def asks_for_the_date(template: str) -> bool:
@@ -98,16 +98,16 @@ class PlainText:
         """Control tokens that the tokenizer would find in a text, as they stand in it."""
         if self._pattern is None:
             return []
-        found = set(self._pattern.findall(text))
+        words = set(self._pattern.findall(text))
         normalise = self._normaliser
-        if not found and normalise is not None and self._pattern.search(normalise(text)):
-            found = {text}  # only as the tokenizer spells it: the whole text is kept apart
-        if found and _OPEN in text:
+        if not words and normalise is not None and self._pattern.search(normalise(text)):
+            words = {text}  # only as the tokenizer spells it: the whole text is kept apart
+        if words and _OPEN in text:
             raise DataError(
-                f"a text holds the private character U+E000 beside {min(found)!r}, a control token of the tokenizer; take "
+                f"a text holds the private character U+E000 beside {min(words)!r}, a control token of the tokenizer; take "
                 f"one of them out ({text[:80]!r})"
             )
-        return sorted(found, key=len, reverse=True)
+        return sorted(words, key=len, reverse=True)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
@@ -141,7 +141,7 @@ class PlainText:
         """Tokens of a text in which the keys of `plain` stand for its values, a user's words; all else is ours."""
         marked = text
         if list(plain) != [text]:
-            marked = cast(Any, self._pattern).sub(lambda found: f"{_OPEN}{found[0]}{_CLOSE}", text)
+            marked = cast(Any, self._pattern).sub(lambda match: f"{_OPEN}{match[0]}{_CLOSE}", text)
         for stand_in, word in plain.items():
             marked = marked.replace(stand_in, word)
         _check_characters(marked)
@@ -180,10 +180,10 @@ class PlainText:
 
 def _check_characters(text: str) -> None:
     """Raises DataError for half a character, which JSON can write and no tokenizer can read."""
-    found = _HALF.search(text)
-    if found:
+    match = _HALF.search(text)
+    if match:
         raise DataError(
-            f"a text holds half a character ({found[0]!r}, a lone surrogate); write the whole one, or take it out "
+            f"a text holds half a character ({match[0]!r}, a lone surrogate); write the whole one, or take it out "
             f"({text[:80]!r})"
         )
 
@@ -201,16 +201,16 @@ def _renamed(model: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
 
 def _stand_ins(words: Iterable[str], prompt: str) -> tuple[dict[str, str], str]:
     """Word → what stands in for it in a prompt while the template writes it, and that prompt."""
-    found = {}
+    stand_ins = {}
     for number, word in enumerate(words):
         stand_in = f"{_FROM}{number}{_TO}"
         while stand_in in prompt:
             stand_in = f"{_FROM}{stand_in}{_TO}"
-        found[word] = stand_in
+        stand_ins[word] = stand_in
     hidden = prompt
-    for word, stand_in in found.items():
+    for word, stand_in in stand_ins.items():
         hidden = hidden.replace(word, stand_in)
-    return found, hidden
+    return stand_ins, hidden
 
 
 def _holds(rendered: str, prompt: str) -> bool:
@@ -224,9 +224,9 @@ def _on_that_day(form: str) -> str:
 
 def plain_text(tokenizer: PreTrainedTokenizerBase) -> PlainText:
     """The way of a tokenizer, made once; anew where its template or its special tokens have changed."""
-    return _made(tokenizer, template_of(tokenizer), tuple(map(str, tokenizer.special_tokens_map.values())))
+    return _build(tokenizer, template_of(tokenizer), tuple(map(str, tokenizer.special_tokens_map.values())))
 
 
 @lru_cache(maxsize=4)
-def _made(tokenizer: PreTrainedTokenizerBase, template: str | None, special: tuple[str, ...]) -> PlainText:
+def _build(tokenizer: PreTrainedTokenizerBase, template: str | None, special: tuple[str, ...]) -> PlainText:
     return PlainText(tokenizer, template)

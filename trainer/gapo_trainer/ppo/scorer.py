@@ -27,7 +27,7 @@ class Scorer(Protocol):
 
 
 @runtime_checkable
-class Bounded(Protocol):
+class BoundedScorer(Protocol):
     """A scorer that reads only so many tokens of a pair."""
 
     @property

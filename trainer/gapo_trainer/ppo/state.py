@@ -36,7 +36,7 @@ SCALARS = ("metrics", "probabilities", "saturated", "steps", "grad_norms", "firs
 
 
 @dataclass
-class Progress:
+class StageProgress:
     """What a stage has measured so far."""
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -78,13 +78,13 @@ class Learner:
         """None where `folder` holds no state, such as an import of weights alone."""
         if not (folder / LEARNER).is_file():
             return None
-        found: dict[str, Any] = json.loads((folder / LEARNER).read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads((folder / LEARNER).read_text(encoding="utf-8"))
         return Learner(
-            found["klCoef"],
-            found["klFactor"],
-            RunningStd(**found["rewardStd"]),
-            found["rmDigest"],
-            found.get("reference", ""),
+            values["klCoef"],
+            values["klFactor"],
+            RunningStd(**values["rewardStd"]),
+            values["rmDigest"],
+            values.get("reference", ""),
         )
 
 
@@ -119,12 +119,12 @@ def read_kept(folder: Path) -> Kept | None:
     return load_kept(folder / "state")
 
 
-def save_progress(folder: Path, progress: Progress) -> None:
+def save_progress(folder: Path, progress: StageProgress) -> None:
     (folder / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
 
 
-def read_progress(folder: Path) -> Progress:
-    return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
+def read_progress(folder: Path) -> StageProgress:
+    return StageProgress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
 
 
 def save_under_way(folder: Path, under_way: UnderWay) -> None:
@@ -153,19 +153,19 @@ def save_under_way(folder: Path, under_way: UnderWay) -> None:
 
 def read_under_way(folder: Path, device: torch.device) -> UnderWay:
     """What `save_under_way` wrote; nothing is under way where the resume point lies between iterations."""
-    source, found = folder / ITERATION, UnderWay()
+    source, under_way = folder / ITERATION, UnderWay()
     if not source.is_dir():
-        return found
-    found.clock = json.loads((source / "clock.json").read_text(encoding="utf-8"))
+        return under_way
+    under_way.clock = json.loads((source / "clock.json").read_text(encoding="utf-8"))
     if (source / COMPLETIONS).is_file():
-        found.completions = Completions.of(json.loads((source / COMPLETIONS).read_text(encoding="utf-8")))
+        under_way.completions = Completions.of(json.loads((source / COMPLETIONS).read_text(encoding="utf-8")))
     kept = load_kept(source)
-    found.rollouts = None if kept is None else kept.rollouts
-    if found.rollouts is not None and (source / UPDATE).is_file():
+    under_way.rollouts = None if kept is None else kept.rollouts
+    if under_way.rollouts is not None and (source / UPDATE).is_file():
         tensors = {k: v.to(device) for k, v in load_file(source / UPDATE_TENSORS).items()}
         scalars: dict[str, Any] = json.loads((source / UPDATE).read_text(encoding="utf-8"))
-        found.update = Update(
-            batch=Batch(sequences=found.rollouts.sequences(device), **_named(tensors, "batch")),
+        under_way.update = Update(
+            batch=Batch(sequences=under_way.rollouts.sequences(device), **_named(tensors, "batch")),
             advantages=tensors["advantages"],
             returns=tensors["returns"],
             sums=_named(tensors, "sums"),
@@ -173,7 +173,7 @@ def read_under_way(folder: Path, device: torch.device) -> UnderWay:
             grad_norms=tuple(scalars.pop("grad_norms")),
             **scalars,
         )
-    return found
+    return under_way
 
 
 def _tensors_of(batch: Batch) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gapo.decision_rules.guards import hacking_metrics
 from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST, TOTALS
-from gapo_trainer.ppo.state import Progress
+from gapo_trainer.ppo.state import StageProgress
 from gapo_trainer.rollout.samples import Sample
 from gapo_trainer.stats.lengths import by_length, score_length_correlation
 
@@ -40,7 +40,7 @@ class Share:
         return [[fmean(row[a:b]) for a, b in spans] for row in rows]
 
 
-def guard_metrics(progress: Progress, share: Share) -> dict[str, float]:
+def guard_metrics(progress: StageProgress, share: Share) -> dict[str, float]:
     """What the hacking guard reads; empty where nothing was verified. docs/convergence.md simulates this."""
     if not progress.passed:
         return {}
@@ -50,7 +50,7 @@ def guard_metrics(progress: Progress, share: Share) -> dict[str, float]:
     )
 
 
-def stage_metrics(progress: Progress, samples: Sequence[Sample], share: Share) -> dict[str, float]:
+def stage_metrics(progress: StageProgress, samples: Sequence[Sample], share: Share) -> dict[str, float]:
     """The manifest's metrics: totals for counts and clocks, the largest first ratio, means for the rest."""
     names = sorted({name for row in progress.rows for name in row if name != "step"})
     metrics = dict.fromkeys(UPDATE_METRICS, 0.0)

@@ -28,7 +28,7 @@ from gapo_trainer.ppo import math as ppo
 from gapo_trainer.ppo.batch import Batch
 from gapo_trainer.ppo.iteration_metrics import RATIO_FIRST, iteration_metrics
 from gapo_trainer.ppo.rewards import Terminal, terminal
-from gapo_trainer.ppo.scorer import Bounded, Scorer
+from gapo_trainer.ppo.scorer import BoundedScorer, Scorer
 from gapo_trainer.ppo.under_way import UnderWay, Update
 from gapo_trainer.ppo.update import PolicyTargets, ValueTargets, add, policy_step, value_step
 from gapo_trainer.rng import generator
@@ -164,7 +164,7 @@ class PpoTrainer:
             at.completions = done
             rest()
 
-        found = self.sampler.sample(
+        rollouts = self.sampler.sample(
             self._prompts(iteration),
             iteration,
             self.publish(),
@@ -173,7 +173,7 @@ class PpoTrainer:
             after_batch=after_batch,
         )
         at.completions = None
-        return found
+        return rollouts
 
     def _prepare(self, rollouts: Rollouts, plan: list[list[Tensor]]) -> Update:
         """Scores and measures the rollouts with the weights that sampled them."""
@@ -211,14 +211,14 @@ class PpoTrainer:
         """Scores of this process's rollouts; their spread is over all processes'."""
         logits = self.scorer.score(rollouts.prompt_texts, rollouts.responses, rollouts.contexts).float().cpu()
         both = self._gathered(torch.stack([logits, torch.tensor(rollouts.clean).float()]))
-        found = terminal(both[0], both[1] > 0.5, self.cfg.reward, self.std, self.scorer.digest)
+        terminals = terminal(both[0], both[1] > 0.5, self.cfg.reward, self.std, self.scorer.digest)
         if self.actor.world == 1:
-            return found
+            return terminals
         mine = slice(self.actor.rank * len(logits), (self.actor.rank + 1) * len(logits))
-        return Terminal(found.probability[mine], found.reward[mine], found.spread, found.std)
+        return Terminal(terminals.probability[mine], terminals.reward[mine], terminals.spread, terminals.std)
 
     def _cut_so_far(self) -> int:
-        return self.scorer.cut if isinstance(self.scorer, Bounded) else 0
+        return self.scorer.cut if isinstance(self.scorer, BoundedScorer) else 0
 
     def _gathered(self, x: Tensor) -> Tensor:
         """[k, n] of this process -> [k, n * world] of all."""

@@ -29,7 +29,7 @@ CASE = "case."
 
 
 @dataclass(frozen=True)
-class Writer:
+class GeneratorFiles:
     """The generator, as far as it could be read."""
 
     folder: Path
@@ -49,7 +49,7 @@ class Encoder:
 
 def check_lengths(
     spec: GapoRunSpec,
-    writer: Writer | None,
+    generator: GeneratorFiles | None,
     critic: PreTrainedConfig | None,
     encoder: Encoder | None,
     texts: Texts,
@@ -58,12 +58,12 @@ def check_lengths(
     if not texts.rows:
         return []
     findings: list[Finding] = []
-    if writer is not None:
-        tokens = texts.about(writer.folder, writer.tokenizer)
-        findings += _by_generator(spec, writer, critic, texts.rows, tokens)
+    if generator is not None:
+        tokens = texts.about(generator.folder, generator.tokenizer)
+        findings += _by_generator(spec, generator, critic, texts.rows, tokens)
     if encoder is not None:
         findings += _by_reward_model(encoder, texts.rows, texts.about(encoder.folder, encoder.tokenizer))
-        findings += _answers(spec, writer, encoder, texts.rows)
+        findings += _answers(spec, generator, encoder, texts.rows)
         findings += _letter_case(encoder, texts.rows)
     return findings
 
@@ -75,15 +75,15 @@ def _positions(of: PreTrainedConfig | None) -> int | None:
 
 def _by_generator(
     spec: GapoRunSpec,
-    writer: Writer,
+    generator: GeneratorFiles,
     critic: PreTrainedConfig | None,
     texts: Sequence[Text],
     tokens: Sequence[tuple[int, int]],
 ) -> list[Finding]:
     """Prompts that are too long by themselves, with their response, or with the longest that may be sampled."""
-    frame = len(prompt_ids(writer.tokenizer, "x"))
+    frame = len(prompt_ids(generator.tokenizer, "x"))
     most, new = spec.data.max_prompt_tokens, spec.generation.max_new_tokens
-    positions, who = _positions(writer.config), "the generator"
+    positions, who = _positions(generator.config), "the generator"
     of_critic = _positions(critic)
     if of_critic is not None and (positions is None or of_critic < positions):
         positions, who = of_critic, "critic.model"
@@ -96,8 +96,8 @@ def _by_generator(
             continue
         try:
             p, r = (
-                len(prompt_ids(writer.tokenizer, text.prompt)),
-                len(response_ids(writer.tokenizer, text.response)),
+                len(prompt_ids(generator.tokenizer, text.prompt)),
+                len(response_ids(generator.tokenizer, text.response)),
             )
         except GapoError as error:
             alone.add(text, 0, str(error))
@@ -131,14 +131,14 @@ class _Faults:
     def __init__(self) -> None:
         self.by_field: dict[str, list[tuple[int, str, str]]] = {}
 
-    def add(self, text: Text, tokens: int, said: str) -> None:
-        self.by_field.setdefault(text.field, []).append((tokens, text.where, said))
+    def add(self, text: Text, tokens: int, message: str) -> None:
+        self.by_field.setdefault(text.field, []).append((tokens, text.where, message))
 
     def findings(self) -> Iterator[Finding]:
         for field, rows in self.by_field.items():
-            _, where, said = max(rows, key=lambda row: row[0])
+            _, where, message = max(rows, key=lambda row: row[0])
             more = f" (the longest of {len(rows)} such rows)" if len(rows) > 1 else ""
-            yield Finding(Level.FAULT, field, f"{where}: {said}{more}")
+            yield Finding(Level.FAULT, field, f"{where}: {message}{more}")
 
 
 def _counts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
@@ -184,24 +184,24 @@ def _by_reward_model(
         return []
     most_tokens, text = max(over, key=lambda pair: pair[0])
     if encoder.settings.truncation == "error":
-        said = encode.too_long(most_tokens, most, positions)
+        message = encode.too_long(most_tokens, most, positions)
     elif len(over) > encode.MAX_TRUNCATED * len(texts) and len(texts) >= encode.MIN_FOR_SHARE:
-        said = encode.too_many_cut(len(over), len(texts), most, positions)
+        message = encode.too_many_cut(len(over), len(texts), most, positions)
     else:
         return []
-    field, _, rest = said.partition(": ")
+    field, _, rest = message.partition(": ")
     more = f", the longest of {len(over)} such pairs" if len(over) > 1 else ""
     return [Finding(Level.FAULT, field, f"{rest} ({text.where}{more})")]
 
 
 def _answers(
-    spec: GapoRunSpec, writer: Writer | None, encoder: Encoder, texts: Sequence[Text]
+    spec: GapoRunSpec, generator: GeneratorFiles | None, encoder: Encoder, texts: Sequence[Text]
 ) -> list[Finding]:
     """Whether the reward model can read the longest answer that may be sampled, and the longest prompt with it."""
-    if writer is None:
+    if generator is None:
         return []
     taste = list(texts)[:TASTE]
-    written = sum(_counts(writer.tokenizer, [text.response for text in taste]))
+    written = sum(_counts(generator.tokenizer, [text.response for text in taste]))
     read = sum(_counts(encoder.tokenizer, [text.response for text in taste]))
     frame = _frame(encoder)
     most, new = encoder.settings.max_tokens, spec.generation.max_new_tokens

@@ -41,7 +41,7 @@ from gapo_trainer.models.suitability import (
     check_positions,
     check_vocabulary,
 )
-from gapo_trainer.preflight.lengths import Encoder, Writer, check_lengths
+from gapo_trainer.preflight.lengths import Encoder, GeneratorFiles, check_lengths
 from gapo_trainer.preflight.texts import Texts, read_texts
 from gapo_trainer.reward import model as reward_model
 from gapo_trainer.reward import warmstart
@@ -70,14 +70,14 @@ def check_models(
     if into is not None and IN_A_POD in os.environ:
         of_pods = {f"{section}.model" for section in MODELS}
     with _quiet():
-        look = _Look(open, into, of_pods, models_of(spec))
-        writer = _generator(spec, look)
-        encoder = _reward_model(spec, look, writer)
-        critic = _critic(spec, look, writer)
-        if writer is not None or encoder is not None:
+        checks = _ModelChecks(open, into, of_pods, models_of(spec))
+        generator = _generator(spec, checks)
+        encoder = _reward_model(spec, checks, generator)
+        critic = _critic(spec, checks, generator)
+        if generator is not None or encoder is not None:
             rows = texts() if texts else Texts(list(read_texts(spec, open, into)))
-            look.findings += check_lengths(spec, writer, critic, encoder, rows)
-    return look.findings
+            checks.findings += check_lengths(spec, generator, critic, encoder, rows)
+    return checks.findings
 
 
 @contextmanager
@@ -95,8 +95,8 @@ def _quiet() -> Iterator[None]:
 
 
 @dataclass
-class _Look:
-    """Where models are looked for, and what was found."""
+class _ModelChecks:
+    """Where models are looked for, and what checks of them say."""
 
     open: Opener | None
     into: Path | None
@@ -118,10 +118,10 @@ class _Look:
             self._unseen(name, f"{source} is no folder of this machine; it must be one of the pods'")
             return None
         if self.into is None or self.open is None:
-            found = self.attempt(name, held, source, what=name)
-            if found is None and "://" in source:
+            folder = self.attempt(name, held, source, what=name)
+            if folder is None and "://" in source:
                 self._unseen(name, f"{source} is not on this machine; the run looks at it before it trains")
-            return found
+            return folder
         if source not in self.fetched:
             self.fetched[source] = self.attempt(
                 name, locate, source, what=name, open=self.open, into=self.into / name
@@ -135,12 +135,12 @@ class _Look:
         except GapoError as error:
             if not error.permanent:
                 raise
-            said = str(error)
+            message = str(error)
             # Some rules name a field of their own, such as rewardModel.truncation.
-            head, colon, rest = said.partition(": ")
+            head, colon, rest = message.partition(": ")
             if colon and " " not in head and head.startswith(("generator.", "rewardModel.", "critic.")):
-                name, said = head, rest
-            fault = Finding(Level.FAULT, name, said, error.code)
+                name, message = head, rest
+            fault = Finding(Level.FAULT, name, message, error.code)
             if fault not in self.findings:  # two rules may read one file
                 self.findings.append(fault)
             return None
@@ -152,33 +152,33 @@ class _Look:
         self.findings.append(Finding(Level.UNSEEN, name, message))
 
 
-def _generator(spec: GapoRunSpec, look: _Look) -> Writer | None:
+def _generator(spec: GapoRunSpec, checks: _ModelChecks) -> GeneratorFiles | None:
     name = "generator.model"
-    folder = look.folder(name)
+    folder = checks.folder(name)
     if folder is None:
         return None
-    config = look.attempt(name, read_config, folder, name)
-    tokenizer = look.attempt(name, load_tokenizer, folder, what=name)
-    known = config is not None and look.attempt(name, _decoder, config, folder, name)
-    if config is not None and known:
-        look.attempt(name, check_logits, config, name)
-        look.attempt(
+    config = checks.attempt(name, read_config, folder, name)
+    tokenizer = checks.attempt(name, load_tokenizer, folder, what=name)
+    is_decoder = config is not None and checks.attempt(name, _decoder, config, folder, name)
+    if config is not None and is_decoder:
+        checks.attempt(name, check_logits, config, name)
+        checks.attempt(
             name, load_weights, AutoModelForCausalLM, folder, name, config=config, body=False, names_only=True
         )
-        look.attempt(name, check_positions, config, spec.generation.max_new_tokens, folder, name)
+        checks.attempt(name, check_positions, config, spec.generation.max_new_tokens, folder, name)
     if config is not None and tokenizer is not None:
-        look.attempt(name, check_vocabulary, tokenizer, config, folder, name)
-        look.attempt(name, _save, config, tokenizer, name)
-    if generation := look.attempt(name, read_generation, folder, name):
+        checks.attempt(name, check_vocabulary, tokenizer, config, folder, name)
+        checks.attempt(name, _save, config, tokenizer, name)
+    if generation := checks.attempt(name, read_generation, folder, name):
         dropped = make_savable(generation)
         if dropped:
-            look.note(name, without(dropped, folder))
-    if tokenizer is None or look.attempt(name, prompt_ids, tokenizer, "a lamp") is None:
+            checks.note(name, without(dropped, folder))
+    if tokenizer is None or checks.attempt(name, prompt_ids, tokenizer, "a lamp") is None:
         return None
     template = template_of(tokenizer)
     if template is not None and asks_for_the_date(template):
-        look.note(name, f"the chat template asks for today's date; it is always given {TODAY:%d %B %Y}")
-    return Writer(folder, tokenizer, config if known else None)
+        checks.note(name, f"the chat template asks for today's date; it is always given {TODAY:%d %B %Y}")
+    return GeneratorFiles(folder, tokenizer, config if is_decoder else None)
 
 
 def _decoder(config: PreTrainedConfig, folder: Path, name: str) -> bool:
@@ -193,29 +193,33 @@ def _save(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, name: st
         tokenizer.save_pretrained(folder)
 
 
-def _reward_model(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> Encoder | None:
+def _reward_model(
+    spec: GapoRunSpec, checks: _ModelChecks, generator: GeneratorFiles | None
+) -> Encoder | None:
     name, settings = "rewardModel.model", spec.reward_model
-    folder = look.folder(name)
+    folder = checks.folder(name)
     if folder is None or settings is None:
         return None
-    config = look.attempt(name, read_config, folder, name)
-    tokenizer = look.attempt(name, reward_model.load_tokenizer, folder, what=name)
+    config = checks.attempt(name, read_config, folder, name)
+    tokenizer = checks.attempt(name, reward_model.load_tokenizer, folder, what=name)
     if config is not None:
-        notes = look.attempt(name, check_encoder, config, folder, name, settings.pooling)
+        notes = checks.attempt(name, check_encoder, config, folder, name, settings.pooling)
         if notes is None:
             return None
         for note in notes:
-            look.note(name, note)
-        loaded = look.attempt(name, reward_model.load_encoder_weights, folder, name, config, names_only=True)
+            checks.note(name, note)
+        loaded = checks.attempt(
+            name, reward_model.load_encoder_weights, folder, name, config, names_only=True
+        )
         if loaded is not None:
-            look.note(name, reward_model.new_head(loaded.left_out))
-        look.attempt(name, reward_model.check_layers, settings.freeze_layers, config)
+            checks.note(name, reward_model.new_head(loaded.left_out))
+        checks.attempt(name, reward_model.check_layers, settings.freeze_layers, config)
     if tokenizer is None:
         return None
     if config is not None:
-        look.attempt(name, check_vocabulary, tokenizer, config, folder, name)
-        look.attempt(name, _save, config, tokenizer, name)
-        _warm_start(settings, look, tokenizer, config, writer)
+        checks.attempt(name, check_vocabulary, tokenizer, config, folder, name)
+        checks.attempt(name, _save, config, tokenizer, name)
+        _warm_start(settings, checks, tokenizer, config, generator)
     return (
         None
         if config is None
@@ -225,30 +229,32 @@ def _reward_model(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> Enco
 
 def _warm_start(
     settings: RewardModel,
-    look: _Look,
+    checks: _ModelChecks,
     tokenizer: PreTrainedTokenizerBase,
     config: PreTrainedConfig,
-    writer: Writer | None,
+    generator: GeneratorFiles | None,
 ) -> None:
     name, start = "rewardModel.warmup.warmStart", settings.warmup.warm_start
     if start == "mlm":
-        look.attempt(name, warmstart.check_mask, tokenizer)
-    if start == "generator" and writer is not None and writer.config is not None:
-        widths = [int(getattr(of, "hidden_size", 0)) for of in (config, writer.config.get_text_config())]
-        look.attempt(name, warmstart.check_widths, *widths)
-        look.attempt(name, warmstart.shared_words, tokenizer, writer.tokenizer)
+        checks.attempt(name, warmstart.check_mask, tokenizer)
+    if start == "generator" and generator is not None and generator.config is not None:
+        widths = [int(getattr(of, "hidden_size", 0)) for of in (config, generator.config.get_text_config())]
+        checks.attempt(name, warmstart.check_widths, *widths)
+        checks.attempt(name, warmstart.shared_words, tokenizer, generator.tokenizer)
 
 
-def _critic(spec: GapoRunSpec, look: _Look, writer: Writer | None) -> PreTrainedConfig | None:
+def _critic(
+    spec: GapoRunSpec, checks: _ModelChecks, generator: GeneratorFiles | None
+) -> PreTrainedConfig | None:
     name = "critic.model"
-    folder = look.folder(name)
+    folder = checks.folder(name)
     if folder is None:
         return None
-    config = look.attempt(name, read_config, folder, name)
-    if config is None or look.attempt(name, _decoder, config, folder, name) is None:
+    config = checks.attempt(name, read_config, folder, name)
+    if config is None or checks.attempt(name, _decoder, config, folder, name) is None:
         return None
-    look.attempt(name, load_weights, AutoModel, folder, name, config=config, body=True, names_only=True)
-    look.attempt(name, check_positions, config, spec.generation.max_new_tokens, folder, name)
-    if writer is not None:
-        look.attempt(name, check_same_vocabulary, folder, writer.tokenizer)
+    checks.attempt(name, load_weights, AutoModel, folder, name, config=config, body=True, names_only=True)
+    checks.attempt(name, check_positions, config, spec.generation.max_new_tokens, folder, name)
+    if generator is not None:
+        checks.attempt(name, check_same_vocabulary, folder, generator.tokenizer)
     return config

@@ -80,7 +80,7 @@ class PairEncoder:
     truncation: Literal["error", "middle"]
     positions: int | None = None
     """Tokens that the encoder has room for at all, where that is known."""
-    seen: int = 0
+    pair_count: int = 0
     truncated: int = 0
     generated: int = 0
     """Pairs with a response of the policy's own, …"""
@@ -127,10 +127,10 @@ class PairEncoder:
         return pairs
 
     def _count(self, pairs: int, cut: int) -> None:
-        self.seen += pairs
+        self.pair_count += pairs
         self.truncated += cut
-        if self.truncated > MAX_TRUNCATED * self.seen and self.seen >= MIN_FOR_SHARE:
-            raise DataError(too_many_cut(self.truncated, self.seen, self.max_tokens, self.positions))
+        if self.truncated > MAX_TRUNCATED * self.pair_count and self.pair_count >= MIN_FOR_SHARE:
+            raise DataError(too_many_cut(self.truncated, self.pair_count, self.max_tokens, self.positions))
 
     def _count_generated(self, pairs: int, cut: int) -> None:
         self.generated += pairs
@@ -203,7 +203,7 @@ class Corpus:
         """`generated` texts are numbered after the data set's."""
         self._encoder, self._own = encoder, len(texts)
         self._texts = [*texts, *generated]
-        self._known: dict[int, Pair] = {}
+        self._pairs: dict[int, Pair] = {}
 
     @property
     def max_tokens(self) -> int:
@@ -215,16 +215,16 @@ class Corpus:
 
     def take(self, indices: Sequence[int]) -> list[Pair]:
         """The pairs at `indices`, in their order."""
-        missing = [i for i in dict.fromkeys(indices) if i not in self._known]
+        missing = [i for i in dict.fromkeys(indices) if i not in self._pairs]
         own, generated = [i for i in missing if i < self._own], [i for i in missing if i >= self._own]
         self._read(own, generated=False)
         self._read(generated, generated=True)
-        return [self._known[i] for i in indices]
+        return [self._pairs[i] for i in indices]
 
     def _read(self, indices: Sequence[int], *, generated: bool) -> None:
         texts = [self._texts[i] for i in indices]
-        found = self._encoder.encode([p for p, _ in texts], [r for _, r in texts], generated=generated)
-        self._known.update(zip(indices, found, strict=True))
+        pairs = self._encoder.encode([p for p, _ in texts], [r for _, r in texts], generated=generated)
+        self._pairs.update(zip(indices, pairs, strict=True))
 
 
 def collate(pairs: Sequence[Pair], pad_id: int, device: torch.device | str = "cpu") -> Inputs:

@@ -65,16 +65,16 @@ class HeldOut:
     def look(self, model: RewardModel) -> dict[str, float]:
         """Pair accuracies by family and the memorisation gap, on at most `LOOK_ROWS` rows."""
         scores = self._scores(model, self.encoded[:LOOK_ROWS])
-        found = self._pairs(scores, self.rows[:LOOK_ROWS], modes=False)
-        return metrics.finite(found | self._gap(model, scores))
+        figures = self._pairs(scores, self.rows[:LOOK_ROWS], modes=False)
+        return metrics.finite(figures | self._gap(model, scores))
 
     def measure(self, model: RewardModel) -> tuple[dict[str, float], dict[str, Any]]:
         """The manifest's metrics and `distributions.json`, on all rows."""
         scores = self._scores(model, self.encoded)
         accepted, rejected = self._by_label(scores)
         labels = [row.label for row in self.rows]
-        found = self._pairs(scores, self.rows, modes=True) | self._gap(model, scores)
-        found |= {
+        figures = self._pairs(scores, self.rows, modes=True) | self._gap(model, scores)
+        figures |= {
             "rm/accuracy": metrics.accuracy(scores, labels),
             "rm/auc": metrics.auc(accepted, rejected),
             "rm/ece": metrics.ece(scores, labels),
@@ -87,7 +87,7 @@ class HeldOut:
         if self.samples:
             logits = logits_of(model, self.sampled, self.pad)
             generated = _probabilities(logits)
-            found |= {
+            figures |= {
                 "rm/adversarial_loss": float(F.softplus(logits).mean()),  # -log(1 - σ(f))
                 "rm/adversarial_auc": metrics.auc(accepted, generated),
                 "rm/score_generated": _mean(generated),
@@ -96,18 +96,18 @@ class HeldOut:
                 ),
             }
             shown["generated"] = metrics.histogram(generated)
-        return metrics.finite(found), {"rmScores": shown}
+        return metrics.finite(figures), {"rmScores": shown}
 
     def _pairs(self, scores: list[float], rows: Sequence[Row], *, modes: bool) -> dict[str, float]:
         pairs = pairs_of(rows)
         wins = metrics.pair_wins([scores[p.accepted] for p in pairs], [scores[p.rejected] for p in pairs])
-        found = metrics.rate_metrics(PAIR, wins)
+        figures = metrics.rate_metrics(PAIR, wins)
         for family, part in metrics.by_group(wins, [pair.family for pair in pairs]).items():
-            found |= metrics.rate_metrics(f"{FAMILY}{family}", part)
+            figures |= metrics.rate_metrics(f"{FAMILY}{family}", part)
         if modes:
             for mode, part in metrics.by_group(wins, [pair.mode for pair in pairs]).items():
-                found |= metrics.rate_metrics(f"rm/pair_mode/{mode}", part)
-        return found
+                figures |= metrics.rate_metrics(f"rm/pair_mode/{mode}", part)
+        return figures
 
     def _gap(self, model: RewardModel, scores: list[float]) -> dict[str, float]:
         accepted, _ = self._by_label(scores)

@@ -27,7 +27,7 @@ from gapo.api.models import FromScratch
 from gapo.api.models import RewardModel as RewardModelSpec
 from gapo.errors import DataError, SpecError
 from gapo_trainer.file_errors import blamed
-from gapo_trainer.models.checkpoint import Loaded, load_weights, read_config
+from gapo_trainer.models.checkpoint import LoadedModel, load_weights, read_config
 from gapo_trainer.models.networks import HEAD, initialise, load_head, read_tokenizer
 from gapo_trainer.models.suitability import check_encoder, check_vocabulary
 from gapo_trainer.reward.encode import Inputs, PairEncoder
@@ -275,11 +275,11 @@ def _start_matching(encoder: PreTrainedModel) -> None:
 
 def new_head(left_out: Sequence[str]) -> str:
     """What to tell of an encoder's own head, and of the score's."""
-    said = "the score's head is new, and starts at random"
+    message = "the score's head is new, and starts at random"
     if not left_out:
-        return said
+        return message
     more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
-    return f"{said}; another head's weights are left out: {left_out[0]}{more}"
+    return f"{message}; another head's weights are left out: {left_out[0]}{more}"
 
 
 def _load_encoder(
@@ -288,7 +288,7 @@ def _load_encoder(
     dropout: float,
     pooling: Literal["cls", "mean"],
     tokenizer: PreTrainedTokenizerBase,
-) -> Loaded:
+) -> LoadedModel:
     config = read_config(folder, what)
     for note in check_encoder(config, folder, what, pooling):
         log.warning("%s: %s", what, note)
@@ -304,7 +304,7 @@ def _load_encoder(
 
 def load_encoder_weights(
     folder: Path, what: str, config: PreTrainedConfig, *, names_only: bool = False
-) -> Loaded:
+) -> LoadedModel:
     """The encoder without a pooler. Raises DataError for weights that are not all its own."""
     return load_weights(
         AutoModel, folder, what, config=config, body=True, names_only=names_only, **_without_pooler(config)

@@ -19,10 +19,10 @@ Verifier = Callable[[str, Generated], bool | None]
 def verifier(prompts: Path) -> Verifier:
     """The verifier on the prompts of a prompts-*.jsonl; None for one that has no constraints to verify."""
     rows = read_prompts(prompts, sys.maxsize, verified=False)
-    known = {str(row["prompt"]): row for row in rows if row.get("constraints")}
+    row_by_prompt = {str(row["prompt"]): row for row in rows if row.get("constraints")}
 
     def verdict(prompt: str, sample: Generated) -> bool | None:
-        row = known.get(prompt)
+        row = row_by_prompt.get(prompt)
         return passes(() if row is None else judge(row, sample.response), whole=sample.whole)
 
     return verdict
@@ -41,27 +41,27 @@ def hardest(samples: Sequence[Generated]) -> list[Generated]:
     return [sample for i, sample in enumerate(samples) if i in chosen]
 
 
-def near_misses(samples: Sequence[Generated], verdict: Verifier) -> list[Generated]:
+def near_misses(samples: Sequence[Generated], verify: Verifier) -> list[Generated]:
     """Each sample's response under the other sampled prompt that shares most words with its own; empty where there is
     one prompt only. Alike are prompts by the Jaccard index of their words; of equal ones the first is taken."""
     prompts = list(dict.fromkeys(sample.prompt for sample in samples))
     if len(prompts) < 2:
         return []
     partner = dict(zip(prompts, _nearest(prompts), strict=True))
-    found = []
+    misses = []
     for sample in samples:
         other = partner[sample.prompt]
-        passed = verdict(other, sample)
-        found.append(dataclasses.replace(sample, prompt=other, passed=passed, score=None, swapped=True))
-    return found
+        passed = verify(other, sample)
+        misses.append(dataclasses.replace(sample, prompt=other, passed=passed, score=None, swapped=True))
+    return misses
 
 
 def _nearest(prompts: Sequence[str]) -> list[str]:
     words = [set(prompt.lower().split()) for prompt in prompts]
     column = {word: i for i, word in enumerate(sorted(set().union(*words)))}
     present = np.zeros((len(prompts), len(column)), dtype=np.float32)
-    for row, said in zip(present, words, strict=True):
-        row[[column[word] for word in said]] = 1.0
+    for row, prompt_words in zip(present, words, strict=True):
+        row[[column[word] for word in prompt_words]] = 1.0
     shared = present @ present.T
     size = present.sum(axis=1)
     alike = shared / np.maximum(size[:, None] + size[None, :] - shared, 1.0)

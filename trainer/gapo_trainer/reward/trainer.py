@@ -125,7 +125,7 @@ class BceTrainer:
         if resumed is not None:
             self._restore(resumed)
         self.engine.model.train(True)
-        ctx.report(self._said())
+        ctx.report(self._progress())
         while self.state.step < self.schedule.steps and not self.state.stopped:
             began = self.clock()
             self._step()
@@ -134,7 +134,7 @@ class BceTrainer:
             if looks:
                 self._look(ctx)
             else:
-                ctx.report(self._said())
+                ctx.report(self._progress())
             self.state.seconds += self.clock() - began
             if looks:
                 self.state.rows[-1]["wall/seconds"] = self.state.seconds
@@ -204,24 +204,24 @@ class BceTrainer:
         state.last_loss = state.loss_sum / max(1, state.loss_steps)
         grad_norm = state.grad_norm_sum / max(1, state.loss_steps)
         state.loss_sum, state.loss_steps, state.grad_norm_sum = 0.0, 0, 0.0
-        seen = self.look()
+        figures = self.look()
         row = {
             "step": float(state.step),
             "rm/loss": state.last_loss,
             "rm/grad_norm": grad_norm,
             "rm/lr": state.lr,
             "rm/trained_tokens": float(state.trained_tokens),
-            **seen,
+            **figures,
         }
         state.rows.append(row)
-        state.weights = gates.family_weights(seen, self.gate)
-        ctx.report(self._said(row))
+        state.weights = gates.family_weights(figures, self.gate)
+        ctx.report(self._progress(row))
         if self.schedule.early_stop == "settled":
-            self._settled(seen)
+            self._settled(figures)
         else:
-            self._unlearning(seen)
+            self._unlearning(figures)
 
-    def _said(self, row: Mapping[str, float] = _NOTHING) -> dict[str, Any]:
+    def _progress(self, row: Mapping[str, float] = _NOTHING) -> dict[str, Any]:
         """Where the training is, for `TaskContext.report`; `row` is that of a look."""
         state = self.state
         running = {"rm/loss": state.loss_sum / state.loss_steps} if state.loss_steps else {}
@@ -234,19 +234,19 @@ class BceTrainer:
             "tokens": state.trained_tokens,
         }
 
-    def _settled(self, seen: Mapping[str, float]) -> None:
-        state, now = self.state, seen.get(gates.PAIR, -1.0)
+    def _settled(self, figures: Mapping[str, float]) -> None:
+        state, now = self.state, figures.get(gates.PAIR, -1.0)
         state.stale = 0 if now > state.best + GAIN else state.stale + 1
         state.best = max(state.best, now)
-        if state.stale >= PATIENCE and gates.judge(seen, self.gate).clear:
+        if state.stale >= PATIENCE and gates.judge(figures, self.gate).clear:
             state.stopped = f"held-out pair accuracy {now:.3f} no longer rises"
 
-    def _unlearning(self, seen: Mapping[str, float]) -> None:
-        state, now = self.state, seen.get(gates.PAIR, 1.0)
+    def _unlearning(self, figures: Mapping[str, float]) -> None:
+        state, now = self.state, figures.get(gates.PAIR, 1.0)
         under = now < state.best - UNLEARNT
         state.stale = state.stale + 1 if under else 0
         state.best = max(state.best, now)
-        gap, limit = seen.get("rm/memorisation_gap", 0.0), self.schedule.memorisation_gap
+        gap, limit = figures.get("rm/memorisation_gap", 0.0), self.schedule.memorisation_gap
         if limit is not None and gap > limit:
             state.stopped = f"memorisation gap {gap:.3f} is above {limit:g}"
         elif state.stale >= 2:
@@ -259,10 +259,10 @@ class BceTrainer:
     def judge_start(self) -> None:
         """Takes the held-out metrics before the first step as the bar; does nothing once training has begun."""
         if self.state.step == 0:
-            seen = self.look()
-            self.state.weights = gates.family_weights(seen, self.gate)
+            figures = self.look()
+            self.state.weights = gates.family_weights(figures, self.gate)
             if self.schedule.early_stop == "unlearning":
-                self._unlearning({k: v for k, v in seen.items() if k != "rm/memorisation_gap"})
+                self._unlearning({k: v for k, v in figures.items() if k != "rm/memorisation_gap"})
 
     # --- resume points ---
 

@@ -80,15 +80,19 @@ def as_gapo_error(error: BaseException) -> GapoError:
         return DiskFullError(error)
     if isinstance(error, GapoError):
         return error
-    said = in_one_line(error)
+    message = in_one_line(error)
     if _is_lack_of_memory(error):
-        return OutOfMemoryError(f"out of memory: {str(error).splitlines()[0] if said else 'host memory'}")
-    if isinstance(error, RuntimeError) and "CUDA" in said and any(words in said for words in BROKEN_DEVICE):
-        return DeviceError(f"the device failed: {said[:500]}")
+        return OutOfMemoryError(f"out of memory: {str(error).splitlines()[0] if message else 'host memory'}")
+    if (
+        isinstance(error, RuntimeError)
+        and "CUDA" in message
+        and any(words in message for words in BROKEN_DEVICE)
+    ):
+        return DeviceError(f"the device failed: {message[:500]}")
     if isinstance(error, ObstoreError):
-        return StoreError(f"storage failed: {said[:500]}")
+        return StoreError(f"storage failed: {message[:500]}")
     if is_passing(error):
-        return RetryableError(f"{type(error).__name__}: {said[:500]}")
+        return RetryableError(f"{type(error).__name__}: {message[:500]}")
     return UnforeseenError.of(error)
 
 
@@ -121,17 +125,17 @@ def is_passing(error: BaseException) -> bool:
 
 def leave_last_words(scratch: Path, failure: GapoError, **more: Any) -> None:
     """Leaves the reason where the executor looks for it, in the room that it has kept there for a full disk."""
-    said = {"code": failure.code, "reason": failure.reason, **more}
+    record = {"code": failure.code, "reason": failure.reason, **more}
     path = scratch / TERMINATION
     if not _may_be_replaced(path):
-        log.warning("%s is not a task's, and stays; the reason: %s", path, said)
+        log.warning("%s is not a task's, and stays; the reason: %s", path, record)
         return
-    data = _last_words(said, str(failure))
+    data = _last_words(record, str(failure))
     try:
         with path.open("r+b" if path.exists() else "wb") as file:
             file.write(data.ljust(path.stat().st_size))
     except OSError:
-        log.warning("the reason could not be written: %s", said)
+        log.warning("the reason could not be written: %s", record)
 
 
 def _may_be_replaced(path: Path) -> bool:
@@ -145,21 +149,21 @@ def _may_be_replaced(path: Path) -> bool:
         return False
 
 
-def _last_words(said: Mapping[str, Any], message: str) -> bytes:
+def _last_words(record: Mapping[str, Any], message: str) -> bytes:
     """As JSON, the message cut to whole lines that fit; a line too long for that is cut itself."""
     lines = message.split("\n")
     for kept in range(len(lines), 0, -1):
         left = len(lines) - kept
         more = [f"and {left:,} more lines; the task's log has them all"] if left else []
-        data = _encoded({**said, "message": "\n".join([*lines[:kept], *more])})
+        data = _encoded({**record, "message": "\n".join([*lines[:kept], *more])})
         if len(data) <= LAST_WORDS_BYTES:
             return data
-    room = LAST_WORDS_BYTES - len(_encoded({**said, "message": ""}))
+    room = LAST_WORDS_BYTES - len(_encoded({**record, "message": ""}))
     # A quotation mark or a line feed takes two bytes, and no character more than six.
     cut = lines[0].encode()[: room // 2].decode(errors="ignore")
-    data = _encoded({**said, "message": cut})
-    return data if len(data) <= LAST_WORDS_BYTES else _encoded({**said, "message": cut[: room // 6]})
+    data = _encoded({**record, "message": cut})
+    return data if len(data) <= LAST_WORDS_BYTES else _encoded({**record, "message": cut[: room // 6]})
 
 
-def _encoded(said: Mapping[str, Any]) -> bytes:
-    return json.dumps(said, ensure_ascii=False).encode(errors="replace")
+def _encoded(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode(errors="replace")

@@ -30,8 +30,8 @@ class ProgressLog:
         self, account: TaskProgress, say: Callable[[str], None], now: Callable[[], float] = time.monotonic
     ) -> None:
         self._account, self._say, self._now = account, say, now
-        self._told: TaskFigures | None = None
-        self._began = self._said = now()
+        self._last_figures: TaskFigures | None = None
+        self._began = self._last_line_at = now()
         self._lock = threading.Lock()
 
     def look(self, *, last: bool = False) -> None:
@@ -41,16 +41,18 @@ class ProgressLog:
 
     def _look(self, last: bool) -> None:
         figures = self._account.figures()
-        if figures.last_updated is not None and figures != self._told:
+        if figures.last_updated is not None and figures != self._last_figures:
             self._line(working(figures, NAMES, most=MOST))
-            self._told = figures
-        elif not last and self._now() - self._said >= SILENT_SECONDS:
+            self._last_figures = figures
+        elif not last and self._now() - self._last_line_at >= SILENT_SECONDS:
             since = f"{clock(self._now() - self._began)} after the start"
-            told = self._told is not None
-            self._line(f"still at {working(figures, ())}, {since}" if told else f"no figures yet, {since}")
+            any_figures = self._last_figures is not None
+            self._line(
+                f"still at {working(figures, ())}, {since}" if any_figures else f"no figures yet, {since}"
+            )
 
     def _line(self, text: str) -> None:
-        self._said = self._now()
+        self._last_line_at = self._now()
         self._say(text)
 
 

@@ -13,7 +13,7 @@ HOST, DEVICE = "wall/peak_memory_bytes", "wall/peak_device_memory_bytes"
 def peak_memory() -> dict[str, float]:
     """Resident memory of the host, and what tensors took on a GPU where there is one."""
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB elsewhere
-    found = {HOST: float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)}
+    peaks = {HOST: float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)}
     if torch.cuda.is_available():
-        found[DEVICE] = float(torch.cuda.max_memory_allocated())
-    return found
+        peaks[DEVICE] = float(torch.cuda.max_memory_allocated())
+    return peaks

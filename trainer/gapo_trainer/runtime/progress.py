@@ -59,27 +59,29 @@ class TaskProgress:
         self._last: dict[str, float] = {}
         self._totals: dict[str, float] = {NONFINITE: 0.0}
         self._checkpoint: float | None = None
-        self._told = 0.0
+        self._announced_at = 0.0
         self._worked: tuple[float, float] | None = None
 
-    def report(self, said: Mapping[str, Any]) -> None:
+    def report(self, update: Mapping[str, Any]) -> None:
         """Takes what `TaskContext.report` is given. The pace counts from the first report: loading is no progress, and
         a resumed task begins in its midst."""
         with self._lock:
             self._updated = self._clock()
-            self._fraction = min(max(float(said["fraction"]), 0.0), 1.0)
+            self._fraction = min(max(float(update["fraction"]), 0.0), 1.0)
             if self._first is None:
                 self._first = (self._updated, self._fraction)
-            metrics: Mapping[str, float] = said.get("metrics", {})
+            metrics: Mapping[str, float] = update.get("metrics", {})
             if metrics:
                 self._last = {}
-            for name, value in (*metrics.items(), *said.get("running", {}).items()):
+            for name, value in (*metrics.items(), *update.get("running", {}).items()):
                 self._take(name, value)
-            self._place(said)
-            telling = bool(metrics) or "step" not in said or self._updated - self._told >= STEP_SECONDS
-            if telling:
-                self._told = self._updated
-        if telling:
+            self._place(update)
+            announce = (
+                bool(metrics) or "step" not in update or self._updated - self._announced_at >= STEP_SECONDS
+            )
+            if announce:
+                self._announced_at = self._updated
+        if announce:
             self.changed.set()
 
     def checkpointed(self) -> None:
@@ -91,24 +93,24 @@ class TaskProgress:
     def figures(self) -> TaskFigures:
         """All of it, as of the last report."""
         with self._lock:
-            told = self._first is not None
+            any_report = self._first is not None
             return TaskFigures(
-                progress_percentage=100.0 * self._fraction if told else None,
+                progress_percentage=100.0 * self._fraction if any_report else None,
                 estimated_remaining_seconds=self._remaining(),
                 metrics=self._totals | self._last,
-                last_updated=self._updated if told else None,
+                last_updated=self._updated if any_report else None,
                 started=self._started,
                 checkpoint=self._checkpoint,
             )
 
-    def _place(self, said: Mapping[str, Any]) -> None:
+    def _place(self, update: Mapping[str, Any]) -> None:
         """The step, and the pace since the first one of this attempt."""
         for name, key in ((STEP, "step"), (STEPS, "steps")):
-            if key in said:
-                self._totals[name] = float(said[key])
-        if "tokens" not in said:
+            if key in update:
+                self._totals[name] = float(update[key])
+        if "tokens" not in update:
             return
-        tokens = float(said["tokens"])
+        tokens = float(update["tokens"])
         if self._worked is None:
             self._worked = (self._updated, tokens)
         began, before = self._worked
@@ -134,7 +136,7 @@ class TaskProgress:
         return (1.0 - self._fraction) * seconds / done if done > 0 and seconds >= PACE_SECONDS else None
 
 
-class Progress:
+class ProgressFile:
     """Keeps progress.json up with an account, at most twice a second, until it is closed."""
 
     def __init__(self, objects: Objects, task: Task, writer: str, account: TaskProgress) -> None:
@@ -173,7 +175,7 @@ class Progress:
 def document(task: Task, figures: TaskFigures) -> dict[str, Any]:
     """progress.json: the field names and types of Kubeflow's KEP-2779, and whose it is. What is not known is left out."""
     percentage, remaining = figures.progress_percentage, figures.estimated_remaining_seconds
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "runID": task.run_id,
         "taskDigest": task.digest,
         "progressPercentage": None if percentage is None else int(percentage + 1e-6),
@@ -185,7 +187,7 @@ def document(task: Task, figures: TaskFigures) -> dict[str, Any]:
         "startTime": _time(figures.started),
         "checkpointTime": _time(figures.checkpoint),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _time(seconds: float | None) -> str | None:

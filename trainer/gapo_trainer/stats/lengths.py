@@ -47,7 +47,7 @@ def score_length_correlation(samples: Sequence[Sample]) -> dict[str, float]:
     Given the verdict, length should say nothing about the score. A side with fewer than 3 samples, or with one
     length or one score only, has no correlation and is left out.
     """
-    found = {}
+    correlations = {}
     for name, wanted in (("passed", True), ("failed", False)):
         pairs = [
             (float(len(sample.token_ids)), sample.score)
@@ -57,5 +57,5 @@ def score_length_correlation(samples: Sequence[Sample]) -> dict[str, float]:
         if len(pairs) >= 3:
             lengths, scores = zip(*pairs, strict=True)
             if len(set(lengths)) > 1 and len(set(scores)) > 1:
-                found[name] = statistics.correlation(lengths, scores)
-    return found
+                correlations[name] = statistics.correlation(lengths, scores)
+    return correlations

@@ -42,14 +42,19 @@ def t_quantile(confidence: float, df: int) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
-        if _central_mass(middle, df) < confidence:
+        if _mass_within_angle(middle, df) < confidence:
             low = middle
         else:
             high = middle
     return math.tan((low + high) / 2) * math.sqrt(df)
 
 
-def _central_mass(theta: float, df: int) -> float:
+def t_central_mass(t: float, df: int) -> float:
+    """P(|T| <= t) of Student's T with `df` degrees of freedom, for t >= 0."""
+    return _mass_within_angle(math.atan(t / math.sqrt(df)), df)
+
+
+def _mass_within_angle(theta: float, df: int) -> float:
     """P(|T| <= sqrt(df) * tan(theta)) of Student's T."""
     sine, cosine = math.sin(theta), math.cos(theta)
     odd = df % 2

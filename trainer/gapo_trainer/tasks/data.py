@@ -27,15 +27,15 @@ def run(ctx: TaskContext) -> dict[str, float]:
     seed = ctx.task.seed
     if data.generate is not None:
         refuse(_models(ctx))
-        made = make_dataset(
+        summary = make_dataset(
             grammar=data.generate.grammar, size=data.generate.size, seed=data.generate.seed, out=ctx.out
         )
     else:
         needs = Needs() if ctx.spec is None else Needs.of(ctx.spec)
         prepared = prepare(data, seed=seed, open=ctx.open, into=ctx.scratch, needs=needs)
         refuse([*prepared.findings, *_models(ctx)])
-        made = write_splits(prepared.rows, data, seed=seed, out=ctx.out)
-    counts = {name: float(value) for name, value in made.items() if isinstance(value, int | float)}
+        summary = write_splits(prepared.rows, data, seed=seed, out=ctx.out)
+    counts = {name: float(value) for name, value in summary.items() if isinstance(value, int | float)}
     return {
         "data/" + name.replace("/pairs", "_pairs").replace("/prompts", "_prompts"): n
         for name, n in counts.items()

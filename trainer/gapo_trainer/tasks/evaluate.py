@@ -19,9 +19,9 @@ from gapo.errors import DataError, SpecError
 from gapo.tasks import Kind
 from gapo_trainer.evaluate.crossplay import Cell, Score, auc_metrics, cross_play, earlier_cells
 from gapo_trainer.evaluate.evaluated_generator import (
-    Drawn,
     EvaluatedGenerator,
     Params,
+    SampledPrompts,
     autocast,
     counted,
     to_device,
@@ -59,7 +59,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
     metrics |= counted(prompts, params.evaluation.prompts, "eval")
     shown: dict[str, Any] = {}
     if "rm" in ctx.inputs:
-        judged = _Judged.of(ctx, params, samples)
+        judged = _ScoredSamples.of(ctx, params, samples)
         samples = judged.samples
         metrics |= judged.metrics
         shown |= judged.distributions
@@ -81,7 +81,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
 
 def _sample(
     ctx: TaskContext, params: Params, prompts: Sequence[Prompt]
-) -> tuple[Drawn, list[Sample], TokenMeans]:
+) -> tuple[SampledPrompts, list[Sample], TokenMeans]:
     """Samples, greedy completions, and the policy's entropy and distance from its start on the samples."""
     subject = EvaluatedGenerator(
         ctx.inputs["generator"],
@@ -135,7 +135,7 @@ def _described(samples: Sequence[Sample], greedy: Sequence[Sample], tokens: Toke
 
 
 @dataclass(frozen=True)
-class _Judged:
+class _ScoredSamples:
     """The samples with the scores of the reward model that trained their generator, and how good those were."""
 
     samples: list[Sample]
@@ -144,7 +144,7 @@ class _Judged:
     score: Score
 
     @staticmethod
-    def of(ctx: TaskContext, params: Params, samples: Sequence[Sample]) -> _Judged:
+    def of(ctx: TaskContext, params: Params, samples: Sequence[Sample]) -> _ScoredSamples:
         scorer = RewardModelScorer.load(ctx.inputs["rm"] / "rm")
         score = _probabilities_by(scorer)
         scores = score([s.prompt for s in samples], [s.response for s in samples])
@@ -161,7 +161,7 @@ class _Judged:
         swapped = _swapped_scores(samples, score)
         if swapped is not None:
             metrics["rm/prompt_swap_gap"] = prompt_swap_gap(scores, swapped)
-        return _Judged(
+        return _ScoredSamples(
             [sample.scored(x) for sample, x in zip(samples, scores, strict=True)],
             metrics,
             {"rmScores": {"generated": histogram(scores), **_held_out(ctx, params, score)}},
@@ -206,16 +206,16 @@ def _cross_play(
         number: partial(read_samples, folder / "samples.jsonl") for number, folder in evaluations.items()
     }
     generators[ctx.task.stage] = lambda: samples
-    known = earlier_cells(folder / "distributions.json" for _, folder in sorted(evaluations.items()))
+    earlier = earlier_cells(folder / "distributions.json" for _, folder in sorted(evaluations.items()))
     cells = cross_play(
-        known,
+        earlier,
         reward_models,
         generators,
         [(row.prompt, row.response) for row in _held_out_rows(ctx) if row.label == 1],
         limit=params.evaluation.cross_play_samples,
         seed=stream(ctx.task.seed, 0, "cross-play"),
     )
-    return cells, [cell for cell in cells if (cell["rm"], cell["generator"]) not in known]
+    return cells, [cell for cell in cells if (cell["rm"], cell["generator"]) not in earlier]
 
 
 def scores_of(folder: Path) -> Score:
@@ -225,8 +225,8 @@ def scores_of(folder: Path) -> Score:
 
 def _probabilities_by(scorer: RewardModelScorer) -> Score:
     def score(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
-        found: list[float] = scorer.score(prompts, responses).sigmoid().tolist()
-        return found
+        probabilities: list[float] = scorer.score(prompts, responses).sigmoid().tolist()
+        return probabilities
 
     return score
 
@@ -234,10 +234,10 @@ def _probabilities_by(scorer: RewardModelScorer) -> Score:
 def stage_of(ctx: TaskContext, name: str) -> int:
     """The stage whose task committed the input `name`, from its manifest's key."""
     key = ctx.task.inputs[name].key
-    found = re.match(r"stages/(\d+)/", key)
-    if found is None:
+    match = re.match(r"stages/(\d+)/", key)
+    if match is None:
         raise DataError(f"input {name}: {key} is not a manifest of a stage")
-    return int(found[1])
+    return int(match[1])
 
 
 def version_of(ctx: TaskContext, name: str) -> str:
@@ -248,4 +248,4 @@ def version_of(ctx: TaskContext, name: str) -> str:
 def _numbered(ctx: TaskContext, prefix: str) -> dict[int, str]:
     """Inputs `prefix-<stage>`, by stage."""
     names = {name: re.fullmatch(rf"{prefix}-(\d+)", name) for name in ctx.inputs}
-    return {int(found[1]): name for name, found in names.items() if found}
+    return {int(match[1]): name for name, match in names.items() if match}

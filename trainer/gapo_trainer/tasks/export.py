@@ -15,7 +15,7 @@ from gapo.tasks import Kind, TaskKey
 from gapo.telemetry.wording import fewer_prompts
 from gapo_trainer.evaluate.base_model import base_model
 from gapo_trainer.evaluate.evaluated_generator import EvaluatedGenerator, Params, counted
-from gapo_trainer.evaluate.model_card import Figures, model_card
+from gapo_trainer.evaluate.model_card import TestSplitFigures, model_card
 from gapo_trainer.models.networks import load_tokenizer
 from gapo_trainer.reward.gate import judge
 from gapo_trainer.rollout.samples import Prompt, Sample, read_prompts, write_samples
@@ -53,7 +53,7 @@ def run(ctx: TaskContext) -> dict[str, float]:
         rates = {arm: satisfaction(drawn) for arm, drawn in samples.items()}
         gain = paired_gain(rates_by_prompt(samples["best"]), rates_by_prompt(samples["start"]))
         families = constraint_satisfaction(samples["best"])[1]
-        figures = Figures(rates, gain, families, fewer=fewer_prompts(counts))
+        figures = TestSplitFigures(rates, gain, families, fewer=fewer_prompts(counts))
         metrics |= counts
         for arm, rate in rates.items():
             metrics |= rate.metrics(f"test/{arm}_satisfaction")

@@ -37,13 +37,13 @@ def run(ctx: TaskContext) -> dict[str, float]:
         )
     observer = Observer(objects, wanted.run_id)
     observer.scan()
-    seen = observer.observation()
-    stage = chosen_stage(seen, wanted)
-    generator = _committed(seen, GENERATORS, (stage,))
+    observation = observer.observation()
+    stage = chosen_stage(observation, wanted)
+    generator = _committed(observation, GENERATORS, (stage,))
     if generator is None:
         raise DataError(f"resumeFrom: stage {stage} of run {wanted.run} has no committed generator")
     _copy(objects, record, generator, "generator/", ctx.out)
-    reward_model = _committed(seen, REWARD_MODELS, lineage_of(stage, seen.decisions)[::-1])
+    reward_model = _committed(observation, REWARD_MODELS, lineage_of(stage, observation.decisions)[::-1])
     if reward_model is not None:
         _copy(objects, record, reward_model, "rm/", ctx.out, optional=True)
     if wanted.take == "state":
@@ -52,25 +52,25 @@ def run(ctx: TaskContext) -> dict[str, float]:
     return {"import/stage": float(stage)}
 
 
-def chosen_stage(seen: Observation, wanted: ResumeFrom) -> int:
+def chosen_stage(observation: Observation, wanted: ResumeFrom) -> int:
     """The stage that `best`, `last` or a number means in the other run."""
     if isinstance(wanted.stage, int):
         return wanted.stage
     if wanted.stage == "best":
-        exports = sorted(key for key in seen.committed if key.kind is Kind.EXPORT)
+        exports = sorted(key for key in observation.committed if key.kind is Kind.EXPORT)
         if not exports:
             raise DataError(
                 f"resumeFrom: run {wanted.run} has exported nothing yet; wait for it, or name a stage"
             )
-        return int(seen.committed[exports[-1]].metrics["export/stage"])
-    stages = [key.stage for key in seen.committed if key.kind in GENERATORS]
+        return int(observation.committed[exports[-1]].metrics["export/stage"])
+    stages = [key.stage for key in observation.committed if key.kind in GENERATORS]
     return max(stages, default=0)
 
 
-def _committed(seen: Observation, kinds: tuple[Kind, ...], stages: tuple[int, ...]) -> TaskKey | None:
+def _committed(observation: Observation, kinds: tuple[Kind, ...], stages: tuple[int, ...]) -> TaskKey | None:
     for stage in stages:
         for kind in kinds:
-            if TaskKey(stage, kind) in seen.committed:
+            if TaskKey(stage, kind) in observation.committed:
                 return TaskKey(stage, kind)
     return None
 
@@ -78,9 +78,9 @@ def _committed(seen: Observation, kinds: tuple[Kind, ...], stages: tuple[int, ..
 def _copy(
     objects: Objects, record: RunRecord, key: TaskKey, part: str, out: Path, *, optional: bool = False
 ) -> None:
-    found = find_manifest(objects, key.stage, key.kind.value, run_id=record.run_id)
-    if found.committed is None or not any(name.startswith(part) for name in found.committed.objects):
+    search = find_manifest(objects, key.stage, key.kind.value, run_id=record.run_id)
+    if search.committed is None or not any(name.startswith(part) for name in search.committed.objects):
         if optional:
             return
         raise DataError(f"resumeFrom: {key} of run {record.name} holds no {part}")
-    fetch(objects, found.committed, [part], out)
+    fetch(objects, search.committed, [part], out)

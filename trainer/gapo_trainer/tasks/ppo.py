@@ -28,7 +28,7 @@ from gapo_trainer.ppo.math import AdaptiveKL, RunningStd
 from gapo_trainer.ppo.scorer import Scorer
 from gapo_trainer.ppo.state import (
     Learner,
-    Progress,
+    StageProgress,
     read_kept,
     read_progress,
     read_under_way,
@@ -73,15 +73,15 @@ class Params(TaskParams):
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
         """Raises SpecError for what is missing, invalid or cannot be honoured."""
-        found = super().of(params)
-        if found.critic.lora is not None:
+        task_params = super().of(params)
+        if task_params.critic.lora is not None:
             raise SpecError("critic.lora is not supported by PPO yet; leave it out to train all weights")
-        if found.stages.rollouts_per_iteration % found.generation.samples_per_prompt:
+        if task_params.stages.rollouts_per_iteration % task_params.generation.samples_per_prompt:
             raise SpecError(
-                f"stages.rolloutsPerIteration ({found.stages.rollouts_per_iteration}) must be a multiple of "
-                f"generation.samplesPerPrompt ({found.generation.samples_per_prompt})"
+                f"stages.rolloutsPerIteration ({task_params.stages.rollouts_per_iteration}) must be a multiple of "
+                f"generation.samplesPerPrompt ({task_params.generation.samples_per_prompt})"
             )
-        return found
+        return task_params
 
 
 @runs(Kind.PPO)
@@ -94,8 +94,8 @@ def run(ctx: TaskContext) -> dict[str, float]:
 
     def report(done: int, metrics: Mapping[str, float]) -> None:
         steps = params.stages.iterations
-        said = {"fraction": done / parts, "metrics": metrics, "tokens": progress.tokens}
-        ctx.report({**said, "step": done, "steps": steps})
+        update = {"fraction": done / parts, "metrics": metrics, "tokens": progress.tokens}
+        ctx.report({**update, "step": done, "steps": steps})
 
     report(stage.done, {})
     for iteration in range(stage.done, params.stages.iterations):
@@ -115,7 +115,7 @@ class _Stage:
     params: Params
     trainer: PpoTrainer
     tokenizer: PreTrainedTokenizerBase
-    progress: Progress
+    progress: StageProgress
     done: int
     """Iterations that a resume point already holds."""
     kept: Kept | None
@@ -180,7 +180,7 @@ class _Stage:
         # How far the stage has come, and a critic that must get used to a new reward model.
         # By name: a manifest's digest depends on clocks, and the same stage trained again is to be the same.
         reference_name = f"{ctx.task.run_id}/{ctx.task.inputs['reference'].key}"
-        stage = _Stage(params, trainer, tokenizer, Progress(), done, None, reference_name)
+        stage = _Stage(params, trainer, tokenizer, StageProgress(), done, None, reference_name)
         if resumed is not None:
             stage.progress = read_progress(resumed)
             stage.under_way = read_under_way(resumed, actor.device)

@@ -50,10 +50,10 @@ class Params(TaskParams):
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Self:
         """Raises SpecError for what is missing or invalid, and where there is no reward model to train."""
-        found = super().of(params)
-        if found.reward_model.source != "rewardModel":
+        task_params = super().of(params)
+        if task_params.reward_model.source != "rewardModel":
             raise SpecError("rewardModel.source is verifier: there is no reward model to train")
-        return found
+        return task_params
 
 
 def _base(ctx: TaskContext, spec: RewardModelSpec) -> Path:
@@ -217,10 +217,10 @@ def split_samples(samples: list[Generated], seed: int, stage: int) -> tuple[list
 
 def _samples(ctx: TaskContext, name: str, age: int) -> list[Generated]:
     path = ctx.inputs[name] / "samples.jsonl"
-    found = generated(read_samples(path), age)
-    if not found:
+    samples = generated(read_samples(path), age)
+    if not samples:
         raise InputArtifactError(f"{name}: samples.jsonl is empty", manifest=_manifest(ctx, name))
-    return found
+    return samples
 
 
 def _manifest(ctx: TaskContext, name: str) -> str:
@@ -275,8 +275,8 @@ def _saver(model: RewardModel, encoder: PairEncoder) -> Callable[[Path], None]:
 
 def _training_metrics(trainer: BceTrainer) -> dict[str, float]:
     state = trainer.state
-    found = {"rm/trained_tokens": float(state.trained_tokens), "rm/steps": float(state.step)}
-    return found if math.isnan(state.last_loss) else {**found, "rm/loss": state.last_loss}
+    metrics = {"rm/trained_tokens": float(state.trained_tokens), "rm/steps": float(state.step)}
+    return metrics if math.isnan(state.last_loss) else {**metrics, "rm/loss": state.last_loss}
 
 
 def _write(

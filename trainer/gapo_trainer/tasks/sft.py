@@ -79,18 +79,18 @@ def run(ctx: TaskContext) -> dict[str, float]:
     state, look_every = trainer.state, trainer.look_every
     # No dropout, as in PPO: a step depends on its batch alone.
     trainer.engine.model.train(False)
-    ctx.report(trainer.said())
+    ctx.report(trainer.progress())
     while state.step < trainer.steps:
         began = time.monotonic()
         trainer.step()
         looks = state.step % look_every == 0 or state.step == trainer.steps
         if looks:
-            ctx.report(trainer.said())  # held-out rows may take longer than the steps between
+            ctx.report(trainer.progress())  # held-out rows may take longer than the steps between
         row = trainer.look() if looks else {}
         state.seconds += time.monotonic() - began
         if looks:
             row["wall/seconds"] = state.seconds
-        ctx.report(trainer.said(row))
+        ctx.report(trainer.progress(row))
         if trainer.engine.all_reduce(torch.tensor(float(ctx.resume.due()))) > 0:
             _checkpoint(ctx, trainer, tokenizer)
     if not state.rows:

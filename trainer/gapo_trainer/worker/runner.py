@@ -35,7 +35,7 @@ from gapo_trainer.runtime.context import RolloutAccess, TaskContext
 from gapo_trainer.runtime.errors import as_gapo_error, leave_last_words
 from gapo_trainer.runtime.log import ProgressLog, log_progress
 from gapo_trainer.runtime.peak_memory import peak_memory
-from gapo_trainer.runtime.progress import Progress, TaskProgress, served
+from gapo_trainer.runtime.progress import ProgressFile, TaskProgress, served
 from gapo_trainer.runtime.resume import ResumePoints, StopRequestedError
 from gapo_trainer.user_files import by_environment
 from gapo_trainer.versions import versions
@@ -133,7 +133,7 @@ def _run(
     inputs = fetch_inputs(objects, task, own / "inputs")
 
     # The work itself. Resume points are uploaded beside it, and progress is told.
-    progress = Progress(objects, task, request.writer, account)
+    progress = ProgressFile(objects, task, request.writer, account)
     resume = ResumePoints(objects, task, request.writer, spool, fence, stop, account.checkpointed)
     log.info("task %s attempt %d starts", task.key, task.attempt)
     try:
@@ -237,8 +237,8 @@ def other_run(request: Request, name: str, run_id: str) -> Objects:
 
 
 def _metrics_of(objects: Objects, run_id: str, key: TaskKey) -> Mapping[str, float]:
-    found = find_manifest(objects, key.stage, key.kind.value, run_id=run_id).committed
-    return {} if found is None else found.manifest.metrics
+    committed = find_manifest(objects, key.stage, key.kind.value, run_id=run_id).committed
+    return {} if committed is None else committed.manifest.metrics
 
 
 def pin_environment(task: Task) -> dict[str, str | int | float]:
@@ -251,7 +251,7 @@ def pin_environment(task: Task) -> dict[str, str | int | float]:
         else task.threads or 1
     )
     torch.set_num_threads(threads)
-    found: dict[str, str | int | float] = {
+    settings: dict[str, str | int | float] = {
         **versions(),
         "python": platform.python_version(),
         "threads": threads,
@@ -259,7 +259,7 @@ def pin_environment(task: Task) -> dict[str, str | int | float]:
         "isa": torch.backends.cpu.get_cpu_capability(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
     }
-    return found
+    return settings
 
 
 def check_finite(metrics: Mapping[str, float]) -> None:
