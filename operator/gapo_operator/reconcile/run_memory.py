@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gapo.api.load import LoadedRun, load_document
-from gapo.errors import GapoError
+from gapo.errors import GapoError, SpecError
 from gapo.metrics.figures import RunFigures
 from gapo.planning.plan import State
 from gapo_operator.kube.objects import Body, RunKey
@@ -64,6 +64,9 @@ class RunMemories:
         try:
             begun = (run.get("status") or {}).get("runID") is not None
             memory.loaded = load_document(_document(run), where=str(key), base=Path("/"), begun=begun)
+            if memory.loaded.spec.rollout.engine == "vllm" and not begun:
+                # The definition's own rule says so, unless the definition is of another release.
+                raise SpecError("spec.rollout: engine vllm runs on one machine alone for now; leave it out")
         except GapoError as error:
             memory.loaded = error
         return memory, True

@@ -54,7 +54,7 @@ def test_a_run_that_has_not_begun_is_refused_fields_without_effect() -> None:
     desk.restart()
     desk.look()
     assert desk.server.jobs == {}
-    assert "cannot be had yet" in desk.condition("Stalled")["message"]
+    assert "engine vllm runs on one machine alone" in desk.condition("Stalled")["message"]
 
 
 def test_a_job_that_a_stranger_has_made_is_told_of_and_no_task_is_said_to_have_started() -> None:
