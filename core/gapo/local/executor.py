@@ -166,7 +166,9 @@ class Executor:
         decision = self.storage.settle(plan)
         if decision is not None:
             self.view.decided(decision)
-        self._have_servers(plan)
+        if plan.rollout is not None or not (plan.decide or plan.revoke):
+            # A decision lies between two tasks that may both sample; the next plan, made at once, says so.
+            self._have_servers(plan)
         for task in plan.start:
             if plan.rollout is None or not KINDS[task.kind].samples or self.rollout.ready:
                 self._start(task)

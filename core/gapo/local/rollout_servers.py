@@ -156,6 +156,7 @@ class LocalRolloutServers:
         given = [word for name, value in arguments.items() if value is not None for word in (name, value)]
         server.starts += 1
         server.ready = False
+        _signal(server.process, signal.SIGKILL)  # what it has left would keep its memory
         with log.open("ab") as file:
             server.process = subprocess.Popen(  # noqa: S603  (our own interpreter and module)
                 [*self._command, *given],

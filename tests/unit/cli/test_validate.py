@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import yaml
 from tests.unit.models.made_models import chat_model
 from typer.testing import CliRunner
 
+from gapo.api.load import load_run
 from gapo.cli.app import app
-from gapo.errors import DataError
+from gapo.errors import DataError, SpecError
+from gapo_operator.cli.submit import sendable
 
 ROWS = b'{"prompt": "p", "response": "r", "label": 1}\n'
 
@@ -56,6 +59,40 @@ def test_a_relative_model_folder_is_noted_too_and_an_absolute_one_is_not(file: P
     assert note.startswith(
         "note: generator.model models/qwen is a folder of this machine; write hf://org/name"
     )
+
+
+ROLLOUT = (
+    "rollout.engine vllm runs on one machine alone for now; before kubectl apply, leave spec.rollout out"
+)
+
+
+@pytest.fixture
+def with_servers(tmp_path: Path) -> Path:
+    document = {
+        "apiVersion": "gapo.dev/v1alpha1",
+        "kind": "GapoRun",
+        "metadata": {"name": "servers"},
+        "spec": {
+            "data": {"generate": {"grammar": "micro", "size": 200}},
+            "generator": {"fromScratch": {}},
+            "rewardModel": {"fromScratch": {"arch": "encoder"}},
+            "rollout": {"engine": "vllm"},
+        },
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+def test_servers_of_one_machine_are_valid_with_a_note_that_no_cluster_has_them(with_servers: Path) -> None:
+    done = CliRunner().invoke(app, ["validate", str(with_servers)])
+    assert done.exit_code == 0
+    assert f"note: {ROLLOUT}" in done.output.splitlines()
+
+
+def test_a_run_with_servers_of_one_machine_is_sent_to_no_cluster(with_servers: Path) -> None:
+    with pytest.raises(SpecError, match=f"^{re.escape(f'{with_servers}: {ROLLOUT}')}$"):
+        sendable(with_servers, load_run(with_servers))
 
 
 def test_programs_read_the_same(file: Path) -> None:

@@ -1,12 +1,18 @@
 """Documented commands that take longer than a fast test may, each with what runs it."""
 
 WALK = "tests/slow/test_documented_commands.py"
+DOCS = "tests/unit/docs/test_docs.py"
 CLI = "tests/cluster/cli/test_status_and_logs.py::test_the_commands_of_the_page"
 INSTALL = "tests/cluster/test_chart_install.py::test_the_commands_of_the_install_page"
 RUNS = "tests/cluster/operator/test_runs.py::test_the_commands_of_the_page_on_runs"
 
 LONG: dict[str, str] = {
     "make quickstart": f"{WALK}::test_what_make_quickstart_runs_leaves_report_and_model",
+    # What they run is held there; that it comes to its end, on real servers, by `make vllm`, a part of `make test`.
+    "make quickstart-vllm": f"{DOCS}::test_the_quickstart_with_servers_is_the_other_but_for_them_and_its_heads",
+    "gapo run examples/quickstart-vllm.yaml": (
+        f"{DOCS}::test_the_quickstart_with_servers_is_the_other_but_for_them_and_its_heads"
+    ),
     "gapo run examples/smoke.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
     "gapo run run.yaml": f"{WALK}::test_a_run_as_the_pages_walk_through_it",
     "gapo run run.yaml --metrics-port 9100": (

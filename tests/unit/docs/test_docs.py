@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -234,6 +235,27 @@ def test_the_figures_of_the_quickstart_page_are_those_of_its_manifest() -> None:
         f"{spec.evaluation.test_prompts:,} *test* prompts",
     ):
         assert told in page
+
+
+def test_the_quickstart_with_servers_is_the_other_but_for_them_and_its_heads() -> None:
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "-n", "quickstart-vllm"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        env={key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))},
+    )
+    assert shown.stdout.strip().splitlines()[-1] == ".venv-vllm/bin/gapo run examples/quickstart-vllm.yaml"
+    with_servers, usual = (
+        load_run(ROOT / "examples" / f"{example}.yaml").document["spec"]
+        for example in ("quickstart-vllm", "quickstart")
+    )
+    assert with_servers.pop("rollout") == {"engine": "vllm", "hold": "run"}
+    shape = with_servers["generator"]["fromScratch"]
+    assert shape.pop("hidden") // shape.pop("heads") == 32
+    del usual["generator"]["fromScratch"]["hidden"], usual["generator"]["fromScratch"]["heads"]
+    assert with_servers == usual
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from gapo.errors import DataError, InvariantError
 from gapo_trainer.models.networks import initialise
 from gapo_trainer.rng import generator
+from gapo_trainer.rollout.backend import Completions
 from gapo_trainer.rollout.transformers_backend import TransformersBackend
 
 PROMPTS = [[BOS, *range(4, 4 + n)] for n in (1, 5, 2, 7, 3, 3, 9, 1, 6)]
@@ -113,6 +115,19 @@ def test_samples_follow_the_models_distribution(model):
 
 def test_the_samples_bear_the_version_that_was_published(model):
     assert set(sample(model).weight_versions) == {"7"}
+
+
+def test_completions_that_an_earlier_release_saved_all_have_its_one_version():
+    saved = {
+        "token_ids": [[5, EOS], [6]],
+        "logprobs": [[-0.5, -1.0], [-2.0]],
+        "ended": [True, False],
+        "weight_version": "3.2",
+    }
+    expected = Completions([[5, EOS], [6]], [[-0.5, -1.0], [-2.0]], [True, False], ["3.2", "3.2"])
+    assert Completions.of(saved) == expected
+    assert Completions.of(dataclasses.asdict(expected)) == expected
+    assert saved["weight_version"] == "3.2"
 
 
 def test_a_prompt_without_room_for_the_response_is_refused_by_name(model):
