@@ -157,7 +157,7 @@ lock: $(UV) ## Compile requirements/*.txt anew from pyproject.toml; images get t
 clean: ## Remove the environment and local outputs (./runs stays: it holds training)
 	rm -rf .venv .venv-vllm out build *.egg-info
 
-.PHONY: check-quickstart check-micro test-kill bench-ppo bench-telemetry bench-ladder bench-operator bench-metrics paper-mini
+.PHONY: check-quickstart check-micro test-kill bench-ppo bench-rollout bench-telemetry bench-ladder bench-operator bench-metrics paper-mini
 
 check-quickstart: env ## The quickstart on three seeds: does the exported stage beat the SFT start? (15 minutes)
 	PYTHONPATH=.:core:trainer $(BIN)/python -m tests.bench.check_quickstart --write docs/benchmarks/quickstart.md
@@ -168,6 +168,9 @@ check-micro: env ## The positive control: PPO with the verifier as reward, and e
 test-kill: env ## Kill the quickstart run at twenty moments and compare it with one left alone (20 minutes)
 	GAPO_KILL_MANIFEST=examples/quickstart.yaml GAPO_KILL_PAGE=docs/benchmarks/kill.md GAPO_TEST_PATIENCE=7200 \
 	  $(BIN)/python -m pytest -m slow tests/slow/test_kill.py
+
+bench-rollout: env-vllm ## Publishing weights into a vLLM server, and the client beside a bare loop, for three sizes (10 minutes)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VLLM_BIN)/python -m tests.bench.rollout --write docs/benchmarks/rollout.md
 
 bench-ppo: env ## PPO iterations beside trl's, which gets an environment of its own, and what telemetry takes (20 minutes)
 	$(UV) venv --quiet --allow-existing --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(CACHE)/bench-trl

@@ -1,4 +1,4 @@
-"""gapo's own statistics beside scipy's and scikit-learn's: differences and time, for docs/decisions/0041-statistics-without-scipy.md.
+"""gapo's own statistics beside scipy's and scikit-learn's: differences and time, for docs/decisions/0040-statistics-without-scipy.md.
 
 Neither library is in the environment. Install both into a folder of their own, and add it to the path:
 

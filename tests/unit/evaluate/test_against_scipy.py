@@ -1,4 +1,4 @@
-"""gapo's statistics against the values of scipy 1.17.1, which is not in the environment (docs/decisions/0041-statistics-without-scipy.md)."""
+"""gapo's statistics against the values of scipy 1.17.1, which is not in the environment (docs/decisions/0040-statistics-without-scipy.md)."""
 
 from __future__ import annotations
 
