@@ -23,9 +23,10 @@ from gapo.planning.plan import RolloutServers
 from gapo.store.records import ManifestRef
 
 PROGRAM = textwrap.dedent("""
-    import json, os, pathlib, subprocess, sys
+    import ctypes, json, os, pathlib, subprocess, sys
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
+    ctypes.CDLL(None).prctl(1, 9)  # ends with the tests, whatever ends them (PR_SET_PDEATHSIG, SIGKILL)
     room = pathlib.Path(sys.argv[1])
     port = int(sys.argv[sys.argv.index("--port") + 1])
     child = None
