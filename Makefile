@@ -77,7 +77,7 @@ unit-rest: env
 vllm: env ## Tests of rollout servers, on real ones
 ifeq ($(shell uname -sm),Linux x86_64)
 	@$(MAKE) --no-print-directory env-vllm
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VLLM_BIN)/python -m pytest -q -m vllm --durations=5 tests/vllm
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(VLLM_BIN)/python -m pytest -q -m vllm --tb=native --durations=5 tests/vllm
 else
 	@echo "Skipped: tests of rollout servers. vLLM for CPUs is there for Linux on x86."
 endif

@@ -59,7 +59,8 @@ class FaultProxy:
         await site.start()
         host, port = runner.addresses[0][:2]
         self.url = f"http://{host}:{port}"
-        async with aiohttp.ClientSession() as self._session:
+        connector = aiohttp.TCPConnector(force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as self._session:
             self._ready.set()
             await self._ended.wait()
         await runner.cleanup()
@@ -77,7 +78,10 @@ class FaultProxy:
                 content = await answer.read()
                 return web.Response(status=answer.status, body=content, content_type=answer.content_type)
 
-        return await forward() if self.fault is None else await self.fault(request, forward)
+        try:
+            return await forward() if self.fault is None else await self.fault(request, forward)
+        except aiohttp.ClientError as error:
+            return web.Response(status=502, text=f"{self.upstream}: {error!r}")
 
 
 async def error_500(_request: web.Request, _forward: Forward) -> web.StreamResponse:

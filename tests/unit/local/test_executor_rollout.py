@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.local.machine import COMMAND, Machine
 from tests.unit.local.rollout_program import ServerRoom, lives, soon
-from tests.unit.local.test_executor import COMMAND, Machine
 
 from gapo.errors import GapoError
 from gapo.local import rollout_servers

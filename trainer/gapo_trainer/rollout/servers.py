@@ -177,6 +177,8 @@ class RolloutClient:
                 method, server.url + path, json=body, headers=self._headers, timeout=limits
             ) as response:
                 text = await response.text()
+                if response.status >= 500:
+                    response.close()  # the server gives the connection up after it; the next call would find it dead
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ServerFault(f"{server.url}{path}: {error!r}") from error
         if response.status == 409:
