@@ -244,7 +244,7 @@ def page(results: list[dict[str, Any]], rounds: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", type=Path, help="page to write; printed where unset")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", nargs="*", choices=list(SIZES), default=list(SIZES))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
