@@ -22,7 +22,6 @@ class FaultProxy:
         self.fault: Fault | None = None
         self.paths: list[str] = []
         """Of all requests so far."""
-        self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -46,11 +45,11 @@ class FaultProxy:
         self._thread.join(10)
 
     def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._run())
+        # What hangs is cancelled at the end: a task that is only forgotten is told of by whatever collects it.
+        asyncio.run(self._run())
 
     async def _run(self) -> None:
-        self._ended = asyncio.Event()
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=2**30)
         app.router.add_route("*", "/{tail:.*}", self._handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)

@@ -170,6 +170,8 @@ class VllmBackend(RolloutBackend):
 
     def _recover(self, server: RolloutServer) -> None:
         server.recovering = asyncio.get_running_loop().create_task(self._bring_back(server))
+        # What it raises is raised again to whoever waits for a server; nobody may.
+        server.recovering.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _bring_back(self, server: RolloutServer) -> None:
         try:
