@@ -55,6 +55,11 @@ def two_sided() -> list[Row]:
     return [row for row in TABLE if row.only is None and isinstance(row.condition, Expression)]
 
 
+def of_the_server() -> list[Row]:
+    """Rows that the client leaves to the server, as far as Python could check them."""
+    return [row for row in TABLE if row.only == "server" and isinstance(row.condition, Expression)]
+
+
 def manifests() -> Iterator[tuple[str, Change]]:
     """Changes of a manifest's spec, each with a name."""
     for row in two_sided():
@@ -129,18 +134,39 @@ def _of_one(read: str, annotation: Any, numbers: list[int]) -> tuple[Any, ...]:
 def broken_rows(spec: Mapping[str, Any]) -> set[Row] | None:
     """The rows that do not hold, by the client's check; None where a field by itself is not valid, for then no judge looks
     at all of them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(base, "_keep", lambda section, rows: None)
-        try:
-            run = GapoRunSpec.model_validate(with_profile(without_nulls(spec)))
-        except ValidationError:
-            return None
+    run = _unchecked(spec)
+    if run is None:
+        return None
     return {
         row
         for section in _sections(run)
         for row in two_sided()
         if row.section == type(section).__name__ and any(row.broken(section))
     }
+
+
+def _unchecked(spec: Mapping[str, Any]) -> GapoRunSpec | None:
+    """A spec, with no row of the table looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "_keep", lambda section, rows: None)
+        try:
+            return GapoRunSpec.model_validate(with_profile(without_nulls(spec)))
+        except ValidationError:
+            return None
+
+
+def servers_alone(spec: Mapping[str, Any], theirs: str) -> bool:
+    """Whether all that the server has against a spec is what the table leaves to it."""
+    run = _unchecked(spec)
+    messages = [
+        _message(row)
+        for section in _sections(run)
+        for row in of_the_server()
+        if row.section == type(section).__name__
+        and isinstance(row.condition, Expression)
+        and not row.condition.of(section)
+    ]
+    return 0 < len(messages) == theirs.count(": Invalid value:") and all(text in theirs for text in messages)
 
 
 def apart(spec: Mapping[str, Any], theirs: str) -> set[str]:

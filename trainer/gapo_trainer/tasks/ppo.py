@@ -126,7 +126,10 @@ class _Stage:
 
     @staticmethod
     def open(ctx: TaskContext, params: Params) -> _Stage:
-        """Loads the models and the state: of this task's resume point, of the stage before, or of the start."""
+        """Loads the models and the state: of this task's resume point, of the stage before, or of the start.
+
+        In one piece, for nearly every step needs what those before it have found.
+        """
         # Where everything comes from.
         restored = ctx.restore()
         done, resumed = (0, None) if restored is None else restored
